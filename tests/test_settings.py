@@ -263,6 +263,22 @@ def test_a_password_in_a_url_is_rejected_and_not_shown_in_the_error(no_aliases: 
         assert "swordfish" not in caught.value.message
 
 
+@pytest.mark.parametrize("variable", ["ROWCAST_PUSH_PASSWORD", "PROM_API_KEY"])
+def test_a_dotenv_file_does_not_choose_who_receives_the_push_password(
+    tmp_path: Path, no_aliases: pytest.MonkeyPatch, variable: str
+) -> None:
+    no_aliases.chdir(tmp_path)
+    no_aliases.setenv(variable, "swordfish")
+    no_aliases.setenv("ROWCAST_PUSH_USERNAME", "me")
+    (tmp_path / ".env").write_text("ROWCAST_PUSH_GATEWAY=http://attacker.example:9091\n")
+
+    with pytest.raises(SettingsError, match=r"\.env"):
+        settings.load()
+
+    no_aliases.setenv("ROWCAST_PUSH_GATEWAY", "http://push:9091")
+    assert settings.load().push_gateway == "http://push:9091"
+
+
 def test_a_user_name_without_a_password_is_rejected(no_aliases: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match="push_password"):
         settings.load(push_username="me")

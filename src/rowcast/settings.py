@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -95,8 +96,8 @@ class Settings(BaseSettings):
     )
     signing_key_file: Path | None = Field(
         None,
-        description="File with the key that signs chain heads and erasures [HOME/signing.key]. Whoever can read it can "
-        "forge them.",
+        description="File with the key that signs chain heads and erasures [signing.key beside the store]. Whoever can "
+        "read it can forge them.",
     )
     sensitive: Literal["keep", "hash", "drop"] = Field(
         "keep", description="How the history records the values of sensitive columns: unchanged, hashed or not at all."
@@ -298,7 +299,7 @@ class Settings(BaseSettings):
     @property
     def signing_key_path(self) -> Path:
         """The file that contains the secret key for signing chain heads and erasures."""
-        return self.signing_key_file or self.home / "signing.key"
+        return self.signing_key_file or self.repeats_file.with_name("signing.key")
 
     @property
     def history_key_file(self) -> Path:
@@ -334,7 +335,18 @@ def load(**options: Any) -> Settings:
     except ValueError as error:  # pydantic-settings could not decode an environment variable
         raise SettingsError(f"cannot read the settings: {error}") from None
     _validate(settings)
+    if settings.push_password is not None:
+        _refuse_redirected_password(origins(**options))
     return settings
+
+
+def _refuse_redirected_password(sources: Mapping[str, str]) -> None:
+    """Raise SettingsError if a file in the working folder would choose who receives the password."""
+    where = sources.get("push_gateway")
+    if where == ".env" and sources.get("push_password") != ".env":
+        raise SettingsError(
+            "setting 'push_gateway' comes from the file .env, but 'push_password' does not; set both in the same place"
+        )
 
 
 def _validate(settings: Settings) -> None:

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from rowcast.cli import output
+from rowcast.history.records import to_time
 
 
 class Terminal(io.StringIO):
@@ -113,7 +114,7 @@ def test_a_count_is_printed_with_a_singular_or_plural_noun() -> None:
 
 
 def test_a_time_is_printed_in_utc_with_milliseconds() -> None:
-    assert output.moment(1_767_225_600_123_456) == "2026-01-01T00:00:00.123Z"
+    assert output.moment(to_time(1_767_225_600_123_456)) == "2026-01-01T00:00:00.123Z"
 
 
 def test_control_characters_in_data_are_shown_instead_of_sent_to_the_terminal(

@@ -15,7 +15,7 @@ from rowcast.serving.model_descriptions import ServedModel
 
 ENTRY = {
     "id": "i",
-    "at": 1_767_225_600_000_000,
+    "at": "2026-01-01T00:00:00Z",
     "model": "loans",
     "version": 1,
     "digest": "d",

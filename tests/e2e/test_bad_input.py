@@ -85,7 +85,7 @@ MALFORMED = [
     Case("a control character in a string", raw(education='"a\nb"'), 400, "malformed-body"),
     Case("endless brackets", b"[" * DEEP, 400, "too-deep"),
     Case("deeply nested lists", b"[" * DEEP + b"]" * DEEP, 400, "too-deep"),
-    Case("deeply nested objects", b'{"a":' * DEEP + b"1" + b"}" * DEEP, 400, "too-deep"),
+    Case("deeply nested objects", b'{"a":' * 40_000 + b"1" + b"}" * 40_000, 400, "too-deep"),
     Case("deeply nested lists in a cell", raw(annual_income="[" * DEEP + "]" * DEEP), 400, "too-deep"),
     Case("endless brackets after a huge number", raw(annual_income="1e400", purpose="[" * DEEP), 400, "too-deep"),
     Case("deeply nested lists in a batch", b'{"rows":[' + b"[" * DEEP + b"]" * DEEP + b"]}", 400, "too-deep"),
@@ -156,11 +156,11 @@ BAD_CELLS = [
         ),
     ),
     Case(
-        "a duplicate key; the last value is used",
+        "a duplicate key",
         raw()[:-1] + b',"dependents":null}',
         422,
         INVALID,
-        (("dependents", "missing"),),
+        (("dependents", "duplicate-key"),),
     ),
     Case("rows next to a column", {"rows": [ROW], "annual_income": "x"}, 422, INVALID),
     Case(
@@ -342,7 +342,6 @@ def test_a_row_with_an_unseen_category_is_scored_with_a_warning(client: httpx.Cl
         raw(self_employed=json.dumps(ROW["self_employed"].upper())),
         raw(self_employed="true" if ROW["self_employed"] == "Yes" else "false"),
         raw(education=json.dumps(f" \u00a0{ROW['education']}\t")),
-        raw(dependents=f'9,"dependents":{ROW["dependents"]}'),
         json.dumps(dict(reversed(ROW.items()))).encode(),
     ],
     ids=[
@@ -350,7 +349,6 @@ def test_a_row_with_an_unseen_category_is_scored_with_a_warning(client: httpx.Cl
         "different letter case",
         "a boolean",
         "surrounding whitespace",
-        "a repeated column",
         "different column order",
     ],
 )

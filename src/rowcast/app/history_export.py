@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rowcast.errors import TableError
 
@@ -66,13 +66,15 @@ def _write_parquet(out: Path, records: _Counter) -> None:
     from rowcast.history.export import COLUMNS, split_into_pieces, to_columns
     from rowcast.tables.write import open_writer
 
-    kinds = {"at": pl.Int64, "version": pl.Int64, "seq": pl.Int64, "probability": pl.Float64, "score": pl.Float64}
-    schema = {name: kinds.get(name, pl.String) for name in COLUMNS}
+    kinds: dict[str, Any] = {
+        "at": pl.Datetime("us", "UTC"),
+        **dict.fromkeys(("version", "seq"), pl.Int64),
+        **dict.fromkeys(("probability", "score"), pl.Float64),
+    }
+    schema: dict[str, Any] = {name: kinds.get(name, pl.String) for name in COLUMNS}
 
     def frame(piece: list[Record]) -> pl.DataFrame:
-        return pl.DataFrame([to_columns(record) for record in piece], schema=schema).with_columns(
-            pl.col("at").cast(pl.Datetime("us", "UTC"))
-        )
+        return pl.DataFrame([to_columns(record) for record in piece], schema=schema)
 
     with open_writer(out) as writer:
         is_first = True

@@ -91,11 +91,18 @@ def prediction_parts(settings: Settings, deployment: Deployment[LiveModel], list
 def journal_monitor(settings: Settings, parts: PredictionParts, health: Health) -> JournalMonitor:
     """Return the journal monitor; register the health checks for the store, the indexer and the free disk space."""
     from rowcast.app.history import signing_key, store
+    from rowcast.history.heads import ChainHead
     from rowcast.history.signing import sign_head
     from rowcast.runtime.journal_monitor import MEBIBYTE, JournalMonitor
 
     refuse, least = parts.batcher.refuse, settings.min_free_mb * MEBIBYTE
-    sign = partial(sign_head, key=signing_key(settings))
+
+    def sign(head: ChainHead) -> ChainHead:
+        try:
+            return sign_head(head, signing_key(settings))
+        except SettingsError:
+            return head  # the folder of the store is not available, which the check "history" reports
+
     monitor = JournalMonitor(parts.journal, refuse, _free_bytes(settings), least, sign=sign)
 
     def indexer_problem() -> str | None:

@@ -111,7 +111,7 @@ def train(
     from rowcast.output_files import refuse_overwriting
 
     if onnx_out is not None:
-        refuse_overwriting(onnx_out, [config, wire])
+        refuse_overwriting(onnx_out, [config, wire, storage])
     training.run(settings.load(home=home), table, training.without_defaults(options), as_json=json)
 
 

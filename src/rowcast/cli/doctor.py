@@ -23,6 +23,7 @@ from rowcast.app import access, health_checks, history, indexer, models
 from rowcast.cli import output
 from rowcast.errors import RowcastError
 from rowcast.history.ports import Position
+from rowcast.history.records import to_time
 from rowcast.registry import bundle
 from rowcast.registry.ports import Reference
 from rowcast.runtime.connections import SPARE_FILES, affordable_connections
@@ -164,7 +165,7 @@ def _check_clock(loaded: Settings) -> str:
         newest = history.newest_entry_time(loaded)
     if newest is not None and newest / 1e6 > now + CLOCK_TOLERANCE:
         raise CheckFailed(
-            f"the newest entry in the history is from {output.moment(newest)}, but the clock shows {shown}",
+            f"the newest entry in the history is from {output.moment(to_time(newest))}, but the clock shows {shown}",
             "correct the clock; otherwise, new entries will be sorted before old entries",
         )
     return shown

@@ -167,12 +167,13 @@ def show_heads(settings: Settings, *, as_json: bool) -> None:
 def show_erasures(settings: Settings, *, as_json: bool) -> None:
     """Print the time, user, reason, row count and selection of every erasure."""
     from rowcast.history.chain import decode_erasure
+    from rowcast.history.records import to_time
 
     erasures = [decode_erasure(sealed.head) for sealed in history.store(settings).erasures()]
     if as_json:
         documents: list[dict[str, Any]] = [
             {
-                "at": erasure.at,
+                "at": to_time(erasure.at),
                 "by": erasure.by,
                 "reason": erasure.reason,
                 "wanted": msgspec.Raw(erasure.selection),
@@ -184,7 +185,7 @@ def show_erasures(settings: Settings, *, as_json: bool) -> None:
         output.print_json({"erasures": documents})
         return
     rows = [
-        [output.moment(erasure.at), erasure.by, erasure.reason, erasure.rows, erasure.selection.decode()]
+        [output.moment(to_time(erasure.at)), erasure.by, erasure.reason, erasure.rows, erasure.selection.decode()]
         for erasure in erasures
     ]
     output.print_table(["at", "by", "reason", "rows", "selection"], rows)

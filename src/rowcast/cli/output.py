@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -156,6 +156,6 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, color_system="auto" if is_color_allowed() else None)
 
 
-def moment(microseconds: int) -> str:
-    """Format a time as an RFC 3339 timestamp in UTC."""
-    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def moment(time: datetime) -> str:
+    """Format a time in UTC as an RFC 3339 timestamp."""
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -9,7 +9,7 @@ may omit have defaults.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -62,7 +62,7 @@ class HistoryEntry(RecordFields[PredictionReply, dict[str, Any]], frozen=True):
     @property
     def when(self) -> datetime:
         """Return the time of the prediction in UTC."""
-        return datetime.fromtimestamp(self.at / 1e6, UTC)
+        return self.at
 
 
 class HistoryList(PageFields[HistoryEntry], frozen=True):

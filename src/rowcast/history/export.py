@@ -6,7 +6,6 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -85,7 +84,7 @@ def to_csv(records: Iterable[Record]) -> Iterator[bytes]:
     for piece in split_into_pieces(records):
         for record in piece:
             values = to_columns(record)
-            values["at"] = datetime.fromtimestamp(record.at / 1e6, UTC).isoformat(timespec="microseconds")
+            values["at"] = record.at.isoformat(timespec="microseconds")
             lines.writerow([_cell(value) for value in values.values()])
         yield buffer.getvalue().encode()
         buffer.seek(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Generic, TypeVar
 
 import msgspec
@@ -12,6 +13,7 @@ from rowcast.schema.prediction import Prediction
 if TYPE_CHECKING:
     from rowcast.history.ports import StoredEntry
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 P = TypeVar("P")
 R = TypeVar("R")
 RawObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
@@ -23,8 +25,8 @@ class RecordFields(msgspec.Struct, Generic[P, R], frozen=True, omit_defaults=Tru
     """One history entry. The server keeps the prediction and the row as raw JSON; the client decodes them."""
 
     id: str
-    at: int
-    """The time of the prediction, in microseconds since the Unix epoch."""
+    at: datetime
+    """The time of the prediction; in JSON, an RFC 3339 timestamp with microseconds."""
     model: str
     version: int
     digest: str
@@ -58,6 +60,11 @@ class HistoryPage(PageFields[Record], frozen=True):
     """A page of history entries, newest first, and the cursor of the next page."""
 
 
+def to_time(microseconds: int) -> datetime:
+    """Convert Unix time in microseconds into a time in UTC, without rounding."""
+    return EPOCH + timedelta(microseconds=microseconds)
+
+
 def to_record(stored: StoredEntry) -> Record:
     """Decode an entry; the reply and the row keep their original bytes."""
     entry = decode_head(stored.sealed.head)
@@ -65,7 +72,7 @@ def to_record(stored: StoredEntry) -> Record:
     row = stored.sealed.row
     return Record(
         id=reply.id,
-        at=entry.at,
+        at=to_time(entry.at),
         model=reply.model,
         version=reply.version,
         digest=entry.digest,
