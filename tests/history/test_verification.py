@@ -88,6 +88,16 @@ def test_damaged_or_missing_chains_do_not_match_their_published_heads() -> None:
     assert sorted(places(verification)) == [("m", 4), ("r", 2), ("t", 4)]
 
 
+def test_entries_after_a_break_are_counted_and_compared_with_published_heads() -> None:
+    store, entries = MemoryStore(), sealed("w", drafts(0, 6))
+    store.record("w", [*entries[:2], entries[2]._replace(row=b"{}"), *entries[3:]])
+
+    verification = verify(store, ChainHead("w", 5, entries[5].link.hex()))
+
+    assert places(verification) == [("w", 2)]
+    assert (verification.entries, verification.heads) == (6, 1)
+
+
 def erased(path: Path, *, key: bytes | None = KEY) -> SqliteStore:
     """Return a store with three entries and two erasures."""
     store = SqliteStore(path, None if key is None else lambda: key)

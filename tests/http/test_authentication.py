@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ import pytest
 from rowcast.access import keys as access_keys
 from rowcast.access.addresses import parse_networks
 from rowcast.access.callers import Caller
+from rowcast.access.keys import Key
 from rowcast.access.quotas import Quota
 from rowcast.adapters.memory.keys import MemoryKeys
-from rowcast.errors import Forbidden, OverQuota, Unauthorized
+from rowcast.errors import Forbidden, OverQuota, SettingsError, Unauthorized
 from rowcast.http import authentication
 from rowcast.http.authentication import AccessRules, Authenticator, require, require_everything
 from support.access import SECRET, new_key
@@ -64,6 +66,29 @@ def test_key_changes_take_effect_within_a_second_even_if_the_clock_is_set_back(s
     with pytest.raises(Unauthorized):
         gate.admit(presented(), None)
     assert gate.admit(presented("other"), None).key_id == "2"
+
+
+def test_the_previous_keys_stay_valid_while_the_keys_cannot_be_read() -> None:
+    class BrokenKeys(MemoryKeys):
+        is_broken = False
+
+        def revision(self) -> object:
+            return self.is_broken
+
+        def all(self) -> Sequence[Key]:
+            if self.is_broken:
+                raise SettingsError("the disk is gone")
+            return super().all()
+
+    clock, keys = Clock(), BrokenKeys([new_key()])
+    gate = Authenticator(keys, AccessRules(), clock)
+
+    keys.is_broken = True
+    clock.now += 1
+
+    assert gate.admit(presented(), None).key_id == "1"
+    with pytest.raises(Unauthorized):
+        gate.admit(presented("unknown"), None)
 
 
 def test_reloading_changed_keys_does_not_reset_quotas() -> None:

@@ -132,6 +132,13 @@ async def test_keys_and_scopes_are_enforced_on_both_paths(
     assert reply.status == status
 
 
+@pytest.mark.parametrize(
+    "name", [b"idempotency-key", b"content-encoding", b"x-request-timeout", b"traceparent", b"origin"]
+)
+async def test_a_request_with_a_header_that_needs_the_general_path_is_left_to_it(live: Models, name: bytes) -> None:
+    assert await Front(live.native).ask_quickly("/predict", BODY, {**OPEN, name: b"1"}) is None
+
+
 async def test_both_paths_charge_a_request_once_and_report_the_quota(live: Models) -> None:
     quick, general = Front(live.native, keys=KEYS), Front(live.native, keys=KEYS)
 

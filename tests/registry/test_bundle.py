@@ -100,9 +100,11 @@ def test_the_error_for_a_missing_file_names_the_file(folder: Path, name: str, sl
         lambda document: document["schema"]["columns"][0].update(missing=True),
         lambda document: document["output"].update(kind="probabilities"),
         lambda document: document["plan"][0].update(fill=3.5),
+        lambda document: document.update(wire={"reply": {"value": "$label"}}),
         lambda document: document.update(digest="rb1-00"),
+        lambda document: document.update(digest=""),
     ],
-    ids=["decision", "schema", "output", "plan", "digest"],
+    ids=["decision", "schema", "output", "plan", "wire", "digest", "no digest"],
 )
 def test_a_manifest_with_a_modified_serving_section_is_rejected(folder: Path, change: Callable[[Any], object]) -> None:
     edit_manifest(folder, change)

@@ -9,9 +9,10 @@ import pytest
 
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.onnxruntime.graph import open_graph
-from rowcast.errors import BundleError, ModelNotFound
+from rowcast.errors import BundleError, InvalidRows, ModelNotFound
 from rowcast.events import Event, ModelLoaded, ReloadFinished
 from rowcast.registry.ports import Reference
+from rowcast.schema.encoding import RowLimits
 from rowcast.serving.deployment import Deployment
 from rowcast.serving.reload import RegistryFollower, ServedVersions
 from support import models
@@ -68,6 +69,26 @@ def test_every_champion_is_served_and_a_new_champion_is_tested_before_it_is_serv
     assert world.tried == ["sum@2"]
     assert world.good == {"sum": 2, "other": 1}
     assert [event.version for event in world.events if isinstance(event, ModelLoaded)] == [1, 1, 2]
+
+
+def test_the_row_limits_apply_to_every_loaded_model(world: World) -> None:
+    world.publish("sum")
+    limits = RowLimits(text_characters=10, row_bytes=20)
+    follower = RegistryFollower(
+        world.registry,
+        (),
+        open_graph,
+        world.events.append,
+        trial=world._try,
+        served_versions=ServedVersions(dict, dict),
+        limits=limits,
+    )
+
+    model = follower.load_all().models["sum"]
+
+    model.encoder.read(b'{"x0":1,"x1":2}')
+    with pytest.raises(InvalidRows):
+        model.encoder.read(b'{"x0":1,"x1":2' + b" " * 1000 + b"}")
 
 
 def test_a_broken_version_leaves_the_previous_version_live_and_does_not_delay_other_models(world: World) -> None:

@@ -116,7 +116,7 @@ class _Walk:
         inputs, outputs, names, operators, domains = (
             [self._bytes(field) for field in parts[number]] for number in (1, 2, 3, 4, 7)
         )
-        for domain in domains:
+        for domain in domains or [b""]:
             self._check_domain(domain)
         name, operator = b"".join(names), b"".join(operators)
         subgraphs_depend = [self._attribute(attribute, depth, scope) for attribute in parts[5]]
