@@ -136,8 +136,12 @@ class Settings(BaseSettings):
     )
     quota: str | None = Field(
         None,
-        description="Default quota in rows, for example `100/60s`. It applies to each API key without its own quota, "
-        "or to each client address if no key is required.",
+        description="Default quota in rows or requests, for example `100/60s` or `20 requests/60s`. It applies to each "
+        "API key without its own quota, or to each client address if no key is required.",
+    )
+    quota_predict: str | None = Field(
+        None,
+        description="Default quota for predictions. If it is set, `quota` applies only to all other requests.",
     )
     url: str | None = Field(
         None, description="Server URL that `rowcast call` uses. Default: derived from `host`, `port` and `root_path`."
@@ -354,8 +358,9 @@ def _validate(settings: Settings) -> None:
     for name, folder in (("home", settings.home), ("registry", settings.registry), ("journal", settings.journal)):
         if folder is not None and folder.exists() and not folder.is_dir():
             raise SettingsError(f"setting {name!r} must be a folder, but {str(folder)!r} is a file")
-    if settings.quota is not None:
-        parse_quota(settings.quota)
+    for quota in (settings.quota, settings.quota_predict):
+        if quota is not None:
+            parse_quota(quota)
     parse_hosts(settings.allowed_hosts)
     parse_networks(settings.trusted_proxies)
     for name, url in (("push_gateway", settings.push_gateway), ("otel_endpoint", settings.otel_endpoint)):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rowcast.access.quotas import Meter, Quota, parse_quota
+from rowcast.access.quotas import Meter, Quota, new_meter, new_meters, parse_quota
 from rowcast.errors import OverQuota, SettingsError
 
 
@@ -84,3 +84,44 @@ def test_the_error_for_an_invalid_quota_quotes_the_value(text: str) -> None:
         parse_quota(text)
 
     assert repr(text) in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "quota"),
+    [
+        ("100/60s", Quota(100, 60)),
+        ("100 rows/1m", Quota(100, 60)),
+        ("20 requests/60", Quota(20, 60, "requests")),
+        ("20requests/2h", Quota(20, 7200, "requests")),
+    ],
+)
+def test_a_quota_counts_rows_or_requests(text: str, quota: Quota) -> None:
+    assert parse_quota(text) == quota == parse_quota(str(quota))
+
+
+@pytest.mark.parametrize("text", ["20 batches/60s", "requests/60s", "20 request/60s", "20 rows"])
+def test_a_quota_with_an_unknown_unit_is_rejected(text: str) -> None:
+    with pytest.raises(SettingsError):
+        parse_quota(text)
+
+
+def test_a_quota_of_requests_does_not_count_the_rows_of_a_request() -> None:
+    meter = new_meter(Quota(2, 60, "requests"))
+    assert meter is not None
+
+    for _ in range(2):
+        meter.spend(1, 0.0)
+        meter.spend(999, 0.0, 1000)
+    with pytest.raises(OverQuota):
+        meter.spend(1, 0.0)
+    assert b'ratelimit-policy: "default";q=2;qu="requests";w=60' in meter.headers(0.0)
+
+
+def test_predictions_and_other_requests_share_a_meter_unless_predictions_have_their_own_quota() -> None:
+    predict, general = new_meters(Quota(5, 60), None)
+    assert predict is general is not None
+    predict, general = new_meters(None, Quota(5, 60))
+    assert predict is not None
+    assert general is None
+    predict, general = new_meters(Quota(5, 60), Quota(7, 60))
+    assert (predict.quota.rows, general.quota.rows) == (7, 5)  # type: ignore[union-attr]

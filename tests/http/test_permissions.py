@@ -110,6 +110,23 @@ async def test_health_replies_and_error_messages_hide_models_that_the_caller_can
     assert [loaded["model"] for loaded in everything["workers"][0]["models"]] == ["other", "sum"]
 
 
+async def test_predictions_and_other_requests_have_separate_quotas(tmp_path: Path) -> None:
+    home = create_home(tmp_path / "home")
+    options = {"quota": "2 requests/60s", "quota_predict": "4/60s"}
+    async with apps.serving(home=home, default_model="sum", **options) as client:
+        reads = [(await read(client, "a", "/predictions")).status_code for _ in range(3)]
+        predictions = [(await predict(client, "a")).status_code for _ in range(2)]
+        too_many = await predict(client, "a", {"rows": [ROW, ROW, ROW]})
+        last = await predict(client, "a")
+        own = [(await predict(client, "few")).status_code for _ in range(5)]
+
+    assert reads == [200, 200, 429]
+    assert predictions == [200, 200]
+    assert (too_many.status_code, last.status_code) == (429, 200)
+    assert last.headers["ratelimit-policy"] == '"default";q=4;w=60'
+    assert own == [200] * 5
+
+
 async def test_a_reload_reports_only_models_that_the_caller_can_use(tmp_path: Path) -> None:
     home = create_home(tmp_path / "home")
     access.add(home, "manager", "admin", models=("other",))

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from rowcast.access.keys import Key
-from rowcast.access.quotas import Meter, Quota
+from rowcast.access.quotas import Meter, Quota, new_meters
 from rowcast.access.scopes import SCOPES, Scope
 
 
@@ -24,6 +24,9 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     until: float = math.inf
     """The Unix timestamp, in seconds, at which the key expires."""
     meter: Meter | None = None
+    """Limits predictions."""
+    general_meter: Meter | None = None
+    """Limits all other requests; often the same as `meter`."""
 
     def may_use(self, model: str) -> bool:
         """Return whether the caller may use this model."""
@@ -39,23 +42,27 @@ UNAUTHENTICATED: Final = Caller(scopes=frozenset(), models=frozenset(("",)))
 """A client that did not send a required key. It cannot use any model, because no model has an empty name."""
 
 
-def active_callers(keys: Iterable[Key], now: float, default: Quota | None, share: int) -> dict[bytes, Caller]:
+def active_callers(
+    keys: Iterable[Key], now: float, default: Quota | None, share: int, predict: Quota | None = None
+) -> dict[bytes, Caller]:
     """Map the hash of each active key to its caller. Both hashes of a rotated key share one meter.
 
-    `default` is the quota for keys without their own quota; `share` is the number of processes that split each quota.
+    `default` is the quota for keys without their own quota; for predictions, `predict` overrides it. `share` is the
+    number of processes that split each quota.
     """
     callers: dict[bytes, Caller] = {}
     for key in keys:
         if key.state(now) != "active":
             continue
-        quota = key.quota or default
+        meter, general = new_meters(key.quota or default, None if key.quota else predict, share)
         caller = Caller(
             key.id,
             key.tenant,
             frozenset(key.scopes),
             frozenset(key.models),
             key.valid_until(),
-            Meter(quota, share) if quota else None,
+            meter,
+            general,
         )
         callers[bytes.fromhex(key.hash)] = caller
         if key.old_hash and now < key.old_until:
@@ -65,12 +72,17 @@ def active_callers(keys: Iterable[Key], now: float, default: Quota | None, share
 
 
 def keep_meters(new: dict[bytes, Caller], old: Mapping[bytes, Caller]) -> dict[bytes, Caller]:
-    """Return the new callers. Each caller with an unchanged quota keeps its old meter, so its usage is not reset."""
-    meters = {caller.key_id: caller.meter for caller in old.values()}
+    """Return the new callers. Each caller with unchanged quotas keeps its old meters, so its usage is not reset."""
+    previous = {caller.key_id: caller for caller in old.values()}
 
     def with_meter(caller: Caller) -> Caller:
-        before = meters.get(caller.key_id)
-        unchanged = before is not None and caller.meter is not None and before.quota == caller.meter.quota
-        return msgspec.structs.replace(caller, meter=before) if unchanged else caller
+        before = previous.get(caller.key_id)
+        if before is None or _quotas(before) != _quotas(caller):
+            return caller
+        return msgspec.structs.replace(caller, meter=before.meter, general_meter=before.general_meter)
 
     return {digest: with_meter(caller) for digest, caller in new.items()}
+
+
+def _quotas(caller: Caller) -> tuple[Quota | None, ...]:
+    return tuple(meter.quota if meter else None for meter in (caller.meter, caller.general_meter))

@@ -1,27 +1,30 @@
-"""Quotas, which limit how many rows a caller may send in a time window, and the meters that enforce the quotas."""
+"""Quotas, which limit how many rows or requests a caller may send in a time window, and their meters."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Awaitable
+from typing import Any, Literal
 
 import msgspec
 
 from rowcast.access.durations import UNIT_SECONDS
 from rowcast.errors import OverQuota, SettingsError
 
-_match_quota = re.compile(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,6})([smhd]?)").fullmatch
+_match_quota = re.compile(r"([1-9][0-9]{0,8})(?: *(rows|requests))?/([1-9][0-9]{0,6})([smhd]?)").fullmatch
 
 
-class Quota(msgspec.Struct, frozen=True):
-    """A limit of `rows` rows per `seconds` seconds."""
+class Quota(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A limit of `rows` rows, or of `rows` requests, per `seconds` seconds."""
 
     rows: int
     seconds: int
+    unit: Literal["rows", "requests"] = "rows"
 
     def __str__(self) -> str:
-        return f"{self.rows}/{self.seconds}s"
+        unit = "" if self.unit == "rows" else f" {self.unit}"
+        return f"{self.rows}{unit}/{self.seconds}s"
 
 
 class Meter:
@@ -39,7 +42,8 @@ class Meter:
         self._cost = quota.seconds / max(1, quota.rows // share)
         self._most = quota.seconds + quota.seconds * 1e-9
         self._full_at = -math.inf
-        policy = b'ratelimit-policy: "default";q=%d;w=%d\r\n' % (quota.rows, quota.seconds)
+        unit = b"" if quota.unit == "rows" else b';qu="%b"' % quota.unit.encode()
+        policy = b'ratelimit-policy: "default";q=%d%b;w=%d\r\n' % (quota.rows, unit, quota.seconds)
         self._headers = policy + b'ratelimit: "default";r=%d;t=%d\r\n'
 
     def spend(self, rows: int, now: float, whole: int = 0) -> Awaitable[None] | None:
@@ -70,9 +74,34 @@ class Meter:
         raise OverQuota(f"quota of {self.quota} exceeded; retry in {seconds} s", seconds)
 
 
+class RequestMeter(Meter):
+    """A meter that counts requests: the rows of a request after the first cost nothing."""
+
+    def spend(self, rows: int, now: float, whole: int = 0) -> Awaitable[None] | None:
+        """Charge one request when it arrives; `whole` is set if its other rows are charged later."""
+        return None if whole else super().spend(1, now)
+
+
+def new_meter(quota: Quota | None, share: int = 1) -> Meter | None:
+    """Return a meter for the quota, or None if there is no quota."""
+    if quota is None:
+        return None
+    return Meter(quota, share) if quota.unit == "rows" else RequestMeter(quota, share)
+
+
+def new_meters(general: Quota | None, predict: Quota | None, share: int = 1) -> tuple[Meter | None, Meter | None]:
+    """Return the meters of one caller for predictions and for all other requests; by default, they share one meter."""
+    shared = new_meter(general, share)
+    return shared if predict is None else new_meter(predict, share), shared
+
+
 def parse_quota(text: str) -> Quota:
     """Parse a quota such as `100/60s`; raise SettingsError if the format is invalid."""
     match = _match_quota(text)
     if not match:
-        raise SettingsError(f"invalid quota {text!r}; expected a row count, a slash and a duration, such as 100/60s")
-    return Quota(int(match[1]), int(match[2]) * UNIT_SECONDS[match[3] or "s"])
+        raise SettingsError(
+            f"invalid quota {text!r}; expected a number of rows or requests, a slash and a duration, such as 100/60s "
+            "or 20 requests/60s"
+        )
+    unit: Any = match[2] or "rows"
+    return Quota(int(match[1]), int(match[3]) * UNIT_SECONDS[match[4] or "s"], unit)

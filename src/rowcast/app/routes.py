@@ -52,6 +52,7 @@ def authenticator(settings: Settings) -> Authenticator:
     rules = AccessRules(
         api_key=settings.api_key.get_secret_value() if settings.api_key else "",
         quota=parse_quota(settings.quota) if settings.quota else None,
+        predict_quota=parse_quota(settings.quota_predict) if settings.quota_predict else None,
         processes=settings.workers,
         local_only=settings.listens_locally,
         insecure=settings.insecure,

@@ -18,7 +18,7 @@ import structlog
 from rowcast.access.addresses import Network
 from rowcast.access.callers import UNAUTHENTICATED, Caller, active_callers, keep_meters
 from rowcast.access.ports import KeyReader
-from rowcast.access.quotas import Meter, Quota
+from rowcast.access.quotas import Meter, Quota, new_meters
 from rowcast.access.scopes import Scope
 from rowcast.errors import Forbidden, RowcastError, Unauthorized
 from rowcast.http.keyless import KeylessRules
@@ -61,6 +61,8 @@ class AccessRules(msgspec.Struct, frozen=True):
     """The hosts that a request without a key can name in its `Host` header, in addition to the loopback names."""
     proxies: tuple[Network, ...] = ()
     """The proxies whose forwarding headers are believed."""
+    predict_quota: Quota | None = None
+    """The quota for predictions, which then do not count against `quota`."""
 
 
 class Authenticator:
@@ -77,7 +79,8 @@ class Authenticator:
         self._local = Caller() if rules.local_only else self._remote
         self._proxies = TrustedProxies(rules.proxies)
         self._keyless = KeylessRules(self._proxies, rules.hosts, insecure=rules.insecure)
-        self._addresses: OrderedDict[str, Meter] = OrderedDict()
+        self._has_quota = rules.quota is not None or rules.predict_quota is not None
+        self._addresses: OrderedDict[str, tuple[Meter | None, Meter | None]] = OrderedDict()
         self._refresh_at = 0.0
         self._read_keys()
 
@@ -161,30 +164,30 @@ class Authenticator:
     def _read_keys(self) -> None:
         self._revision, now = self._keys.revision(), self._now()
         rules, keys = self._rules, self._keys.all()
-        known = active_callers(keys, now, rules.quota, rules.processes)
+        known = active_callers(keys, now, rules.quota, rules.processes, rules.predict_quota)
         if rules.api_key:
-            meter = Meter(rules.quota, rules.processes) if rules.quota else None
-            known[sha256(rules.api_key.encode()).digest()] = Caller("env", meter=meter)
+            meter, general = new_meters(rules.quota, rules.predict_quota, rules.processes)
+            known[sha256(rules.api_key.encode()).digest()] = Caller("env", meter=meter, general_meter=general)
         self._callers = keep_meters(known, self._callers)
         self.needs_key = self.needs_key or bool(keys)
 
     def _admit_without_key(self, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
         """Return a caller without a key id; raise Forbidden if the request must not be answered. Hot path."""
         caller = self._local if self._keyless.is_local(headers, client) else self._remote
-        return caller if self._rules.quota is None else self._with_quota(caller, headers, client)
+        return self._with_quota(caller, headers, client) if self._has_quota else caller
 
     def _with_quota(self, caller: Caller, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
         """Return the caller with its address's quota. Only the most recently used addresses are kept."""
         address = self._proxies.client_address(headers, client[0] if client else "unknown")
-        meter = self._addresses.get(address)
-        if meter is None:
-            assert self._rules.quota is not None
-            meter = self._addresses[address] = Meter(self._rules.quota, self._rules.processes)
+        meters = self._addresses.get(address)
+        if meters is None:
+            rules = self._rules
+            meters = self._addresses[address] = new_meters(rules.quota, rules.predict_quota, rules.processes)
             if len(self._addresses) > MAX_ADDRESSES:
                 self._addresses.popitem(last=False)
         else:
             self._addresses.move_to_end(address)
-        return msgspec.structs.replace(caller, meter=meter)
+        return msgspec.structs.replace(caller, meter=meters[0], general_meter=meters[1])
 
 
 def require(caller: Caller, scope: Scope | None) -> None:

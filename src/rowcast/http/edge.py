@@ -40,7 +40,7 @@ from rowcast.http.routes import (
     Send,
     strip_prefix,
 )
-from rowcast.serving.quota import charge
+from rowcast.serving.quota import charge, charge_request
 
 SIGNIFICANT_HEADERS = (b"content-type", b"inference-header-content-length", b"accept-encoding")
 """Requests with the same Idempotency-Key must have the same path, query, body and values of these headers."""
@@ -163,8 +163,11 @@ class Edge:
         caller = self._authenticator.admit(exchange.headers, exchange.scope.get("client"))
         if route.scope is not None:
             require(caller, route.scope)
-            exchange.meter = caller.meter
-            charging = charge(caller, 1, exchange.started)
+            is_prediction = route.scope == "predict"
+            exchange.meter = caller.meter if is_prediction else caller.general_meter
+            charging = (
+                charge(caller, 1, exchange.started) if is_prediction else charge_request(caller, exchange.started)
+            )
             if charging is not None:
                 await charging
         return caller

@@ -16,3 +16,8 @@ def charge(caller: Caller, rows: int, now: float, *, total: int = 0) -> Awaitabl
     if caller.meter is None:
         return None
     return caller.meter.spend(rows, now, total)
+
+
+def charge_request(caller: Caller, now: float) -> Awaitable[None] | None:
+    """Charge a request that is not a prediction against the caller's general quota."""
+    return None if caller.general_meter is None else caller.general_meter.spend(1, now)
