@@ -32,7 +32,6 @@ SWAP = {"request": {"rename": {"a": "b", "b": "a"}}}
         ('{"a":1,"b":2,"c":"x"}', {"b": 1, "a": 2, "c": "x"}),
         ('{"a" : 1, "b": 2}', {"b": 1, "a": 2}),
         ('{"b":2}', {"a": 2}),
-        ('{"a":1,"a":3,"b":2}', {"b": 3, "a": 2}),
         (r'{"a":1,"b":2,"c":"\"a\":5"}', {"b": 1, "a": 2, "c": '"a":5'}),
         (r'{"\u0061":1,"b":2}', {"b": 1, "a": 2}),
     ],
@@ -41,6 +40,19 @@ def test_keys_are_renamed_even_if_they_contain_json_escapes(body: str, row: dict
     codec = compiled(SWAP, schema=SWAPPED)
 
     assert json.loads(codec.read_row(body.encode())[1]) == row
+
+
+@pytest.mark.parametrize(
+    "body", ['{"a":1,"a":3,"b":2}', '{"a":1,"b":2,"c":"x","a":3}', r'{"a":1,"b":2,"c":"x","\u0061":3}', '{"z":1,"z":2}']
+)
+@pytest.mark.parametrize("unknown", ["ignore", "error"])
+def test_a_name_that_occurs_twice_is_rejected(body: str, unknown: str) -> None:
+    codec = compiled({"request": {**SWAP["request"], "on_unknown": unknown}}, schema=SWAPPED)
+
+    with pytest.raises(InvalidRows) as caught:
+        codec.read_row(body.encode())
+
+    assert caught.value.problems[0].code == "duplicate-key"
 
 
 def test_a_key_that_merely_ends_with_a_renamed_key_is_unknown() -> None:

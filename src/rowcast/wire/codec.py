@@ -25,6 +25,7 @@ from rowcast.schema.schema import (
     list_names,
     unknown_column,
 )
+from rowcast.schema.unique_keys import check_unique_keys
 from rowcast.wire.json_schema import ReplySchemas, any_of
 from rowcast.wire.renaming import key_renamer
 from rowcast.wire.reply import ModelFacts, compile_replies, compile_root
@@ -221,6 +222,7 @@ class WireCodec:
     def _repair_row(self, body: bytes) -> RowParts:
         """Parse a row; fill in missing columns and ignore unknown names if the template allows this."""
         decode_object(body)
+        check_unique_keys(body)
         cells = _decode_cells(body)
         unknown = [name for name in cells if name not in self._columns]
         sent = {self._columns[name]: raw for name, raw in cells.items() if name in self._columns}

@@ -7,9 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
+
+from rowcast.schema.unique_keys import check_unique_keys
 
 RenameKeys = Callable[[bytes], bytes | None]
-"""Returns the row with column names and unchanged values, or None if it is invalid or contains an unknown name."""
+"""Returns the row with column names and unchanged values, or None if it is invalid or contains an unknown name.
+
+Raises InvalidRows if a key occurs twice.
+"""
 INVALID = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 _encode = msgspec.json.Encoder().encode
@@ -27,13 +33,18 @@ def key_renamer(columns: Mapping[str, str]) -> RenameKeys:
 def _rename_in_struct(columns: Mapping[str, str]) -> RenameKeys:
     decode = msgspec.json.Decoder(_row_type(columns, forbid_unknown_fields=True)).decode
     native_row = _row_type(columns.values())
+    width = len(columns)
 
     def rename_keys(body: bytes) -> bytes | None:
         """Hot path. The cost hardly depends on the number of renamed columns."""
         try:
-            return _encode(native_row(*_cells(decode(body))))
+            cells = _cells(decode(body))
         except INVALID:
             return None
+        # If every column is present and no value contains a colon, there is one colon for each column.
+        if body.count(b":") != width or UNSET in cells:
+            check_unique_keys(body)
+        return _encode(native_row(*cells))
 
     return rename_keys
 
@@ -56,8 +67,10 @@ def _rename_in_dict(columns: Mapping[str, str]) -> RenameKeys:
 
     def rename_keys(body: bytes) -> bytes | None:
         try:
-            return _encode({columns[name]: cell for name, cell in decode(body).items()})
+            renamed = _encode({columns[name]: cell for name, cell in decode(body).items()})
         except (KeyError, *INVALID):
             return None
+        check_unique_keys(body)
+        return renamed
 
     return rename_keys
