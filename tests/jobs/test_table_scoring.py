@@ -237,3 +237,22 @@ def test_rows_in_a_table_get_the_same_scores_as_on_the_server(tmp_path: Path, lo
     written = pl.read_parquet(tmp_path / "out.parquet")
     assert written["prediction"].to_list() == [score.prediction for score in scores]
     assert written["score"].to_list() == [score.score for score in scores]
+
+
+def test_rejected_rows_do_not_shift_the_rows_that_the_model_cannot_score(tmp_path: Path, model: Any) -> None:
+    source = tmp_path / "rows.csv"
+    lines = [f"r{n},{n},{n}" for n in range(10)]
+    for bad in (1, 2, 6):
+        lines[bad] = f"r{bad},many,1"
+    for infinite in (4, 7):
+        lines[infinite] = f"r{infinite},3e38,3e38"
+    source.write_text("id,x0,x1\n" + "\n".join(lines) + "\n")
+
+    summary = run(model, source, tmp_path / "out.csv", rejects=tmp_path / "bad.csv")
+
+    scored, rejected = read_table(tmp_path / "out.csv").frame, read_table(tmp_path / "bad.csv").frame
+    assert (summary.rows, summary.rejected) == (5, 5)
+    assert scored["id"].to_list() == ["r0", "r3", "r5", "r8", "r9"]
+    assert [float(value) for value in scored["prediction"]] == [0.0, 6.0, 10.0, 16.0, 18.0]
+    assert rejected["rejected_row"].to_list() == ["1", "2", "4", "6", "7"]
+    assert rejected["id"].to_list() == ["r1", "r2", "r4", "r6", "r7"]

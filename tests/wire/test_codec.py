@@ -102,3 +102,15 @@ def test_every_placeholder_in_the_reference_exists() -> None:
     assert {"$label", "$native", "$columns"} < placeholders
     for placeholder in placeholders - {"$rows", "$requests", "$reply"}:
         compiled({"reply": placeholder})
+
+
+def test_a_matrix_may_contain_exactly_the_maximum_number_of_rows() -> None:
+    codec = compiled({"request": {"path": "rows", "form": "matrix"}}, schema=SWAPPED)
+
+    def read(rows: int) -> int:
+        return len(codec.read(json.dumps({"rows": [[1, 2, "x"]] * rows}).encode(), 3).rows)
+
+    assert read(3) == 3
+    with pytest.raises(BodyError) as refused:
+        read(4)
+    assert refused.value.slug == "too-many-rows"

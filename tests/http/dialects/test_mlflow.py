@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 import rowcast
+from support import apps
 
 # The shared client runs on the session's event loop.
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -56,6 +58,17 @@ async def test_a_csv_body_with_too_many_lines_is_not_read_to_the_end(client: htt
     reply = await client.post("/invocations", content="a\n" + "1\n" * 20_000 + '"', headers=headers)
 
     assert reply.json()["type"] == "urn:rowcast:error:too-many-rows"
+
+
+async def test_a_csv_body_may_contain_exactly_the_maximum_number_of_rows(app_home: Path) -> None:
+    async with apps.serving(home=app_home, registry=app_home / "models", default_model="sum", max_rows=3) as client:
+        headers = {"content-type": "text/csv"}
+        statuses = [
+            (await client.post("/invocations", content="x0,x1\n" + "1,2\n" * rows, headers=headers)).status_code
+            for rows in (3, 4)
+        ]
+
+    assert statuses == [200, 400]
 
 
 async def test_a_duplicate_column_is_rejected(client: httpx.AsyncClient) -> None:
