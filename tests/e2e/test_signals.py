@@ -22,6 +22,14 @@ from support.servers import PYTHON, ROWCAST, environment, free_port, rowcast
 from support.waiting import eventually
 
 
+@pytest.fixture(autouse=True)
+def _handled_hangups() -> Iterator[None]:
+    """Let child processes handle SIGHUP, even if the tests run under `nohup`, which makes them ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A home with one small model."""
