@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -192,3 +193,25 @@ async def test_the_root_path_is_removed_twice_if_the_request_path_contains_it_tw
         reply = await client.post("/api/api/echo", content=b"{}")
 
     assert reply.json()["path"] == "/echo"
+
+
+async def test_a_client_cannot_extend_the_deadline_of_its_request() -> None:
+    deadlines: list[float] = []
+
+    async def note(request: Request) -> Response:
+        deadlines.append(request.context.deadline - time.perf_counter())
+        return Response(b"{}")
+
+    router = Router({"/note": hot("/note", note)}, [], [])
+    rules, ids = RequestRules(100_000, 5.0), RequestIds("made")
+    access = Authenticator(MemoryKeys(), AccessRules())
+    idempotency = Idempotency(MemoryIdempotencyStore(), 60)
+    edge = Edge(router, cold, no_lifespan, lambda event: None, access, idempotency, rules, ids)
+    async with apps.client(edge) as client:
+        for seconds in ("2", "500"):
+            await client.post("/note", content=b"{}", headers={"x-request-timeout": seconds})
+        await client.post("/note", content=b"{}")
+
+    assert 1.0 < deadlines[0] <= 2.0
+    assert 4.0 < deadlines[1] <= 5.0
+    assert 4.0 < deadlines[2] <= 5.0

@@ -284,6 +284,26 @@ async def test_a_repeated_request_gets_the_same_reply_and_adds_no_entry(protecte
     await wait_for_entries(protected_client, "d", 2)
 
 
+async def test_the_query_is_part_of_a_request(protected_client: httpx.AsyncClient) -> None:
+    headers = {**access.headers("c"), "idempotency-key": "entity-1"}
+    first, other, again = [
+        await protected_client.post(f"/predict?entity={entity}", json=ROW, headers=headers)
+        for entity in ("a", "b", "a")
+    ]
+
+    assert (first.status_code, other.status_code) == (200, 422)
+    assert (again.content, again.headers["idempotency-replayed"]) == (first.content, "true")
+
+
+async def test_a_request_that_is_not_a_prediction_is_executed_again(protected_client: httpx.AsyncClient) -> None:
+    headers = {**access.headers("boss"), "idempotency-key": "index-1"}
+
+    replies = [await protected_client.post("/v2/repository/index", json={}, headers=headers) for _ in range(2)]
+
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert all("idempotency-replayed" not in reply.headers for reply in replies)
+
+
 async def test_only_one_of_several_concurrent_requests_with_the_same_key_is_executed(
     protected_client: httpx.AsyncClient,
 ) -> None:
