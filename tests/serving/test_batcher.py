@@ -204,6 +204,36 @@ async def test_a_request_that_waits_for_a_slow_batch_fails_at_its_deadline(model
     assert len(await first) == MAX_SLOW_ROWS
 
 
+async def test_requests_canceled_in_the_line_of_a_slow_model_are_neither_recorded_nor_counted(model: LiveModel) -> None:
+    begun, gate = threading.Event(), threading.Event()
+    score = model.score
+
+    def wait_and_score(rows: Any) -> Any:
+        begun.set()
+        return score(rows) if gate.wait(10) else []
+
+    model.is_slow = True
+    model.score = wait_and_score  # type: ignore[method-assign]
+    journal = CountingJournal()
+    serving = Serving(journal)
+    row = Row(model.encoder.read(BODY), BODY)
+    first, canceled = serving.predict(model, row), serving.predict(model, row)
+    try:
+        assert await asyncio.to_thread(begun.wait, 10)
+        full = serving.predict_all(model, [row] * MAX_SLOW_ROWS)  # scored after the first batch
+        waiting = serving.predict(model, row)
+        for _ in range(100):  # until all requests are in the line
+            await asyncio.sleep(0)
+        canceled.cancel()
+        waiting.cancel()
+    finally:
+        gate.set()
+
+    await asyncio.gather(first, full)
+    assert serving.queue().rows == 0
+    assert journal.writes == [1, MAX_SLOW_ROWS]
+
+
 async def test_a_canceled_request_is_not_scored_and_does_not_affect_other_requests(model: LiveModel) -> None:
     journal = CountingJournal()
     serving = Serving(journal)
