@@ -154,3 +154,32 @@ def test_an_unusual_compression_method_is_rejected(
         unpack(path, target)
 
     assert caught.value.slug == "bad-archive"
+
+
+def test_an_archive_may_contain_exactly_the_maximum_number_of_files(tmp_path: Path) -> None:
+    for count, fits in ((archive.MAX_FILES, True), (archive.MAX_FILES + 1, False)):
+        path = zipped(tmp_path / f"{count}.rowcast", {f"file{number}": b"x" for number in range(count)})
+        target = tmp_path / str(count)
+        target.mkdir()
+        if fits:
+            archive.unpack_archive(path, target, max_model_mb=1)
+            assert len(list(target.iterdir())) == count
+        else:
+            with pytest.raises(BundleError, match=f"too many files: {count}"):
+                archive.unpack_archive(path, target, max_model_mb=1)
+
+
+def test_the_limit_for_other_files_applies_to_their_total(
+    tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "MAX_OTHER_MB", 1)
+    half = bytes(archive.MEBIBYTE // 2)
+    archive.unpack_archive(zipped(tmp_path / "fits.rowcast", {"a": half, "b": half}), target, max_model_mb=1)
+    (tmp_path / "other").mkdir()
+
+    with pytest.raises(BundleError) as refused:
+        archive.unpack_archive(
+            zipped(tmp_path / "large.rowcast", {"a": half, "b": half, "c": b"x"}), tmp_path / "other", max_model_mb=1
+        )
+
+    assert refused.value.slug == "too-large"
