@@ -60,7 +60,7 @@ def check(table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
     rows += [[name, kind, "", "", ""] for name, kind in kinds.items() if name and name not in mentioned]
     task = f"{len(result.classes)} classes" if result.classes else result.task
     title = f"{result.table}: {result.rows} rows, {len(result.columns)} columns, {task}"
-    output.print_table(["column", "kind", *FINDING_HEADINGS], rows, title, wide=["finding"])
+    output.print_table(["column", "kind", *FINDING_HEADINGS], rows, title, whole=["override"], wide=["finding"])
 
 
 def _require_target(options: Mapping[str, Any]) -> None:
@@ -119,7 +119,7 @@ def print_result(result: TrainingResult) -> None:
     """Print the result as tables and lines."""
     if result.findings:
         findings = [[", ".join(columns), *cells] for columns, *cells in _finding_rows(result.findings)]
-        output.print_table(["column", *FINDING_HEADINGS], findings, "Data check", wide=["finding"])
+        output.print_table(["column", *FINDING_HEADINGS], findings, "Data check", whole=["override"], wide=["finding"])
     candidates = [
         [candidate.name, f"{candidate.score:.4f}", candidate.trials, f"{candidate.seconds:.1f}"]
         for candidate in result.candidates
