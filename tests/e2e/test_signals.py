@@ -131,6 +131,7 @@ def test_a_hangup_drains_the_server(home: Path, workers: str) -> None:
     with server.client() as client, socket.create_connection(("127.0.0.1", server.port), timeout=10) as late:
         late.sendall(head % len(body) + body[:5])
         assert client.post("/predict", json={"a": 1, "b": 2}).status_code == 200
+        eventually(lambda: client.get("/predictions").json()["predictions"])  # until the indexer is running
 
         server.process.send_signal(signal.SIGHUP)
         server.process.send_signal(signal.SIGHUP)

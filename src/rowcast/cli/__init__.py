@@ -23,10 +23,20 @@ def main() -> None:
     try:
         status = _run()
     except RowcastError as error:
-        sys.exit(_print_error(error.message))
+        status = _print_error(error.message)
     except KeyboardInterrupt:
         status = INTERRUPTED
+    _discard_unwritten_output()
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _discard_unwritten_output() -> None:
+    """Discard buffered output for a closed terminal; otherwise, the interpreter would exit with status 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run() -> object:
