@@ -49,7 +49,10 @@ class Tree:
         self.folder = folder
 
     def create(self) -> None:
-        """Copy the files of the commit and create the virtual environment."""
+        """Copy the files of the commit and create the virtual environment.
+
+        The lock files of the clients get an old date, so that scripts/clients.sh keeps the installed clients.
+        """
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         archive = subprocess.Popen(["git", "archive", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE)
@@ -58,6 +61,7 @@ class Tree:
             raise SystemExit("git archive HEAD failed")
         for clients in ROOT.glob(".venv-clients-*"):
             (self.folder / clients.name).symlink_to(clients)
+            os.utime(self.folder / "requirements" / f"{clients.name.removeprefix('.venv-')}.txt", (0, 0))
         venv.create(self.folder / ".venv", symlinks=True)
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         site = self.folder / ".venv" / "lib" / version / "site-packages"
@@ -86,7 +90,8 @@ class Tree:
         names.write_text("\n".join(tests))
         python = str(self.folder / ".venv" / "bin" / "python")
         command = [python, "-m", "pytest", "-q", "-p", PLUGIN, "-p", "no:cacheprovider", *options, f"@{names}"]
-        own = {"ROWCAST_TEST_OUTCOMES": str(outcomes), "PYTHONDONTWRITEBYTECODE": "1"}
+        # Rowcast rejects unknown variables that start with ROWCAST_.
+        own = {"TEST_OUTCOMES": str(outcomes), "PYTHONDONTWRITEBYTECODE": "1"}
         with self.folder.with_suffix(".log").open("wb") as log:
             process = subprocess.Popen(
                 command,

@@ -1,6 +1,6 @@
 """A pytest plugin for `make mutants`: name coverage contexts after tests, and write all outcomes to a file.
 
-The file is named by the environment variable ROWCAST_TEST_OUTCOMES. It maps each test to its outcome and its seconds.
+The file is named by the environment variable TEST_OUTCOMES. It maps each test to its outcome and its seconds.
 """
 
 from __future__ import annotations
@@ -36,5 +36,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         if (current := coverage.Coverage.current()) is not None:
             current.save()
         return
-    if path := os.environ.get("ROWCAST_TEST_OUTCOMES"):
+    if path := os.environ.get("TEST_OUTCOMES"):
         Path(path).write_text(json.dumps(OUTCOMES))
