@@ -17,7 +17,7 @@ from rowcast.adapters.memory.store import MemoryStore
 from rowcast.errors import HistoryError, Unavailable
 from rowcast.history import blocks, chain
 from rowcast.history.blocks import Block, BlockColumn
-from rowcast.history.chain import SealedEntry, decode_head
+from rowcast.history.chain import Entry, SealedEntry, decode_head
 from rowcast.history.ports import JournalReader
 from rowcast.history.records import decode_reply
 from rowcast.history.service import History
@@ -42,7 +42,7 @@ def block(number: int = 0) -> Block:
         f"r{number}",
         "key",
         "tenant",
-        "",
+        "customer",
         "loans",
         3,
         DECISION,
@@ -80,9 +80,13 @@ def test_the_entries_of_a_block_contain_its_rows_and_replies() -> None:
     replies = [json.loads(entry.reply) for entry in entries]
     assert rows[3] == {"x": None, "t": "t3"}
     assert rows[7] == {"x": 7.0, "t": "t2"}
-    assert {(entry.source, entry.request_id, entry.key_id, entry.tenant) for entry in entries} == {
-        ("v2", "r0", "key", "tenant")
+    assert {msgspec.structs.replace(entry, reply=b"") for entry in entries} == {
+        Entry(1_700_000_000_000_000, "rb1-00", "v2", "r0", b"", "key", "tenant", "customer")
     }
+    assert {(reply["model"], reply["version"], reply["cached"], len(reply["warnings"])) for reply in replies} == {
+        ("loans", 3, False, 0)
+    }
+    assert [identifier[:13] for identifier in blocks.ids(block(2))] == ["018bcfe5-6802"] * ROWS
     assert [reply["prediction"] for reply in replies] == ["no"] * 10 + ["yes"] * 10
     assert replies[19]["probabilities"] == {"no": 0.0, "yes": 1.0}
     assert [reply["id"] for reply in replies] == blocks.ids(block())
@@ -278,3 +282,11 @@ def test_every_entry_in_a_block_has_its_own_salt_and_id() -> None:
     assert len({draft.salt for draft in drafts_of_two_blocks}) == 2 * ROWS
     assert {len(draft.salt) for draft in drafts_of_two_blocks} == {chain.SALT_BYTES}
     assert len({decode_reply(decode_head(draft.head).reply).id for draft in drafts_of_two_blocks}) == 2 * ROWS
+
+
+def test_a_block_always_expands_into_the_same_entries() -> None:
+    """A journal of an earlier release must expand into the entries that its replies promised."""
+    assert blocks.SEED_BYTES == 32
+    assert (
+        seal_blocks("b", block(1))[-1].link.hex() == "6fb02633ffcdc0195009f329a23ea59f0758c2930a31dfeaceb2a5c28eeba740"
+    )

@@ -56,11 +56,15 @@ def test_a_released_key_can_be_claimed_again(store: IdempotencyStore) -> None:
 def test_a_claim_expires(store: IdempotencyStore) -> None:
     store.claim("k", b"f", 1.0)
 
+    with pytest.raises(RepeatConflict):
+        store.claim("k", b"f", 60.9)
     assert store.claim("k", b"f", 61.0) is None
+    with pytest.raises(RepeatConflict):  # the second claim starts a new period
+        store.claim("k", b"f", 120.9)
 
 
 def test_purging_deletes_only_old_replies(store: IdempotencyStore) -> None:
-    for key, at in (("old", 1.0), ("new", 9.0)):
+    for key, at in (("old", 4.9), ("new", 5.0)):
         store.claim(key, b"f", at)
         store.save_reply(key, b"reply", at)
     store.purge(5.0)
@@ -86,3 +90,29 @@ def test_a_healthy_store_passes_its_check_before_and_after_the_first_claim(store
     store.check()
     store.claim("k", b"f", 1.0)
     store.check()
+
+
+def test_releasing_a_key_keeps_a_saved_reply(store: IdempotencyStore) -> None:
+    store.claim("k", b"f", 1.0)
+    store.save_reply("k", b"reply", 2.0)
+    store.release("k")
+
+    assert store.claim("k", b"f", 3.0) == b"reply"
+
+
+def test_a_store_can_be_used_after_a_conflict(store: IdempotencyStore) -> None:
+    store.claim("k", b"f", 1.0)
+    with pytest.raises(RepeatConflict):
+        store.claim("k", b"g", 1.0)
+
+    assert store.claim("other", b"f", 1.0) is None
+    store.save_reply("k", b"reply", 1.0)
+    assert store.claim("k", b"f", 1.0) == b"reply"
+
+
+def test_the_age_of_a_reply_counts_from_when_it_was_saved(store: IdempotencyStore) -> None:
+    store.claim("k", b"f", 1.0)
+    store.save_reply("k", b"reply", 6.0)
+    store.purge(5.0)
+
+    assert store.claim("k", b"f", 7.0) == b"reply"

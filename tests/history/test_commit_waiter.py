@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from rowcast.adapters.memory.journal import MemoryJournal
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.errors import Unavailable
-from rowcast.history.commit_waiter import CommitWaiter
+from rowcast.history.commit_waiter import POLL_SECONDS, CommitWaiter
 from rowcast.history.ports import Position
 from support.entries import drafts
 
@@ -68,3 +70,70 @@ async def test_waiting_for_an_unavailable_store_times_out() -> None:
     assert isinstance(error, Unavailable)
     assert error.slug == "not-stored"
     assert len(callback.calls) == 1
+
+
+async def test_a_waiter_can_be_used_again_after_all_entries_are_stored() -> None:
+    stored = {"w": Position(0, b"")}
+    waiter = CommitWaiter(stored.get)
+    callbacks = [Callback(), Callback()]
+
+    for callback in callbacks:
+        waiter.when_stored(journal_with(1), callback)
+        assert await callback.error() is None
+        await asyncio.sleep(2 * POLL_SECONDS)  # the waiter stops polling
+
+    assert [callback.calls for callback in callbacks] == [[None], [None]]
+
+
+async def test_the_store_is_polled_every_five_milliseconds_for_all_callers_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: list[float] = []
+    rounds: list[str] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(seconds)
+
+    def position(writer: str) -> Position | None:
+        rounds.append(writer)
+        return Position(0, b"") if len(rounds) == 3 else None
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    waiter, callbacks = CommitWaiter(position), [Callback(), Callback()]
+    for callback in callbacks:
+        waiter.when_stored(journal_with(1), callback)
+    for callback in callbacks:
+        assert await callback.error() is None
+
+    assert rounds == ["w"] * 3
+    assert set(pauses) == {0.005}
+
+
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock can be moved forward."""
+
+    skipped = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.skipped
+
+
+def test_a_prediction_that_is_not_stored_within_ten_seconds_is_reported() -> None:
+    async def wait(loop: SkippingLoop) -> None:
+        callback = Callback()
+        CommitWaiter(lambda writer: None).when_stored(journal_with(1), callback)
+        loop.skipped = 9.0
+        await asyncio.sleep(4 * POLL_SECONDS)
+        assert callback.calls == []
+
+        loop.skipped = 10.0
+        error = await callback.error()
+        assert isinstance(error, Unavailable)
+        assert "within 10 s" in error.message
+
+    with asyncio.Runner(loop_factory=SkippingLoop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, SkippingLoop)
+        runner.run(wait(loop))

@@ -14,6 +14,7 @@ from rowcast.history.entry_filter import (
     decode_cursor,
     encode_cursor,
     first_id,
+    milliseconds_of,
     parse_selection,
     parse_time,
     visible_to,
@@ -33,6 +34,7 @@ NOON = 1_769_860_800_000
         ("2026-01-31 12:00", NOON),
         ("2026-01-31T12:00:00.250Z", NOON + 250),
         ("1970-01-01", 0),
+        ("9999-12-31T23:59:59.999-23:59", 253_402_387_139_999),
     ],
 )
 def test_a_time_can_be_an_rfc_3339_timestamp_or_a_date_in_utc(text: str, milliseconds: int) -> None:
@@ -56,7 +58,18 @@ def test_a_cursor_stays_valid_if_only_the_time_range_moves() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "yesterday", "31.01.2026", "2026-13-01", "1969-12-31", "12:00", "1769860800", "0001-01-01"]
+    "text",
+    [
+        "",
+        "yesterday",
+        "31.01.2026",
+        "2026-13-01",
+        "1969-12-31",
+        "12:00",
+        "1769860800",
+        "0001-01-01",
+        "1969-12-31T23:59:59.999Z",
+    ],
 )
 @pytest.mark.parametrize("bound", ["since", "until"])
 def test_the_error_for_an_invalid_time_names_the_option_and_quotes_the_value(bound: str, text: str) -> None:
@@ -93,6 +106,7 @@ def test_the_first_id_of_a_millisecond_sorts_after_all_earlier_ids_and_before_ot
     (some_id,) = uuid7s(at, random)
 
     assert first_id(at) <= some_id
+    assert milliseconds_of(some_id) == milliseconds_of(first_id(at)) == at
     assert at == (1 << 48) - 1 or some_id < first_id(at + 1)
 
 
@@ -112,3 +126,25 @@ def test_a_malformed_cursor_is_rejected(text: str) -> None:
     with pytest.raises(RequestError) as refused:
         decode_cursor(text, Selection())
     assert refused.value.slug == "bad-option"
+
+
+def test_a_cursor_of_an_earlier_release_is_still_valid() -> None:
+    selection = Selection(model="loans", tenant="bank")
+    cursor = "AZwT7J4AcACAAAAAAAAAAKJ33Nw"
+
+    assert encode_cursor(first_id(NOON), selection) == cursor
+    assert decode_cursor(cursor, selection) == first_id(NOON)
+    assert len(cursor) == 27
+
+
+def test_a_range_that_ends_when_it_starts_is_empty_but_valid() -> None:
+    selection = parse_selection(since="2026-01-31", until="2026-01-31")
+
+    assert selection.first == selection.end is not None
+
+
+def test_the_error_for_an_invalid_time_quotes_at_most_forty_characters() -> None:
+    with pytest.raises(RequestError) as refused:
+        parse_selection(since="9" * 50)
+
+    assert refused.value.message.startswith(f"since: {'9' * 40!r} ")

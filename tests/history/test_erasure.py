@@ -14,11 +14,18 @@ from rowcast.adapters.memory.store import MemoryStore
 from rowcast.adapters.sqlite.store import SqliteStore
 from rowcast.errors import Unavailable
 from rowcast.history.chain import decode_erasure
-from rowcast.history.entry_filter import Selection
-from rowcast.history.erasure import ENTRIES_PER_STEP, RETENTION_INTERVAL_US, STEPS_PER_ROUND, Eraser, Maintenance
-from rowcast.history.ports import ErasureRequest, Store
+from rowcast.history.entry_filter import Selection, first_id
+from rowcast.history.erasure import (
+    ENTRIES_PER_STEP,
+    RETENTION_INTERVAL_US,
+    STEPS_PER_ROUND,
+    Eraser,
+    Maintenance,
+    retention_problem,
+)
+from rowcast.history.ports import ErasureRequest, ErasureStep, Store
 from rowcast.history.service import History
-from support.entries import draft, drafts, sealed
+from support.entries import draft, drafts, identifier, sealed
 
 STARTED_US = 1_700_000_000_000_000
 DAY_US = 24 * 3600 * 1_000_000
@@ -125,7 +132,7 @@ def test_a_large_erasure_is_split_into_several_transactions(store: Store) -> Non
 
     assert Eraser(store, EmptyJournalReader(), lambda: 5).erase(Selection(), "user", "purge").rows == count
     rows = [decode_erasure(entry.head).rows for entry in store.erasures()]
-    assert rows == [ENTRIES_PER_STEP, ENTRIES_PER_STEP, 7]
+    assert rows == [1000, 1000, 7]
 
 
 def test_maintenance_continues_a_large_erasure_in_the_next_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +144,7 @@ def test_maintenance_continues_a_large_erasure_in_the_next_round(monkeypatch: py
     store.open_erasure(_request(), EmptyJournalReader.folder_id, frozenset())
 
     maintenance.run_once()
-    assert len(erased_seqs(store, "w")) == 2 * STEPS_PER_ROUND
+    assert len(erased_seqs(store, "w")) == 40
     assert len(store.open_erasures()) == 1
 
     maintenance.run_once()
@@ -184,7 +191,10 @@ def test_retention_erases_old_rows_in_steps_and_runs_again_after_an_interval(sto
     now += 1_000_000  # all entries are now older than 30 days, but the next retention pass is not yet due
     maintenance.run_once()
     assert len(erased_seqs(store, "w")) == ENTRIES_PER_STEP
-    now += RETENTION_INTERVAL_US
+    now += 599_999_999 - 1_000_000
+    maintenance.run_once()
+    assert len(erased_seqs(store, "w")) == ENTRIES_PER_STEP
+    now += 1  # the next retention pass is due ten minutes after the previous pass
     maintenance.run_once()
     maintenance.run_once()
 
@@ -239,9 +249,12 @@ def test_retention_continues_after_a_purge(store: Store) -> None:
     maintenance = Maintenance(store, EmptyJournalReader(), lambda: now, 30, reports.append)
     maintenance.run_once()
     assert len(reports) == 1
+    now += RETENTION_INTERVAL_US - 1
+    maintenance.run_once()
+    assert len(reports) == 1
 
     Eraser(store, EmptyJournalReader(), lambda: now).erase(Selection(), "user", "purge")
-    now += RETENTION_INTERVAL_US
+    now += 1
     maintenance.run_once()
 
     assert len(reports) == 1
@@ -266,3 +279,128 @@ def test_maintenance_can_be_closed_while_the_store_is_unavailable() -> None:
     maintenance.run_once()
 
     maintenance.close()
+
+
+def test_retention_stops_if_the_newest_due_row_is_more_than_seven_days_overdue() -> None:
+    store = MemoryStore()
+    store.record("w", sealed("w", drafts(0, 1)))
+    due = STARTED_US + 30 * DAY_US
+
+    assert retention_problem(store, due + 7 * DAY_US, 30) is None
+    assert "7 days overdue" in (retention_problem(store, due + 7 * DAY_US + 1000, 30) or "")
+    assert retention_problem(store, due, 30) is None
+    assert retention_problem(store, 5, 30) is None
+
+
+class RecordingStore(MemoryStore):
+    """A store that records calls and whose scrubs succeed only if `is_free` is true."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.selections: list[Selection] = []
+        self.is_free = True
+
+    def register_folder(self, folder_id: str) -> None:
+        self.calls.append("register")
+        super().register_folder(folder_id)
+
+    def scrub(self) -> bool:
+        self.calls.append("scrub")
+        return self.is_free
+
+    def erase(
+        self, request: ErasureRequest, *, number: int, at: int, limit: int, after: str | None = None
+    ) -> ErasureStep:
+        self.selections.append(request.selection)
+        return super().erase(request, number=number, at=at, limit=limit, after=after)
+
+
+def test_retention_scrubs_the_store_after_a_pass_that_erased_rows_until_it_succeeds() -> None:
+    store = RecordingStore()
+    store.record("w", sealed("w", drafts(0, 5)))
+    now = STARTED_US + 31 * DAY_US
+    maintenance = Maintenance(store, EmptyJournalReader(), lambda: now, 30)
+    store.is_free = False
+
+    maintenance.run_once()
+    assert store.calls == ["register"]
+    maintenance.run_once()
+    store.is_free = True
+    maintenance.run_once()
+    maintenance.run_once()
+    assert store.calls == ["register", "scrub", "scrub"]
+
+    now += RETENTION_INTERVAL_US  # the next pass erases nothing
+    maintenance.run_once()
+    maintenance.run_once()
+    assert store.calls == ["register", "scrub", "scrub"]
+
+
+def test_each_retention_pass_examines_the_rows_since_one_day_before_the_previous_pass() -> None:
+    store = RecordingStore()
+    start = STARTED_US // 1000
+    now = STARTED_US + 30 * DAY_US
+    maintenance = Maintenance(store, EmptyJournalReader(), lambda: now, 30)
+
+    maintenance.run_once()
+    now += RETENTION_INTERVAL_US
+    maintenance.run_once()
+
+    assert store.selections == [
+        Selection(end=first_id(start)),
+        Selection(first=first_id(start - 86_400_000), end=first_id(start + 600_000)),
+    ]
+
+
+def test_retention_longer_than_the_age_of_the_clock_erases_nothing() -> None:
+    store = RecordingStore()
+
+    Maintenance(store, EmptyJournalReader(), lambda: 5, 30).run_once()
+
+    assert store.selections == [Selection(end=first_id(0))]
+
+
+def test_the_record_of_a_retention_pass_has_no_request_number(store: Store) -> None:
+    store.record("w", sealed("w", drafts(0, 2)))
+
+    Maintenance(store, EmptyJournalReader(), lambda: STARTED_US + 31 * DAY_US, 30).run_once()
+
+    (recorded,) = [decode_erasure(entry.head) for entry in store.erasures()]
+    assert (recorded.request, recorded.rows, recorded.by, recorded.at) == (
+        0,
+        2,
+        "retention",
+        STARTED_US + 31 * DAY_US,
+    )
+
+
+def test_closing_maintenance_that_never_ran_does_not_unregister_its_folder() -> None:
+    store = MemoryStore()
+    store.register_folder("memory")
+
+    Maintenance(store, EmptyJournalReader(), lambda: 5).close()
+
+    assert store.open_erasure(_request(), "other", frozenset()).pending == {"memory": None, "other": frozenset()}
+
+
+def test_the_result_of_an_erasure_lists_damaged_journals(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "w-000000000000.damaged").write_bytes(b"x")
+    eraser = Eraser(store, FolderJournalReader(tmp_path), lambda: 5)
+
+    assert eraser.erase(Selection(), "user", "erase").damaged == ["w-000000000000.damaged"]
+
+
+def test_another_request_does_not_affect_the_state_of_an_erasure(store: Store) -> None:
+    store.record("w", sealed("w", drafts(0, 5)))
+    store.register_folder("other")
+    eraser = Eraser(store, EmptyJournalReader(), lambda: 5)
+
+    first = eraser.erase(Selection(ids=(identifier(0), identifier(1))), "user", "erase")
+    second = eraser.erase(Selection(ids=(identifier(2),)), "user", "erase")
+    store.complete(first.request, "other")
+
+    assert (first.journals, first.rows, second.rows) == (["folder other"], 2, 1)
+    assert (eraser.is_complete(first.request), eraser.is_complete(second.request)) == (True, False)
+    assert eraser.result(first.request).journals == []
+    assert eraser.result(second.request).journals == ["folder other"]

@@ -6,14 +6,17 @@ import csv
 import io
 import json
 
+import msgspec
 import pytest
 
 from rowcast.adapters.memory.journal import EmptyJournalReader
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.history import export
+from rowcast.history.chain import Draft, Entry, encode_head
 from rowcast.history.export import COLUMNS, RECORDS_PER_PIECE, split_into_pieces, to_csv, to_json_lines
 from rowcast.history.records import Record
 from rowcast.history.service import History
+from rowcast.schema.prediction import Prediction
 from support.entries import MIXED, draft, drafts, identifier, sealed
 
 
@@ -108,3 +111,65 @@ def test_a_csv_export_contains_no_formulas(text: str, cell: str) -> None:
 
     assert [line[name] for name in ("prediction", "entity", "tenant")] == [cell] * 3
     assert json.loads(document).get("entity", "") == text
+
+
+def complete_record(**reply: float) -> Record:
+    """Return a record with a value in each field."""
+    prediction = Prediction(identifier(7), "loans", 3, True, **reply)  # type: ignore[arg-type]
+    at = 1_700_000_000_000_000
+    head = Entry(at, "rb1-00", "v2", "r7", msgspec.json.encode(prediction), "key", "bank", "customer")
+    store = MemoryStore()
+    store.record("w", sealed("w", [*drafts(0, 2), Draft(encode_head(head), bytes(16), b'{"x" : 7.50}')]))
+    return records(store)[0]
+
+
+def test_each_csv_column_contains_its_field() -> None:
+    (line,) = csv.DictReader(io.StringIO(b"".join(to_csv([complete_record(probability=0.75, score=0.25)])).decode()))
+
+    assert line == {
+        "id": identifier(7),
+        "at": "2023-11-14T22:13:20.000000+00:00",
+        "model": "loans",
+        "version": "3",
+        "prediction": "true",
+        "probability": "0.75",
+        "score": "0.25",
+        "entity": "customer",
+        "tenant": "bank",
+        "key_id": "key",
+        "source": "v2",
+        "request_id": "r7",
+        "digest": "rb1-00",
+        "writer": "w",
+        "seq": "2",
+        "row": '{"x" : 7.50}',
+    }
+
+
+def test_a_cell_without_a_value_is_empty() -> None:
+    (line,) = csv.DictReader(io.StringIO(b"".join(to_csv([complete_record()])).decode()))
+
+    assert (line["probability"], line["score"]) == ("", "")
+
+
+def test_the_columns_of_a_table_have_the_same_names_and_exact_values() -> None:
+    record = complete_record(probability=0.75)
+
+    columns = export.to_columns(record)
+
+    assert list(columns) == list(COLUMNS)
+    assert (columns["at"], columns["probability"], columns["score"], columns["seq"]) == (record.at, 0.75, None, 2)
+
+
+def test_a_row_on_one_line_is_exported_byte_for_byte() -> None:
+    assert b'"row":{"x" : 7.50}' in b"".join(to_json_lines([complete_record()]))
+
+
+def test_a_piece_has_at_most_five_hundred_records_or_ends_when_its_rows_reach_four_mebibytes() -> None:
+    record = complete_record()
+    half = msgspec.structs.replace(record, row=msgspec.Raw(bytes(2 * 1024 * 1024)))
+    less = msgspec.structs.replace(record, row=msgspec.Raw(bytes(2 * 1024 * 1024 - 1)))
+
+    assert [len(piece) for piece in split_into_pieces([record] * 1001)] == [500, 500, 1]
+    assert [len(piece) for piece in split_into_pieces([half] * 5)] == [2, 2, 1]
+    assert [len(piece) for piece in split_into_pieces([half, less, half, less])] == [3, 1]

@@ -16,6 +16,12 @@ def test_heads_are_parsed(text: str) -> None:
     assert parse_heads(text) == [ChainHead("w", 4, "ab")]
 
 
+def test_a_signature_is_parsed_with_its_head() -> None:
+    signed = HEAD.replace("}", ',"signature":"cd"}')
+
+    assert parse_heads(f"{HEAD}\n{signed}\n") == [ChainHead("w", 4, "ab"), ChainHead("w", 4, "ab", "cd")]
+
+
 @pytest.mark.parametrize("text", ["", "nothing", '{"event":"started"}\n'])
 def test_input_without_heads_is_rejected(text: str) -> None:
     with pytest.raises(HistoryError):

@@ -63,3 +63,30 @@ def test_the_indexer_drains_the_journals_once_more_when_it_stops() -> None:
     run(journals, 1)
 
     assert journals.drained == 1
+
+
+def test_maintenance_follows_each_round_in_which_the_store_is_available() -> None:
+    journals = FailingJournalReader([HistoryError("damage"), Unavailable("store")])
+    order: list[str] = []
+    rounds = iter([False, False, False, True])
+
+    def wait(seconds: float) -> bool:
+        order.append("wait")
+        return next(rounds)
+
+    run_indexer(
+        journals, MemoryStore(), wait=wait, report=order.append, maintain=lambda: order.append("maintain"), every=0.0
+    )
+
+    assert order == ["wait", "damage", "maintain", "wait", "store", "wait", "maintain", "wait", "maintain"]
+
+
+def test_damage_is_reported_again_if_it_returns() -> None:
+    class Journals(FailingJournalReader):
+        def drain(self, store: StoreWriter) -> int:
+            self.drained += 1
+            if self.drained != 2:
+                raise HistoryError("a")
+            return 0
+
+    assert run(Journals([]), 3)[0] == ["a", "a"]

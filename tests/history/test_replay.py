@@ -12,12 +12,14 @@ import pytest
 from rowcast.adapters.memory.journal import EmptyJournalReader, MemoryJournal
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.errors import ModelNotFound
+from rowcast.history.chain import Draft, Entry, encode_head
 from rowcast.history.replay import LoadScorer, Replay, ReplayScorer, replay
 from rowcast.history.service import History
-from rowcast.schema.prediction import Score
+from rowcast.schema.prediction import Prediction, Score
 from rowcast.serving.live_models import LiveModel
 from rowcast.serving.rows import Row
 from support import models
+from support.entries import identifier, sealed
 from support.serving import Serving
 
 SCHEMA = models.number_columns(3)
@@ -117,3 +119,78 @@ def test_a_replay_can_be_limited_to_one_model(model: LiveModel) -> None:
 
     assert replay_store(store, loading(model), "m").entries == 5
     assert replay_store(store, loading(model), "another").entries == 0
+
+
+class FixedScorer:
+    """Returns the same score for each row and records the sizes of its batches."""
+
+    def __init__(self, verdict: str) -> None:
+        self.verdict = verdict
+        self.batches: list[int] = []
+
+    def score(self, rows: Sequence[bytes]) -> Sequence[Score]:
+        self.batches.append(len(rows))
+        return [Score("now", 0.5)] * len(rows)
+
+    def compare(self, recorded: Score, current: Score) -> str:
+        return self.verdict
+
+
+def recorded_entries(*digests: str, withheld: tuple[str, ...] = ()) -> MemoryStore:
+    """Return a store with one entry for each digest; columns were withheld from the first entry."""
+    drafts = []
+    for number, digest in enumerate(digests):
+        reply = msgspec.json.encode(Prediction(identifier(number), digest, 2, "then", 0.75, 0.25, {"then": 0.75}))
+        entry = Entry(0, digest, "native", "r", reply, withheld=withheld if number == 0 else ())
+        drafts.append(Draft(encode_head(entry), bytes(16), b"{}"))
+    store = MemoryStore()
+    store.record("w", sealed("w", drafts))
+    return store
+
+
+def test_each_bundle_is_loaded_once_and_scores_its_rows_in_batches_of_at_most_1024() -> None:
+    scorers: dict[tuple[str, int, str], FixedScorer] = {}
+
+    def load(name: str, version: int, digest: str) -> ReplayScorer:
+        assert (name, version, digest) not in scorers
+        return scorers.setdefault((name, version, digest), FixedScorer("equal"))
+
+    result = replay_store(recorded_entries(*["a"] * 1024, "b", "a"), load)
+
+    assert {key: scorer.batches for key, scorer in scorers.items()} == {("a", 2, "a"): [1024, 1], ("b", 2, "b"): [1]}
+    assert result == Replay(entries=1026, equal=1026, borderline=0, different=0, not_replayable=0, examples=[])
+
+
+@pytest.mark.parametrize("verdict", ["borderline", "different"])
+def test_an_example_contains_the_recorded_and_the_current_score(verdict: str) -> None:
+    result = replay_store(recorded_entries("a"), lambda name, version, digest: FixedScorer(verdict))
+
+    then = Score("then", 0.75, 0.25, {"then": 0.75})
+    example = {"id": identifier(0), "verdict": verdict, "then": then, "now": Score("now", 0.5)}
+    assert result == Replay(
+        entries=1,
+        equal=0,
+        borderline=int(verdict == "borderline"),
+        different=int(verdict == "different"),
+        not_replayable=0,
+        examples=[example],
+    )
+
+
+def test_a_deleted_bundle_and_withheld_columns_do_not_affect_the_other_entries() -> None:
+    def load(name: str, version: int, digest: str) -> ReplayScorer:
+        if digest == "gone":
+            raise ModelNotFound("deleted")
+        return FixedScorer("equal")
+
+    result = replay_store(recorded_entries("a", "gone", "a", "b", withheld=("name", "age")), load)
+
+    assert (result.entries, result.equal, result.not_replayable) == (4, 2, 2)
+    assert result.examples == [
+        {
+            "id": identifier(0),
+            "verdict": "not replayable",
+            "reason": "columns were hashed or dropped: name, age",
+        },
+        {"id": identifier(1), "verdict": "not replayable", "reason": "deleted"},
+    ]

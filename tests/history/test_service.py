@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import msgspec
@@ -11,9 +12,10 @@ from rowcast.adapters.memory.journal import EmptyJournalReader
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.errors import RequestError
 from rowcast.history import service
-from rowcast.history.chain import SealedEntry
-from rowcast.history.entry_filter import Selection
-from rowcast.history.ports import StoredEntry
+from rowcast.history.chain import ERASURES, SealedEntry
+from rowcast.history.entry_filter import EVERYTHING, Selection
+from rowcast.history.heads import ChainHead
+from rowcast.history.ports import ErasureRequest, Position, StoredEntry
 from rowcast.history.service import History
 from support.entries import MIXED, draft, drafts, identifier, sealed
 
@@ -153,3 +155,121 @@ def test_each_head_is_the_last_entry_of_a_chain() -> None:
     heads = History(store, EmptyJournalReader()).heads()
 
     assert [(head.writer, head.seq, head.link) for head in heads] == [("w", 2, entries[2].link.hex())]
+
+
+class CountingStore(MemoryStore):
+    """A store that records how many entries are requested at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limits: list[int] = []
+
+    def latest(self, limit: int, selection: Selection = EVERYTHING, before: str | None = None) -> list[StoredEntry]:
+        self.limits.append(limit)
+        return super().latest(limit, selection, before)
+
+
+def test_a_page_reads_at_most_one_hundred_entries_at_a_time_and_no_more_than_requested() -> None:
+    store = CountingStore()
+    store.record("w", sealed("w", drafts(0, 250)))
+
+    History(store, EmptyJournalReader()).page(220)
+
+    assert store.limits == [100, 100, 20]
+
+
+def test_a_page_ends_when_its_entries_reach_eight_mebibytes() -> None:
+    half = 4 * 1024 * 1024 - len(TEN_ENTRIES[0].head)
+    store = MemoryStore()
+    store.record("w", sealed("w", [draft(number, row=b"x" * (half - (number == 1))) for number in range(4)]))
+    history = History(store, EmptyJournalReader())
+
+    first = history.page(10)
+    second = history.page(10, cursor=first.next)
+
+    assert [record.seq for record in first.predictions] == [3, 2]
+    assert [record.seq for record in second.predictions] == [1, 0]  # one byte less than the limit
+    assert (first.next is None, second.next is None) == (False, True)
+
+
+def test_an_erased_row_has_no_size() -> None:
+    store = MemoryStore()
+    store.record("w", [entry._replace(row=None, salt=None) for entry in TEN_ENTRIES])
+    history = History(store, EmptyJournalReader())
+
+    assert len(history.page(10, max_bytes=len(TEN_ENTRIES[0].head) + 1).predictions) == 2
+
+
+class LaggingStore(MemoryStore):
+    """A store whose position of writer `a` advances by one entry each time it is read."""
+
+    def __init__(self, seq: int) -> None:
+        super().__init__()
+        self.seq = seq
+
+    def position(self, writer: str) -> Position | None:
+        if writer == "b":
+            return None
+        self.seq += 1
+        return Position(self.seq, b"")
+
+
+class Journals(EmptyJournalReader):
+    """Journals with known last entries."""
+
+    def __init__(self, **seqs: int) -> None:
+        self.seqs = seqs
+
+    def last_seqs(self) -> dict[str, int]:
+        return self.seqs
+
+
+def test_catching_up_waits_until_all_entries_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    store = LaggingStore(-1)
+
+    assert History(store, Journals(a=3)).catch_up(60.0) == 0
+
+    assert store.seq == 3
+    assert pauses == [0.02] * 3
+
+
+def test_entries_that_are_stored_but_no_longer_in_a_journal_are_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", pytest.fail)
+
+    assert History(LaggingStore(8), Journals(a=3)).catch_up(60.0) == 0
+    assert History(LaggingStore(8), Journals(a=3, b=1)).catch_up(0.0) == 2
+
+
+def test_a_get_looks_into_the_journals_only_if_the_store_lacks_the_entry() -> None:
+    store = MemoryStore()
+    store.record("w", TEN_ENTRIES)
+    journals = MovingJournalReader(store, sealed("v", drafts(20, 22)), 0)
+
+    assert History(store, journals).get(identifier(3)) is not None
+    assert store.count() == 10
+
+
+def test_the_chain_of_erasures_has_a_head() -> None:
+    store = MemoryStore()
+    store.record("w", TEN_ENTRIES)
+    for number in range(2):
+        store.erase(ErasureRequest(Selection(ids=(identifier(number),)), "me", "erase"), number=1, at=1, limit=9)
+
+    heads = History(store, EmptyJournalReader()).heads()
+
+    assert heads == [
+        ChainHead("w", 9, TEN_ENTRIES[9].link.hex()),
+        ChainHead(ERASURES, 1, store.erasures()[1].link.hex()),
+    ]
+
+
+def test_the_entries_of_one_model_can_be_read() -> None:
+    store = MemoryStore()
+    store.record("a", sealed("a", drafts(0, 3, "loans")))
+    store.record("b", sealed("b", drafts(3, 5, "iris")))
+
+    entries = [(writer, entry.seq) for writer, entry in History(store, EmptyJournalReader()).entries("iris")]
+
+    assert entries == [("b", 0), ("b", 1)]

@@ -168,3 +168,128 @@ def test_a_recomputed_chain_does_not_match_its_published_head_and_the_head_canno
     assert "forged signature" in history.verify([moved], KEY).broken[0]["reason"]
     unsigned = history.verify([msgspec.structs.replace(moved, signature="")], KEY)
     assert (unsigned.broken, unsigned.unsigned_heads) == ([], 1)
+
+
+def test_the_result_counts_writers_entries_and_erased_rows(tmp_path: Path) -> None:
+    with erased(tmp_path / "history.db") as store:
+        heads = [sign_head(head, KEY) for head in History(store, EmptyJournalReader()).heads()]
+
+        verification = History(store, EmptyJournalReader()).verify([*heads, ChainHead("w", 1, heads[0].link)], KEY)
+
+    assert verification == Verification(
+        writers=1,
+        entries=3,
+        erased=2,
+        unrecorded=0,
+        heads=2,
+        unsigned_heads=1,
+        unsigned_erasures=0,
+        broken=[
+            {
+                "writer": "w",
+                "seq": 1,
+                "reason": "the link differs from the published head: the chain was rewritten",
+            }
+        ],
+    )
+
+
+def test_an_erasure_that_was_signed_at_another_position_is_forged(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    with erased(path) as store:
+        second = decode_erasure(store.erasures()[1].head)
+        entry = seal_erasure(0, None, second)
+        forge(path, "DELETE FROM erasures")
+        forge(path, "INSERT INTO erasures VALUES (?, ?, ?)", entry.seq, entry.head, entry.link)
+
+        verification = History(store, EmptyJournalReader()).verify(key=KEY)
+
+    assert places(verification) == [(ERASURES, 0)]
+    assert (verification.erased, verification.unrecorded, verification.unsigned_erasures) == (2, 1, 0)
+
+
+def test_an_unsigned_erasure_after_a_signed_one_is_counted_and_a_later_signed_one_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    with erased(path) as store:
+        last = store.erasures()[-1]
+        entry = seal_erasure(2, last.link, Erasure(2, "me", "erase", b"{}", 1, 9))
+        forge(path, "INSERT INTO erasures VALUES (?, ?, ?)", entry.seq, entry.head, entry.link)
+        store.erase(ErasureRequest(Selection(entity="e2"), "me", "erase"), number=3, at=1, limit=9)
+
+        verification = History(store, EmptyJournalReader()).verify(key=KEY)
+
+    assert places(verification) == [(ERASURES, 2)]
+    assert verification.unsigned_erasures == 1
+
+
+def test_a_damaged_erasure_is_reported_once(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    with erased(path) as store:
+        forge(path, "UPDATE erasures SET head = x'c1' WHERE seq = 1")
+
+        verification = History(store, EmptyJournalReader()).verify(key=KEY)
+
+    assert places(verification) == [(ERASURES, 1)]
+
+
+def test_only_the_first_changed_copy_of_a_writer_is_reported_and_none_if_its_chain_is_broken(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    with erased(path) as store:
+        store.record("v", sealed("v", drafts(10, 12)))
+        forge(path, "UPDATE entries SET label = 'x', tenant = 'y'")
+        history = History(store, EmptyJournalReader())
+        assert places(history.verify(key=KEY)) == [("v", 0), ("w", 0)]
+
+        forge(path, "DELETE FROM entries WHERE seq = 0 AND writer = 1")
+
+        reasons = {each["writer"]: each["reason"] for each in history.verify(key=KEY).broken}
+    assert "'label'" in reasons.pop("v")
+    assert reasons == {"w": "entry 0 is missing; the next recorded entry is 1"}
+
+
+def test_the_entries_of_a_lost_journal_are_reported_unless_the_store_contains_them() -> None:
+    class DamagedJournals(EmptyJournalReader):
+        """Journals of two writers that are unreadable from some entry on."""
+
+        def __init__(self, **seqs: int) -> None:
+            self.seqs = seqs
+
+        def unreadable(self) -> dict[str, int]:
+            return self.seqs
+
+    store = MemoryStore()
+    store.record("w", sealed("w", drafts(0, 5)))
+    store.record("v", sealed("v", drafts(10, 15))[:1] + sealed("v", drafts(10, 15))[2:])
+
+    assert places(History(store, DamagedJournals(w=4, v=0)).verify()) == [("v", 1)]
+    (broken, lost, unknown) = History(store, DamagedJournals(w=5, v=9, u=0)).verify().broken
+    assert (broken["writer"], broken["seq"]) == ("v", 1)
+    assert lost == {
+        "writer": "w",
+        "seq": 5,
+        "reason": "entry 5 and all later entries are lost: their journal is damaged",
+    }
+    assert (unknown["writer"], unknown["seq"]) == ("u", 0)
+
+
+def test_the_latest_missing_head_of_a_truncated_chain_is_reported() -> None:
+    store, entries = MemoryStore(), sealed("w", drafts(0, 5))
+    store.record("w", entries[:2])
+
+    (broken,) = verify(store, *(ChainHead("w", seq, entries[seq].link.hex()) for seq in (1, 4, 3))).broken
+
+    assert broken == {
+        "writer": "w",
+        "seq": 4,
+        "reason": "entry 4 was published as the head but is missing: the chain was truncated",
+    }
+
+
+def test_published_heads_of_the_chain_of_erasures_are_compared(tmp_path: Path) -> None:
+    with erased(tmp_path / "history.db") as store:
+        head = History(store, EmptyJournalReader()).heads()[-1]
+        assert head.writer == ERASURES
+        forge(tmp_path / "history.db", "DELETE FROM erasures WHERE seq = 1")
+
+        assert places(History(store, EmptyJournalReader()).verify([head], KEY)) == [(ERASURES, 1)]
+    assert places(verify(MemoryStore(), head)) == [(ERASURES, 1)]

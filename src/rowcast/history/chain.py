@@ -154,7 +154,7 @@ def verify(writer: str, entries: Iterable[SealedEntry]) -> Iterator[ChainBreak]:
         if entry.seq != position:
             yield ChainBreak(writer, position, f"entry {position} is missing; the next recorded entry is {entry.seq}")
             return
-        if entry.row is not None and entry.salt is not None and row_hash(entry.salt, entry.row) != entry.row_hash:
+        if entry.row is not None and row_hash(entry.salt or b"", entry.row) != entry.row_hash:
             yield ChainBreak(writer, position, "the stored row is not the row that was scored")
             return
         if link(expected, position, entry.head, entry.row_hash) != entry.link:

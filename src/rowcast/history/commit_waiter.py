@@ -61,7 +61,7 @@ class CommitWaiter:
     def _notify(self, stored: dict[str, int], now: float) -> None:
         pending, self._pending = self._pending, []
         for commit in pending:
-            if stored.get(commit.writer, -1) >= commit.seq:
+            if commit.writer in stored and stored[commit.writer] >= commit.seq:
                 commit.done(None)
             elif now > commit.deadline:
                 commit.done(

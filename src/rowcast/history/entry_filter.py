@@ -16,7 +16,6 @@ import msgspec
 from rowcast.access.durations import parse_duration
 from rowcast.errors import RequestError, SettingsError
 
-LATEST_MS = (1 << 48) - 1
 CURSOR_BYTES = 20
 _LOST_PLUS = re.compile(r" (\d\d:?\d\d)$")
 
@@ -103,7 +102,7 @@ def parse_time(text: str) -> int:
         # A `+` in a query string is decoded as a space.
         moment = datetime.fromisoformat(_LOST_PLUS.sub(r"+\1", text.strip()))
         milliseconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-    if not 0 <= milliseconds <= LATEST_MS:
+    if milliseconds < 0:
         raise ValueError("the time is out of range")
     return milliseconds
 

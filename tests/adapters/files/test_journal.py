@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from rowcast.adapters.files import journal as journal_module
 from rowcast.adapters.files.journal import Durability, FileJournal
 from rowcast.adapters.files.journal_reader import FolderJournalReader
+from rowcast.adapters.files.segment import has_ended
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.errors import Unavailable
 from rowcast.history import chain
@@ -226,3 +228,211 @@ def test_each_batch_is_flushed_after_it_is_written_if_durability_is_set_to_disk(
 
     assert [name for name, _ in calls] == (["pwrite", "fdatasync"] * 2 if durability == "disk" else ["pwrite"] * 2)
     assert len({file for _, file in calls}) == 1
+
+
+def test_a_new_segment_reserves_sixteen_mebibytes_that_only_the_owner_can_read(folder: Path) -> None:
+    journal = FileJournal(folder, lambda: "w")
+    (segment,) = folder.iterdir()
+
+    assert segment.name == "w-000000000000.journal"
+    status = segment.stat()
+    assert (status.st_size, status.st_mode & 0o777) == (16 * 1024 * 1024, 0o600)
+    assert status.st_blocks * 512 >= status.st_size
+    assert json.loads(segment.read_bytes().partition(b"\n")[0]) == {
+        "format": 1,
+        "writer": "w",
+        "first": 0,
+        "previous": chain.genesis("w").hex(),
+    }
+    journal.close()
+
+
+def frame_size(entry: chain.Draft) -> int:
+    return 14 + len(entry.head) + 16 + len(entry.row) + 32
+
+
+def test_a_segment_is_filled_to_its_last_byte(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = draft(0)
+    header = len(b'{"format":1,"writer":"w","first":0,"previous":"') + 64 + len(b'"}\n')
+    monkeypatch.setattr(journal_module, "SEGMENT_BYTES", header + 2 * frame_size(entry))
+    journal = FileJournal(folder, lambda: "w")
+
+    journal.append([entry])
+    journal.append([draft(1)])
+    assert len(list(folder.glob("*.journal"))) == 1
+    journal.append([draft(2)])
+
+    assert sorted(path.name for path in folder.glob("*.journal")) == [
+        "w-000000000000.journal",
+        "w-000000000002.journal",
+    ]
+    assert list(FolderJournalReader(folder).chain("w")) == sealed("w", drafts(0, 3))
+    journal.close()
+
+
+def test_the_segment_of_a_large_batch_has_room_for_the_whole_batch(folder: Path) -> None:
+    journal = FileJournal(folder, lambda: "w")
+    batch = [draft(number, row=ROW) for number in range(PER_SEGMENT + 20)]
+
+    journal.append(batch)
+
+    sizes = {path.name: path.stat().st_size for path in folder.glob("*.journal")}
+    assert sizes["w-000000000000.journal"] >= sum(map(frame_size, batch)) > journal_module.SEGMENT_BYTES
+    journal.close()
+
+
+def test_a_segment_with_entries_is_closed_after_an_hour(folder: Path) -> None:
+    journal = FileJournal(folder, lambda: "w")
+    journal.append(drafts(0, 1))
+    begun = time.monotonic()
+    for age, segments in ((3590, 1), (3601, 2), (3590, 2)):
+        journal._begun = begun - age
+        journal.roll()
+        assert len(list(folder.glob("*.journal"))) == segments
+    journal.append(drafts(1, 2))
+    journal.roll()  # the new segment has just begun
+
+    assert len(list(folder.glob("*.journal"))) == 2
+    journal.close()
+
+
+def test_a_closed_segment_is_unlocked_and_its_file_is_closed(folder: Path) -> None:
+    journal = FileJournal(folder, lambda: "w")
+    descriptor = journal._fd
+    assert descriptor is not None
+    (segment,) = folder.iterdir()
+    assert not has_ended(segment)
+
+    journal.close()
+    journal.close()
+
+    assert has_ended(segment)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+def test_a_failed_write_ends_the_chain_and_reports_the_reason(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = FileJournal(folder, writer_names())
+    journal.append(drafts(0, 2))
+    write = os.pwrite
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", lambda fd, data, offset: write(fd, data[:-1], offset))
+        with pytest.raises(Unavailable) as refused:
+            journal.append(drafts(2, 3))
+    assert "the disk accepted only part of the data" in refused.value.message
+    assert str(folder) in refused.value.message
+    journal.append(drafts(4, 5))
+
+    assert (journal.writer, journal.head) == ("w2", (0, sealed("w2", drafts(4, 5))[-1].link))
+    store = MemoryStore()
+    FolderJournalReader(folder).drain(store)
+    assert list(store.chain("w")) == sealed("w", drafts(0, 2))
+    journal.close()
+
+
+def test_a_segment_that_cannot_be_created_leaves_no_file_and_no_descriptor(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.mkdir()
+
+    def fail(fd: int, offset: int, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    with pytest.raises(Unavailable) as refused:
+        FileJournal(folder, lambda: "w")
+
+    assert "No space left" in refused.value.message
+    assert list(folder.iterdir()) == []
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_journal_continues_in_its_segment_if_a_new_segment_cannot_be_created(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, journals = FileJournal(folder, lambda: "w"), FolderJournalReader(folder)
+    journal.append(drafts(0, 1))
+    journals.request_roll()
+
+    def fail(fd: int, offset: int, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", fail)
+        with pytest.raises(Unavailable):
+            journal.roll()
+    journal.append(drafts(1, 2))
+
+    assert list(journals.chain("w")) == sealed("w", drafts(0, 2))
+    assert journals.backlog() == 1
+    journal.roll()
+    assert journals.backlog() == 2
+    journal.close()
+
+
+def test_a_segment_is_locked_before_it_gets_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked: list[bool] = []
+    rename = Path.rename
+
+    def note(path: Path, target: Path) -> Path:
+        locked.append(not has_ended(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", note)
+    FileJournal(folder, lambda: "w").close()
+
+    assert locked == [True]
+
+
+def test_a_block_segment_is_closed_after_an_hour(folder: Path) -> None:
+    blocks = journal_module.BlockJournal(folder, writer_names(), sync=False)
+    folder.mkdir()
+    blocks.append(b"x")
+    begun = time.monotonic()
+    for age, open_segments in ((3590, 1), (3601, 0)):
+        blocks._begun = begun - age
+        blocks.roll()
+        assert len([path for path in folder.glob("*.journal") if not has_ended(path)]) == open_segments
+    blocks.append(b"y")
+
+    assert sorted(path.name for path in folder.iterdir()) == ["w-000000000000.journal", "w2-000000000000.journal"]
+    blocks.release()
+
+
+def test_a_block_segment_is_filled_to_its_last_byte_or_holds_one_large_block(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = len(b'{"format":2,"writer":"w","first":0,"previous":"') + 64 + len(b'"}\n')
+    monkeypatch.setattr(journal_module, "SEGMENT_BYTES", header + 2 * (10 + 100 + 32))
+    folder.mkdir()
+    blocks = journal_module.BlockJournal(folder, writer_names(), sync=False)
+    names = ["w-000000000000.journal", "w2-000000000000.journal"]
+
+    blocks.append(bytes(100))
+    blocks.append(bytes(100))
+    assert sorted(path.name for path in folder.iterdir()) == names[:1]
+    blocks.append(bytes(1000))
+
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert (folder / names[1]).stat().st_size > 1000 + 10 + 32
+    assert has_ended(folder / names[0])
+    blocks.release()
+
+
+def test_a_block_that_is_written_only_partly_ends_its_segment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = FileJournal(folder, writer_names())
+    folder_blocks = journal._blocks
+    folder_blocks.append(b"x")
+    write = os.pwrite
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", lambda fd, data, offset: write(fd, data[:-1], offset))
+        with pytest.raises(OSError, match="only part"):
+            folder_blocks.append(b"y")
+
+    assert has_ended(folder / "w2-000000000000.journal")
+    folder_blocks.append(b"z")
+    assert (folder / "w3-000000000000.journal").exists()
+    journal.close()

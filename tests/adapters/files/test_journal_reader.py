@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from rowcast.errors import HistoryError, Unavailable
 from rowcast.history import chain
 from rowcast.history.service import History
 from support.entries import drafts, identifier, sealed
-from support.journals import write_segment, writer_names
+from support.journals import end_of_entries, write_segment, writer_names
 
 TESTS = str(Path(__file__).parents[2])
 
@@ -204,11 +206,151 @@ def test_reading_the_folder_id_fails_if_the_folder_cannot_be_created(tmp_path: P
 def test_an_entry_is_found_wherever_the_pieces_of_its_journal_end(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = FileJournal(folder, lambda: "w")
-    journal.append(drafts(0, 3))
+    segment = write_segment(folder, drafts(0, 3))
+    os.truncate(segment, end_of_entries(segment) + 100)
     reader = FolderJournalReader(folder)
     for size in range(37, 120):
         monkeypatch.setattr(journal_reader, "PIECE_BYTES", size)
         assert reader.find(identifier(1)) is not None, size
         assert reader.find(identifier(3)) is None
+
+
+def test_a_folder_without_journals_is_empty_and_is_not_created(folder: Path) -> None:
+    journals = FolderJournalReader(folder)
+
+    journals.request_roll()
+
+    assert (journals.writers(), journals.backlog(), journals.damaged(), journals.find(identifier(1))) == (
+        [],
+        0,
+        [],
+        None,
+    )
+    assert not folder.exists()
+
+
+def test_the_folder_id_is_a_line_of_32_hexadecimal_digits_in_a_private_folder(folder: Path) -> None:
+    folder_id = FolderJournalReader(folder).folder_id
+
+    assert (folder / "folder.id").read_text() == f"{folder_id}\n"
+    assert len(folder_id) == 32
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_lock_of_the_indexer_is_a_private_file(folder: Path) -> None:
+    with indexer_lock(folder):
+        assert (folder / "indexer.lock").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(("age", "is_locked", "is_kept"), [(55, False, True), (60.5, False, False), (99, True, True)])
+def test_an_unfinished_segment_is_deleted_one_minute_after_its_writer_died(
+    folder: Path, age: float, is_locked: bool, is_kept: bool
+) -> None:
+    folder.mkdir()
+    path = folder / "w-000000000000.starting"
+    path.write_bytes(b"x")
+    os.utime(path, (time.time() - age,) * 2)
+    with path.open("rb") as file:
+        if is_locked:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        FolderJournalReader(folder).drain(MemoryStore())
+
+    assert path.exists() is is_kept
+
+
+def test_an_entry_is_found_in_the_last_of_several_journals(folder: Path) -> None:
+    for number, writer in enumerate("abc"):
+        write_segment(folder, drafts(10 * number, 10 * number + 3), writer=writer)
+    journals = FolderJournalReader(folder)
+
+    assert [stored.writer for n in (0, 11, 22) if (stored := journals.find(identifier(n)))] == ["a", "b", "c"]
+
+
+def test_a_segment_that_is_deleted_during_a_read_is_skipped(folder: Path) -> None:
+    journal, journals = FileJournal(folder, lambda: "w"), FolderJournalReader(folder)
+    for number in range(3):
+        journal.append(drafts(number, number + 1))
+        journals.request_roll()
+        os.utime(folder / "roll", ns=(number + 1, number + 1))
+        journal.roll()
+    entries = journals.chain("w")
+
+    assert next(entries).seq == 0
+    (folder / "w-000000000001.journal").unlink()
+
+    assert [entry.seq for entry in entries] == [2]
     journal.close()
+
+
+def test_the_first_of_several_damaged_journals_is_reported(folder: Path) -> None:
+    for writer in "ab":
+        segment = write_segment(folder, drafts(ord(writer) * 10, ord(writer) * 10 + 3), writer=writer)
+        segment.write_bytes(segment.read_bytes().replace(b":971}", b":970}").replace(b":981}", b":980}"))
+
+    with pytest.raises(HistoryError) as refused:
+        FolderJournalReader(folder).drain(MemoryStore())
+
+    path = folder / "a-000000000000.journal"
+    assert refused.value.message.startswith(f"{path} is damaged at byte ")
+    assert refused.value.message.endswith("(entry 1): entry 1 is lost; the file was renamed to a-000000000000.damaged")
+    assert FolderJournalReader(folder).damaged() == ["a-000000000000.damaged", "b-000000000000.damaged"]
+
+
+def test_damage_is_forgotten_with_its_segment(folder: Path) -> None:
+    segment = write_segment(folder, drafts(0, 3))
+    content = segment.read_bytes()
+    segment.write_bytes(content.replace(b'{"x":1}', b'{"x":7}'))
+    journals, store = FolderJournalReader(folder), MemoryStore()
+    with pytest.raises(HistoryError):
+        journals.drain(store)
+
+    segment.write_bytes(content)
+
+    assert journals.drain(store) == 0
+    assert not segment.exists()
+
+
+def test_the_segment_of_a_live_writer_is_not_put_aside(folder: Path) -> None:
+    folder.mkdir()
+    zeros = folder / "a-000000000000.journal"
+    zeros.write_bytes(bytes(100))
+    torn = write_segment(folder, drafts(0, 2), writer="b")
+    content = torn.read_bytes()
+    end = len(content.rstrip(b"\0"))
+    torn.write_bytes(content[: end - 5] + b"\xff" * 50 + content[end + 45 :])
+    journals, store = FolderJournalReader(folder), MemoryStore()
+
+    with zeros.open("rb") as first, torn.open("rb") as second:
+        for file in (first, second):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        for _ in range(2):
+            with pytest.raises(HistoryError):
+                journals.drain(store)
+        assert sorted(path.name for path in folder.iterdir()) == [zeros.name, torn.name]
+        assert [entry.seq for entry in store.chain("b")] == [0]
+        zeros.unlink()
+        with pytest.raises(HistoryError, match=torn.name):
+            journals.drain(store)
+
+    with pytest.raises(HistoryError, match="all later entries are lost"):
+        journals.drain(store)
+    assert journals.damaged() == ["b-000000000000.damaged"]
+
+
+def test_the_first_unreadable_entry_of_each_writer_is_known(folder: Path) -> None:
+    folder.mkdir()
+    for name in ("a-000000000007.damaged", "a-000000000003.damaged", "b-x.damaged", "c-000000000000.damaged"):
+        (folder / name).write_bytes(b"unreadable")
+    segment = write_segment(folder, drafts(0, 3), writer="c")
+    segment.rename(segment.with_suffix(".damaged"))
+
+    assert FolderJournalReader(folder).unreadable() == {"a": 3, "b": 0, "c": 3}
+
+
+def test_only_journals_with_entries_are_open(folder: Path) -> None:
+    first, second = (FileJournal(folder, lambda name=name: name) for name in "ab")  # type: ignore[misc]
+    second.append(drafts(0, 1))
+
+    assert FolderJournalReader(folder).open_journals() == {"b-000000000000.journal"}
+    first.close()
+    second.close()

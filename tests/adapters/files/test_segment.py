@@ -175,7 +175,7 @@ def test_a_damaged_journal_is_renamed_if_no_entry_after_the_damage_is_verifiable
 
 def test_a_segment_with_a_damaged_header_is_read_completely(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 4))
-    whole = segment.read_bytes()
+    whole = segment.read_bytes()[: end_of_entries(segment) + 100]
     for at in range(whole.index(b"\n") + 1):
         store = MemoryStore()
         segment.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,71 @@ def test_an_unusable_file_makes_the_store_unavailable(tmp_path: Path, damage: Ca
         with pytest.raises(Unavailable) as refused:
             operation(SqliteIdempotencyStore(tmp_path / "r.db"))
         assert "r.db" in refused.value.message
+
+
+def test_a_claim_lasts_two_minutes_by_default(tmp_path: Path) -> None:
+    store = SqliteIdempotencyStore(tmp_path / "r.db")
+    store.claim("k", b"f", 1.0)
+
+    with pytest.raises(RepeatConflict):
+        store.claim("k", b"f", 120.9)
+    assert store.claim("k", b"f", 121.0) is None
+
+
+def test_only_the_owner_can_read_the_file_and_its_folder(tmp_path: Path) -> None:
+    SqliteIdempotencyStore(tmp_path / "a" / "r.db").claim("k", b"f", 1.0)
+
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "a", *(tmp_path / "a").iterdir())}
+    assert modes == {"a": 0o700, "r.db": 0o600, "r.db-wal": 0o600, "r.db-shm": 0o600}
+
+
+def test_other_processes_can_use_the_file_concurrently(tmp_path: Path) -> None:
+    store = SqliteIdempotencyStore(tmp_path / "r.db")
+    store.claim("k", b"f", 1.0)
+    connection = store._connection
+    assert connection is not None
+
+    pragmas = {
+        name: connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("journal_mode", "synchronous", "busy_timeout", "user_version")
+    }
+
+    assert pragmas == {"journal_mode": "wal", "synchronous": 1, "busy_timeout": 10_000, "user_version": 1}
+
+
+def test_a_store_can_be_used_by_several_threads(tmp_path: Path) -> None:
+    store = SqliteIdempotencyStore(tmp_path / "r.db")
+    store.claim("k", b"f", 1.0)
+
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(store.save_reply, "k", b"reply", 2.0).result()
+
+    assert store.claim("k", b"f", 3.0) == b"reply"
+
+
+def test_a_file_of_a_newer_release_is_rejected_and_not_locked(tmp_path: Path) -> None:
+    SqliteIdempotencyStore(tmp_path / "r.db").claim("k", b"f", 1.0)
+    with closing(sqlite3.connect(tmp_path / "r.db")) as connection:
+        connection.execute("PRAGMA user_version = 2")
+
+    with pytest.raises(Unavailable) as refused:
+        SqliteIdempotencyStore(tmp_path / "r.db").claim("k", b"f", 1.0)
+
+    assert "newer" in refused.value.message
+    with closing(sqlite3.connect(tmp_path / "r.db", timeout=0)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+
+
+def test_a_damaged_page_is_found_by_the_check(tmp_path: Path) -> None:
+    store = SqliteIdempotencyStore(tmp_path / "r.db")
+    for number in range(200):
+        store.claim(f"k{number}", b"f", 1.0)
+    assert store._connection is not None
+    store._connection.close()
+    store.check()
+    content = bytearray((tmp_path / "r.db").read_bytes())
+    content[-3000:-2000] = bytes(1000)
+    (tmp_path / "r.db").write_bytes(content)
+
+    with pytest.raises(Unavailable):
+        store.check()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rowcast.adapters.sqlite import store as store_module
 from rowcast.adapters.sqlite.migrations import MIGRATIONS, read_statement
 from rowcast.adapters.sqlite.store import SqliteStore
 from rowcast.errors import HistoryError
@@ -39,8 +41,11 @@ def test_the_version_table_of_a_new_database_lists_all_migrations(path: Path) ->
     with SqliteStore(path):
         pass
 
-    rows = execute(path, "SELECT version, name FROM schema_versions WHERE applied_at > 0 ORDER BY version")
+    rows = execute(path, "SELECT version, name FROM schema_versions ORDER BY version")
     assert rows == list(enumerate(MIGRATIONS, 1))
+    ((first, last),) = execute(path, "SELECT min(applied_at), max(applied_at) FROM schema_versions")
+    assert first == last
+    assert abs(time.time() - last / 1_000_000) < 60
     assert execute(path, "PRAGMA user_version") == [(len(MIGRATIONS),)]
 
 
@@ -83,5 +88,21 @@ def test_a_database_with_a_newer_schema_is_rejected(path: Path, operation: Any) 
         store.record("w", sealed("w", drafts(0, 1)))
     execute(path, "PRAGMA user_version = 999")
 
-    with pytest.raises(HistoryError):
+    with pytest.raises(HistoryError) as refused:
         operation(SqliteStore(path))
+
+    assert "999" in refused.value.message
+    assert path.resolve() not in {file.resolve() for file in Path("/proc/self/fd").iterdir()}
+
+
+def test_the_entries_of_the_first_release_can_be_read_before_and_after_the_migration(path: Path) -> None:
+    create_with_version(path, 1)
+    (entry,) = sealed("w", drafts(0, 1))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO writers VALUES (1, 'w')")
+        connection.execute(read_statement("insert.sql"), store_module._to_columns(1, entry))
+
+    assert list(SqliteStore(path).chain("w")) == [entry]
+    with SqliteStore(path) as store:
+        store.record("w", sealed("w", drafts(0, 2)))
+        assert list(store.chain("w")) == sealed("w", drafts(0, 2))

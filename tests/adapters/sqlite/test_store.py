@@ -6,15 +6,18 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import msgspec
 import pytest
 
 from rowcast.adapters.sqlite.store import SqliteStore
 from rowcast.errors import Unavailable
-from rowcast.history.chain import Draft, Entry, encode_head
+from rowcast.history import chain
+from rowcast.history.chain import Draft, Entry, decode_erasure, encode_head
 from rowcast.history.entry_filter import Selection
 from rowcast.history.ports import ErasureRequest
 from rowcast.schema.prediction import Prediction
@@ -173,3 +176,127 @@ def test_every_commit_is_flushed_to_the_disk(store: SqliteStore) -> None:
     (synchronous,) = store._writer().execute("PRAGMA synchronous").fetchone()
 
     assert synchronous == 2  # FULL
+
+
+def test_only_the_owner_can_read_a_new_file_and_its_folder(tmp_path: Path) -> None:
+    with SqliteStore(tmp_path / "a" / "history.db") as store:
+        store.record("w", sealed("w", drafts(0, 1)))
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "a", *(tmp_path / "a").iterdir())}
+
+    assert modes == {"a": 0o700, "history.db": 0o600, "history.db-wal": 0o600, "history.db-shm": 0o600}
+
+
+def test_the_mode_of_an_existing_file_is_not_changed(store: SqliteStore) -> None:
+    store.path.touch()
+    store.path.chmod(0o640)
+
+    with store:
+        assert store.path.stat().st_mode & 0o777 == 0o640
+
+
+def test_writers_and_readers_do_not_block_each_other_and_a_writer_waits_thirty_seconds(store: SqliteStore) -> None:
+    with store:
+        connection = store._writer()
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA busy_timeout").fetchone() == (30_000,)
+        statements: list[str] = []
+        connection.set_trace_callback(statements.append)
+
+        store.scrub()
+
+        connection.set_trace_callback(None)
+        assert connection.execute("PRAGMA busy_timeout").fetchone() == (30_000,)
+    assert statements[0] == "PRAGMA busy_timeout = 200"
+    assert "wal_checkpoint(TRUNCATE)" in statements[1]
+
+
+def test_closing_the_store_closes_its_connection(store: SqliteStore) -> None:
+    store.open()
+    connection = store._writer()
+
+    store.close()
+
+    with pytest.raises(sqlite3.ProgrammingError):
+        connection.execute("SELECT 1")
+
+
+def test_the_connection_for_writing_can_be_used_by_another_thread(store: SqliteStore) -> None:
+    with store, ThreadPoolExecutor(1) as threads:
+        threads.submit(store.record, "w", sealed("w", drafts(0, 1))).result()
+
+    assert store.count() == 1
+
+
+def test_the_number_of_a_writer_is_looked_up_once(store: SqliteStore) -> None:
+    with store:
+        store.record("w", sealed("w", drafts(0, 1)))
+        statements: list[str] = []
+        store._writer().set_trace_callback(statements.append)
+
+        store.record("w", sealed("w", drafts(0, 2)))
+
+        store._writer().set_trace_callback(None)
+    assert not [statement for statement in statements if "INTO writers" in statement]
+
+
+def test_a_writer_whose_first_transaction_failed_can_record(store: SqliteStore) -> None:
+    with store:
+        store.record("a", sealed("a", drafts(0, 1)))
+        with pytest.raises(Unavailable):
+            store.record("b", sealed("b", drafts(0, 1)))  # the id exists already
+
+        store.record("b", sealed("b", drafts(1, 2)))
+
+        assert store.writers() == ["a", "b"]
+
+
+def test_the_maintenance_lock_of_a_new_store_can_be_acquired(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "new" / "history.db")
+
+    with store.maintenance() as acquired:
+        assert acquired
+    store.close()
+
+
+def test_checking_the_store_waits_two_seconds_for_the_lock(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    with store:
+        pass
+    timeouts: list[float] = []
+    connect = sqlite3.connect
+
+    def note(*args: Any, timeout: float, **options: Any) -> sqlite3.Connection:
+        timeouts.append(timeout)
+        return connect(*args, timeout=timeout, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", note)
+    store.check()
+
+    assert timeouts == [2]
+
+
+def test_the_copies_after_a_damaged_entry_are_compared(store: SqliteStore) -> None:
+    with store:
+        store.record("w", sealed("w", drafts(0, 4)))
+        store._writer().execute("UPDATE entries SET head = x'c1' WHERE seq = 1")
+        store._writer().execute("UPDATE entries SET label = 'x', entity = 'y' WHERE seq IN (0, 3)")
+
+        assert list(store.changed_copies("w")) == [(0, "label"), (0, "entity"), (3, "label"), (3, "entity")]
+        assert list(store.changed_copies("v")) == []
+
+
+def test_the_erasures_of_an_unsigned_store_have_no_signature(store: SqliteStore) -> None:
+    with store:
+        store.record("w", sealed("w", drafts(0, 2)))
+        erase(store, Selection(ids=(identifier(0),)))
+        erase(store, Selection())
+
+        (first, second) = store.erasures()
+    assert (first.seq, second.seq) == (0, 1)
+    assert list(chain.verify(chain.ERASURES, [first, second])) == []
+    assert decode_erasure(first.head).signature == b""
+
+
+def test_the_folder_of_a_relative_path_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert SqliteStore(Path("history.db")).disk_folder == tmp_path

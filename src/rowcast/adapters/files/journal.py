@@ -49,10 +49,8 @@ class FileJournal:
         self._folder = folder
         self._new_writer = new_writer
         self._sync = durability == "disk"
-        self._fd = -1
-        self._size = 0
+        self._fd: int | None = None
         self._closed = False
-        self._kept = 0, b""
         self._blocks = BlockJournal(folder, new_writer, sync=self._sync)
         self._begin()
 
@@ -73,8 +71,7 @@ class FileJournal:
         A failed write ends the chain, and the next batch starts a new chain. Two different entries can therefore never
         have the same position in a chain.
         """
-        if self._fd < 0:
-            self._begin()
+        fd = self._begin() if self._fd is None else self._fd
         chain = self._chain
         first, previous = chain.seq, chain.previous
         pack_frame = FRAME.pack
@@ -87,11 +84,11 @@ class FileJournal:
         block = b"".join(frames)
         try:
             if self._size + len(block) > SEGMENT_BYTES:
-                self._start_segment(first, previous, len(block))
-            if os.pwrite(self._fd, block, self._size) != len(block):
+                fd = self._start_segment(first, previous, len(block))
+            if os.pwrite(fd, block, self._size) != len(block):
                 raise OSError(errno.ENOSPC, "the disk accepted only part of the data")
             if self._sync:
-                os.fdatasync(self._fd)
+                os.fdatasync(fd)
         except OSError as error:
             self._release()
             raise self._unavailable(error) from None
@@ -114,7 +111,7 @@ class FileJournal:
         """
         self._blocks.roll()
         count, linked = self._kept
-        if self._fd < 0 or count == self._first:
+        if self._fd is None or count == self._first:
             return
         if _roll_requested(self._folder) != self._last_roll or time.monotonic() - self._begun > ROLL_AFTER_SECONDS:
             try:
@@ -128,28 +125,29 @@ class FileJournal:
         self._blocks.release()
         self._release()
 
-    def _begin(self) -> None:
+    def _begin(self) -> int:
         if self._closed:
             raise Unavailable(f"journal {self._folder} is closed")
         self._chain = Chain(self._new_writer())
         self._kept = 0, b""
         try:
             make_private_folder(self._folder)
-            self._start_segment(0, self._chain.previous)
+            return self._start_segment(0, self._chain.previous)
         except OSError as error:
             raise self._unavailable(error) from None
 
-    def _start_segment(self, first: int, previous: bytes, room: int = 0) -> None:
+    def _start_segment(self, first: int, previous: bytes, room: int = 0) -> int:
         last_roll = _roll_requested(self._folder)
         fd, size = _new_segment(self._folder, SegmentHeader(FORMAT, self.writer, first, previous.hex()), room)
         self._release()
         self._fd, self._size, self._first = fd, size, first
         self._last_roll, self._begun = last_roll, time.monotonic()
+        return fd
 
     def _release(self) -> None:
-        if self._fd >= 0:
+        if self._fd is not None:
             os.close(self._fd)
-            self._fd = -1
+            self._fd = None
 
     def _unavailable(self, error: OSError) -> Unavailable:
         return Unavailable(f"cannot write to the journal {self._folder}: {error.strerror}")
@@ -165,23 +163,22 @@ class BlockJournal:
         self._folder = folder
         self._new_writer = new_writer
         self._sync = sync
-        self._fd = -1
-        self._size = 0
-        self._link = b""
+        self._fd: int | None = None
+        self._size: int
+        self._link: bytes
 
     def append(self, payload: bytes) -> None:
         """Write one block."""
         needed = block_segment.FRAME.size + len(payload) + block_segment.LINK_BYTES
-        if self._fd >= 0 and self._size + needed > SEGMENT_BYTES:
+        if self._fd is not None and self._size + needed > SEGMENT_BYTES:
             self.release()
         try:
-            if self._fd < 0:
-                self._start(needed)
+            fd = self._start(needed) if self._fd is None else self._fd
             written, linked = block_segment.frame(self._link, payload)
-            if os.pwrite(self._fd, written, self._size) != len(written):
+            if os.pwrite(fd, written, self._size) != len(written):
                 raise OSError(errno.ENOSPC, "the disk accepted only part of the data")
             if self._sync:
-                os.fdatasync(self._fd)
+                os.fdatasync(fd)
         except OSError:
             self.release()
             raise
@@ -190,23 +187,25 @@ class BlockJournal:
 
     def roll(self) -> None:
         """End the segment if it is old or if a new segment was requested; the next block starts the new segment."""
-        if self._fd >= 0 and (
+        if self._fd is not None and (
             _roll_requested(self._folder) != self._last_roll or time.monotonic() - self._begun > ROLL_AFTER_SECONDS
         ):
             self.release()
 
     def release(self) -> None:
         """Release the segment so that the indexer can store the remaining entries and delete the segment."""
-        if self._fd >= 0:
+        if self._fd is not None:
             os.close(self._fd)
-            self._fd = -1
+            self._fd = None
 
-    def _start(self, room: int) -> None:
+    def _start(self, room: int) -> int:
         writer = self._new_writer()
         self._last_roll, self._begun = _roll_requested(self._folder), time.monotonic()
         self._link = genesis(writer)
         header = SegmentHeader(block_segment.FORMAT, writer, 0, self._link.hex())
-        self._fd, self._size = _new_segment(self._folder, header, room)
+        fd, self._size = _new_segment(self._folder, header, room)
+        self._fd = fd
+        return fd
 
 
 def _new_segment(folder: Path, header: SegmentHeader, room: int) -> tuple[int, int]:

@@ -31,7 +31,8 @@ class MemoryIdempotencyStore:
 
     def release(self, key: str) -> None:
         """Release a claim."""
-        self._claims.pop(key, None)
+        if key in self._claims and self._claims[key][2] is None:
+            del self._claims[key]
 
     def purge(self, before: float) -> None:
         """Delete old claims and replies."""

@@ -18,7 +18,6 @@ from rowcast.errors import RepeatConflict, Unavailable
 from rowcast.private_files import make_private_folder
 
 VERSION = 1
-CHECK_SECONDS = 5
 CREATE = """CREATE TABLE IF NOT EXISTS repeats (
     key TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, at REAL NOT NULL, owner INTEGER NOT NULL, reply BLOB
 ) WITHOUT ROWID"""
@@ -84,7 +83,7 @@ class SqliteIdempotencyStore:
             return
         uri = f"{self._path.absolute().as_uri()}?mode=ro"
         try:
-            with closing(sqlite3.connect(uri, uri=True, timeout=CHECK_SECONDS)) as connection:
+            with closing(sqlite3.connect(uri, uri=True)) as connection:
                 (verdict,) = connection.execute("PRAGMA quick_check").fetchone()
         except sqlite3.Error as error:
             raise self._unusable(error) from None
@@ -132,5 +131,5 @@ def _is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass  # it belongs to another user
     return True

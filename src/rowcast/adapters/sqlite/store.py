@@ -321,7 +321,7 @@ class SqliteStore:
     def _reader(self) -> sqlite3.Connection:
         """Return a read-only connection, or a connection to an empty history if the file has no schema yet."""
         if self.path.exists():
-            connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+            connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)
             if schema_version(connection, str(self.path)) > 0:
                 return connection
             connection.close()
