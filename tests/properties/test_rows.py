@@ -37,7 +37,7 @@ def result(read: Any, body: bytes) -> Any:
 def read_generally(encoder: RowEncoder, body: bytes) -> EncodedRow:
     """Read a row on the general path."""
     row = decode_object(body)
-    check_unique_keys(body)
+    check_unique_keys(body, len(row))
     return encoder.parse(row)
 
 

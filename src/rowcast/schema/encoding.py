@@ -142,14 +142,15 @@ class RowEncoder:
         if self._decode is not None:
             try:
                 values = self._decode(body)
-                # If every column is present and no value contains a colon, there is one colon for each column.
-                if bytes(body).count(b":") != self._column_count or (self._has_optional and None in _cells(values)):
-                    check_unique_keys(body)
-                return EncodedRow(tuple([encode(values) for encode in self._encoders]), NO_WARNINGS)
+                encoded = EncodedRow(tuple([encode(values) for encode in self._encoders]), NO_WARNINGS)
             except (msgspec.MsgspecError, InvalidRows, BadValue, UnicodeDecodeError, RecursionError):
                 pass  # The general path accepts more notations and reports every problem.
+            else:
+                absent = _cells(values).count(None) if self._has_optional else 0
+                check_unique_keys(body, self._column_count - absent)
+                return encoded
         row = decode_object(body)
-        check_unique_keys(body)
+        check_unique_keys(body, len(row))
         return self.parse(row)
 
     def parse(self, row: Mapping[str, Any], *, text: bool = False) -> EncodedRow:

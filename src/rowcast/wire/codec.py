@@ -222,8 +222,8 @@ class WireCodec:
     def _repair_row(self, body: bytes) -> RowParts:
         """Parse a row; fill in missing columns and ignore unknown names if the template allows this."""
         decode_object(body)
-        check_unique_keys(body)
         cells = _decode_cells(body)
+        check_unique_keys(body, len(cells))
         unknown = [name for name in cells if name not in self._columns]
         sent = {self._columns[name]: raw for name, raw in cells.items() if name in self._columns}
         absent = [column for column in self._defaults if column not in sent]

@@ -41,9 +41,7 @@ def _rename_in_struct(columns: Mapping[str, str]) -> RenameKeys:
             cells = _cells(decode(body))
         except INVALID:
             return None
-        # If every column is present and no value contains a colon, there is one colon for each column.
-        if body.count(b":") != width or UNSET in cells:
-            check_unique_keys(body)
+        check_unique_keys(body, width - cells.count(UNSET))
         return _encode(native_row(*cells))
 
     return rename_keys
@@ -67,10 +65,11 @@ def _rename_in_dict(columns: Mapping[str, str]) -> RenameKeys:
 
     def rename_keys(body: bytes) -> bytes | None:
         try:
-            renamed = _encode({columns[name]: cell for name, cell in decode(body).items()})
+            cells = decode(body)
+            renamed = _encode({columns[name]: cell for name, cell in cells.items()})
         except (KeyError, *INVALID):
             return None
-        check_unique_keys(body)
+        check_unique_keys(body, len(cells))
         return renamed
 
     return rename_keys

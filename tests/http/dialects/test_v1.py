@@ -24,6 +24,15 @@ async def test_json_sent_with_a_form_content_type_is_accepted(client: httpx.Asyn
     assert reply.json() == {"predictions": [3.0, 7.0]}
 
 
+async def test_a_missing_number_and_a_colon_in_a_text_can_occur_together(client: httpx.AsyncClient) -> None:
+    """Some Python clients send NaN, and a text with a colon makes the server look for duplicate keys."""
+    body = '{"instances": [{"annual_income": NaN, "purpose": "x:y"}]}'
+
+    reply = await client.post("/v1/models/loans:predict", content=body, headers={"content-type": "application/json"})
+
+    assert reply.status_code < 500, reply.text
+
+
 async def test_models_are_listed_by_name(client: httpx.AsyncClient) -> None:
     assert (await client.get("/v1/models")).json() == {"models": ["loans", "sum"]}
 

@@ -47,6 +47,29 @@ BAD_REQUESTS: dict[str, Any] = {
     "a list": [],
     "a number": 7,
 }
+X0 = '{"name":"x0","datatype":"FP64","shape":[1],"data":[1.5]}'
+X1 = '{"name":"x1","datatype":"FP64","shape":[1],"data":[2.5]}'
+DUPLICATE_KEYS = {
+    "inputs": f'{{"inputs":[{X0}],"inputs":[{X0},{X1}]}}',
+    "id": f'{{"id":"a","inputs":[{X0},{X1}],"id":"b"}}',
+    "data": f'{{"inputs":[{X0},{X1[:-1]},"data" :[7]}}]}}',
+    "shape": f'{{"inputs":[{X0},{X1[:-1]},"sh\\u0061pe":[1,1]}}]}}',
+    "binary_data_output": (
+        f'{{"inputs":[{X0},{X1}],"parameters":{{"binary_data_output":true,"binary_data_output":false}}}}'
+    ),
+    "note": f'{{"inputs":[{X0},{X1[:-1]},"parameters":{{"note":"a:b","note":"c:d"}}}}]}}',
+    "parameters": f'{{"inputs":[{X0},{X1[:-1]},"parameters":null,"parameters":{{}}}}]}}',
+    "binary_data": (
+        f'{{"inputs":[{X0},{X1}],"outputs":[{{"name":"id","parameters":{{"binary_data":true,"binary_data":false}}}}]}}'
+    ),
+    "unknown": f'{{"inputs":[{X0},{X1}],"unknown":1,"unknown":2}}',
+}
+UNIQUE_KEYS = {
+    "colons in strings": f'{{"inputs":[{X0},{X1}],"id":"a\\":b:c"}}',
+    "the same key in several objects": f'{{"inputs":[{X0},{X1}],"parameters":{{"inputs":{{"inputs":1}}}}}}',
+    "unknown keys": f'{{"inputs":[{X0},{X1}],"unknown":{{"id":1}},"id":"a"}}',
+    "spaces": f'{{"inputs" : [{X0},{X1}]}}',
+}
 BAD_HEADER_LENGTHS = {
     "not a number": "abc",
     "longer than the body": "99999999",
@@ -95,6 +118,31 @@ async def test_an_invalid_request_gets_an_error_in_the_v2_format(client: httpx.A
     assert reply.headers["content-type"] == "application/json"
     assert list(reply.json()) == ["error"]
     assert reply.json()["error"]
+
+
+@pytest.mark.parametrize("key", DUPLICATE_KEYS)
+async def test_a_request_with_a_duplicate_key_is_rejected(client: httpx.AsyncClient, key: str) -> None:
+    url, body = "/v2/models/sum/infer", DUPLICATE_KEYS[key]
+    replies = [await client.post(url, content=body, headers={**JSON, **more}) for more in ({}, PROBLEM)]
+
+    assert [(reply.status_code, list(reply.json())) for reply in replies[:1]] == [(400, ["error"])]
+    assert [(error["column"], error["code"]) for error in replies[1].json()["errors"]] == [(key, "duplicate-key")]
+
+
+@pytest.mark.parametrize("case", UNIQUE_KEYS)
+async def test_a_request_with_unusual_but_unique_keys_is_accepted(client: httpx.AsyncClient, case: str) -> None:
+    reply = await client.post("/v2/models/sum/infer", content=UNIQUE_KEYS[case], headers=JSON)
+
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["outputs"][0]["data"] == [4.0]
+
+
+async def test_an_unknown_field_that_is_not_valid_json_is_rejected(client: httpx.AsyncClient) -> None:
+    body = f'{{"inputs":[{X0},{X1}],"unknown":"'.encode() + b'\xff"}'
+
+    reply = await client.post("/v2/models/sum/infer", content=body, headers={**JSON, **PROBLEM})
+
+    assert (reply.status_code, reply.json()["type"]) == (400, "urn:rowcast:error:malformed-body")
 
 
 @pytest.mark.parametrize("case", BAD_HEADER_LENGTHS)

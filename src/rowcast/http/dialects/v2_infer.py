@@ -24,6 +24,7 @@ from rowcast.schema.decoding import DATATYPES, decode_columns
 from rowcast.schema.prediction import Decision, label_text
 from rowcast.schema.scores import winning_classes
 from rowcast.schema.tensors import TYPES, Tensor, TensorHeader
+from rowcast.schema.unique_keys import check_unique_keys
 from rowcast.serving.rows import check_count
 
 if TYPE_CHECKING:
@@ -105,13 +106,32 @@ def read_inference(head: bytes) -> Inference:
 
 def _decode_inference(head: bytes) -> Inference:
     try:
-        return _read(head)
+        inference = _read(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         document = read_object(head)  # accepts NaN, which some Python clients send, and raises precise errors
+    else:
+        check_unique_keys(head, _count_keys(inference))
+        return inference
     try:
         return msgspec.convert(_with_whole_shapes(document), Inference)
     except msgspec.ValidationError as error:
         raise BodyError(f"the request does not follow the protocol: {error}") from None
+
+
+def _count_keys(inference: Inference) -> int:
+    """Return the number of keys that certainly occur in the JSON. Unknown, nested and null fields are not counted."""
+    owners: list[Inference | TensorHeader | RequestedOutput] = [inference, *inference.inputs]
+    count = 1 + 3 * len(inference.inputs) + (inference.id is not None)
+    for head in inference.inputs:
+        if head.data is not msgspec.UNSET:
+            count += 1
+    if inference.outputs is not None:
+        owners += inference.outputs
+        count += 1 + len(inference.outputs)
+    for owner in owners:
+        if owner.parameters is not None:
+            count += 1 + len(owner.parameters)
+    return count
 
 
 def _with_whole_shapes(document: dict[str, Any]) -> dict[str, Any]:
