@@ -238,7 +238,7 @@ class FolderRegistry:
             with locked(home / ".lock"):
                 self.require_unused(reference)
                 self._record_version(home, self._highest(home))
-                hidden = home / f"{STAGED}{secrets.token_hex(4)}"
+                hidden = home / f"{STAGED}{secrets.token_hex()}"
                 folder.rename(hidden)
                 sync(home)
             shutil.rmtree(hidden, ignore_errors=True)

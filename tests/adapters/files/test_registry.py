@@ -1,0 +1,301 @@
+"""The registry in a folder: modes, flushed files, files of dead writers, races and messages."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from rowcast.adapters.files import registry as registry_module
+from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.errors import ModelNotFound, RegistryError
+from rowcast.registry.ports import Reference
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> FolderRegistry:
+    return FolderRegistry(tmp_path / "models")
+
+
+def publish(registry: FolderRegistry, name: str = "loans", alias: str | None = None) -> Reference:
+    return registry.publish(name, lambda folder: (folder / "file").write_text("content") and None, alias)
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def flushed_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that receives the name of each file or folder when it is flushed."""
+    names: list[str] = []
+    fsync = os.fsync
+
+    def note(handle: int) -> None:
+        names.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    return names
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize(("root", "folder", "file"), [(0o700, 0o700, 0o600), (0o755, 0o755, 0o644)])
+def test_the_users_who_can_read_the_registry_can_read_its_bundles_and_files(
+    registry: FolderRegistry, root: int, folder: int, file: int
+) -> None:
+    publish(registry, "first")
+    assert mode(registry.root) == 0o700
+    registry.root.chmod(root)
+
+    reference = publish(registry, "loans", "champion")
+
+    home = registry.root / "loans"
+    assert mode(registry.folder(reference)) == folder
+    paths = [home / "1" / "file", home / "aliases.json", home / "aliases.log", home / "last_version"]
+    assert {mode(path) for path in (*paths, registry.root / "generation")} == {file}
+
+
+def test_a_bundle_is_flushed_before_and_after_it_becomes_visible(
+    registry: FolderRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(registry)
+    names = flushed_files(monkeypatch)
+
+    publish(registry)
+
+    assert [name.partition("-")[0] for name in names] == ["file", ".new", ".last_version", "loans"]
+
+
+def test_a_deletion_is_flushed(registry: FolderRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = publish(registry)
+    names = flushed_files(monkeypatch)
+
+    registry.delete(reference)
+
+    assert names[-1] == "loans"
+
+
+def test_the_number_of_a_deleted_version_of_an_earlier_release_is_not_used_again(registry: FolderRegistry) -> None:
+    for _ in range(2):
+        publish(registry)
+    (registry.root / "loans" / "last_version").unlink()
+
+    registry.delete(Reference("loans", 2))
+
+    assert publish(registry).version == 3
+
+
+def test_a_version_from_a_release_that_does_not_lock_the_folder_is_not_replaced(
+    registry: FolderRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(registry)
+    replace = registry_module.replace_file
+
+    def publish_meanwhile(path: Path, content: bytes, mode: int) -> None:
+        replace(path, content, mode)
+        if content == b"2":
+            (path.parent / "2").mkdir()
+            (path.parent / "2" / "other").write_text("other")
+
+    monkeypatch.setattr(registry_module, "replace_file", publish_meanwhile)
+
+    assert publish(registry).version == 3
+    assert (registry.root / "loans" / "last_version").read_text() == "3"
+    assert [path.name for path in (registry.root / "loans" / "2").iterdir()] == ["other"]
+
+
+def test_a_damaged_version_number_is_reported(registry: FolderRegistry) -> None:
+    publish(registry)
+    path = registry.root / "loans" / "last_version"
+    path.write_text("many")
+
+    with pytest.raises(RegistryError) as refused:
+        publish(registry)
+
+    assert str(path) in refused.value.message
+    assert list(registry.models()["loans"]) == [1]
+
+
+class WatchedRegistry(FolderRegistry):
+    """Sets an event when it has looked for a version."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.checked = threading.Event()
+
+    def folder(self, reference: Reference) -> Path:
+        folder = super().folder(reference)
+        self.checked.set()
+        return folder
+
+
+def test_an_alias_cannot_be_moved_to_a_version_that_another_process_deletes_meanwhile(
+    registry: FolderRegistry,
+) -> None:
+    publish(registry)
+    second = publish(registry)
+    watched = WatchedRegistry(registry.root)
+    errors: list[Exception] = []
+
+    def point() -> None:
+        try:
+            watched.point(second, "champion")
+        except ModelNotFound as error:
+            errors.append(error)
+
+    with (registry.root / "loans" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        thread = threading.Thread(target=point)
+        thread.start()
+        assert watched.checked.wait(20)
+        shutil.rmtree(registry.root / "loans" / "2")
+    thread.join(20)
+
+    assert len(errors) == 1
+    assert dict(registry.aliases("loans")) == {}
+
+
+def test_only_the_files_of_dead_writers_are_removed(registry: FolderRegistry) -> None:
+    publish(registry)
+    home = registry.root / "loans"
+    for name in ("a", "b", "c"):
+        (home / f".new-{name}").mkdir()
+        (home / f".new-{name}" / "half").write_text("half")
+        (home / f".new-{name}.lock").write_text("")
+    (home / ".new-d").mkdir()
+    (home / ".last_version-x").write_text("half")
+    (home / ".newer").mkdir()
+    with (home / ".new-b.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        publish(registry)
+
+    hidden = sorted(path.name for path in home.iterdir() if path.name.startswith("."))
+    assert hidden == [".lock", ".new-b", ".new-b.lock", ".newer"]
+
+
+def test_no_file_stays_open(registry: FolderRegistry) -> None:
+    publish(registry, alias="champion")
+    before = open_descriptors()
+
+    publish(registry, alias="champion")
+    registry.ready("loans")
+    registry.delete(Reference("loans", 1))
+
+    assert open_descriptors() == before
+
+
+def test_a_temporary_folder_is_empty_and_deleted_afterward(registry: FolderRegistry) -> None:
+    with registry.scratch() as folder:
+        assert list(folder.iterdir()) == []
+        (folder / "file").write_text("content")
+        publish(registry)
+
+    assert sorted(path.name for path in registry.root.iterdir()) == [".lock", "loans"]
+
+
+def test_the_check_before_a_publication_leaves_no_model_behind(registry: FolderRegistry) -> None:
+    registry.ready("loans")
+
+    assert [path.name for path in registry.root.iterdir()] == [".lock"]
+    with pytest.raises(RegistryError):
+        registry.ready("Not A Name")
+
+
+def test_the_generation_counts_the_changes_of_aliases(registry: FolderRegistry) -> None:
+    assert registry.generation() == 0
+    reference = publish(registry)
+    assert registry.generation() == 0
+    for expected in (1, 2):
+        registry.point(reference, "champion")
+        assert registry.generation() == expected
+
+
+def test_the_time_of_a_move_has_milliseconds(registry: FolderRegistry) -> None:
+    publish(registry, alias="champion")
+
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", registry.log("loans")[0].time)
+
+
+def test_the_log_of_a_move_is_written_later_if_it_cannot_be_written_now(
+    registry: FolderRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = publish(registry), publish(registry)
+    registry.point(first, "champion")
+    log = registry.root / "loans" / "aliases.log"
+    before = log.read_bytes()
+
+    def fail(handle: int) -> None:
+        if Path(f"/proc/self/fd/{handle}").readlink().name == "aliases.log":
+            os.ftruncate(handle, len(before))
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        registry.point(second, "champion")
+
+    assert dict(registry.aliases("loans")) == {"champion": 2}
+    assert [move.target for move in registry.log("loans")] == [1, 2]
+    registry.point(first, "champion")
+    assert len(log.read_bytes().splitlines()) == 3
+
+
+def test_the_error_for_an_unknown_model_suggests_a_similar_name(registry: FolderRegistry) -> None:
+    with pytest.raises(ModelNotFound) as unknown:
+        registry.aliases("loans")
+    assert "available models: none (train one with `rowcast train`)" in unknown.value.message
+    for name in ("loans", "iris"):
+        publish(registry, name)
+    publish(registry, "loans")
+
+    with pytest.raises(ModelNotFound) as similar:
+        registry.folder(Reference("loan", 1))
+    with pytest.raises(ModelNotFound) as missing:
+        registry.folder(Reference("loans", 3))
+
+    assert f"unknown model 'loan' in {registry.root}" in similar.value.message
+    assert "did you mean 'loans'?" in similar.value.message
+    assert "available models: iris, loans" in similar.value.message
+    assert missing.value.message == "model 'loans' has no version 3; available versions: 1, 2"
+
+
+def test_the_error_for_a_moved_alias_says_where_it_points_now(registry: FolderRegistry) -> None:
+    reference = publish(registry)
+
+    with pytest.raises(RegistryError, match="no longer exists"):
+        registry.point(reference, "champion", expected=1)
+    registry.point(reference, "champion", expected=0)
+    with pytest.raises(RegistryError, match="now points to version 1"):
+        registry.point(reference, "champion", expected=2)
+
+
+def test_a_deletion_is_refused_with_the_command_that_moves_the_alias(registry: FolderRegistry) -> None:
+    reference = publish(registry, alias="challenger")
+    registry.point(reference, "champion")
+
+    with pytest.raises(RegistryError) as refused:
+        registry.delete(reference)
+
+    assert "challenger, champion" in refused.value.message
+    assert "`rowcast models promote loans@VERSION --alias challenger`" in refused.value.message
+    registry.point(publish(registry), "challenger")
+    with pytest.raises(RegistryError) as refused:
+        registry.require_unused(reference)
+    assert "points to it: champion;" in refused.value.message
+
+
+def test_an_unreadable_generation_is_reported(registry: FolderRegistry) -> None:
+    publish(registry, alias="champion")
+    (registry.root / "generation").write_text("x")
+
+    with pytest.raises(RegistryError) as refused:
+        registry.generation()
+    assert "generation" in refused.value.message
