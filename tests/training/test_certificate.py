@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rowcast.errors import ParityError
+from rowcast.registry.bundle import Parity
 from rowcast.schema.prediction import Decision
 from rowcast.training import certificate
 from rowcast.training.problem import LearningProblem
@@ -162,18 +163,20 @@ def mixed_problem() -> LearningProblem:
 
 def test_the_sections_of_a_probe_contain_the_documented_rows() -> None:
     problem, model = mixed_problem(), ManyThresholds(4)
-    training, odd = problem.training, np.array(certificate.ODD_NUMBERS, np.float32)
+    training = problem.training
+    odd = np.array([np.nan, -0.0, 0.0, 1e38, -1e38, 3.4028234663852886e38, 2.0**53 + 1, 1e-40, -1e-40], np.float32)
+    texts = ["", "never seen", "Ünïcödé ☃", " ", "x" * 300]
     trained: Any = model
 
     probe = certificate.build_probe(trained, training, problem.holdout, 0)
 
-    lengths = [len(problem.holdout), certificate.RANDOM_ROWS, len(odd), len(odd), len(certificate.ODD_TEXTS), 12, 7]
+    lengths = [len(problem.holdout), 2000, 9, 9, 5, 12, 7]
     places = np.split(np.arange(len(probe.numbers)), np.cumsum(lengths))
     assert [len(part) for part in places] == [*lengths, 0]
     odd_first, odd_second, odd_texts, first, second = places[2:7]
     assert probe.texts[: lengths[0]].tolist() == problem.holdout.texts.tolist()
     assert probe.numbers[odd_first, 0].tobytes() == probe.numbers[odd_second, 1].tobytes() == odd.tobytes()
-    assert probe.texts[odd_texts, 0].tolist() == list(certificate.ODD_TEXTS)
+    assert probe.texts[odd_texts, 0].tolist() == texts
     sides = [np.nextafter(model.first, np.float32(side)) for side in (-np.inf, np.inf)]
     assert set(probe.numbers[first, 0]) == set(np.concatenate([model.first, *sides]))
     assert {float(model.second[0]), 0.5, float(model.second[2])} <= set(probe.numbers[second, 1].tolist())
@@ -208,5 +211,62 @@ def test_a_model_with_many_thresholds_is_tested_on_a_sample() -> None:
     probe = certificate.build_probe(trained, problem.training, problem.holdout, 0)
 
     tested = set(probe.numbers[:, 0].tolist()) & set(model.first.tolist())
-    assert certificate.MOST_THRESHOLDS - 100 < len(tested) <= certificate.MOST_THRESHOLDS + 10
+    assert 9_900 < len(tested) <= 10_010
     assert {0.0, float(model.first[-1])} <= tested
+
+
+def test_exactly_ten_thousand_thresholds_are_all_tested() -> None:
+    problem, model = mixed_problem(), ManyThresholds(10_000 - 3)
+    trained: Any = model
+
+    probe = certificate.build_probe(trained, problem.training, problem.holdout, 0)
+
+    assert set(model.first.tolist()) <= set(probe.numbers[-3 * 10_000 :, 0].tolist())
+
+
+def test_a_random_value_lies_between_two_known_values() -> None:
+    problem = learning_problem({"a": [5 + number / 400 for number in range(400)], "y": [0, 1] * 200})
+    trained: Any = ManyThresholds(0)
+
+    probe = certificate.build_probe(trained, problem.training, problem.holdout, 0)
+
+    rows = probe.numbers[len(problem.holdout) : len(problem.holdout) + 2000, 0]
+    ordinary = rows[~(np.isin(rows, np.array(certificate.ODD_NUMBERS, np.float32)) | np.isnan(rows))]
+    assert (ordinary.min() >= 5, ordinary.max() <= 6) == (True, True)
+
+
+def test_the_random_rows_of_a_seed_are_always_the_same() -> None:
+    problem = mixed_problem()
+    trained: Any = ManyThresholds(1)
+    rows = slice(len(problem.holdout), len(problem.holdout) + 2000)
+
+    first, again, other = (
+        certificate.build_probe(trained, problem.training, problem.holdout, seed) for seed in (0, 0, 1)
+    )
+
+    picks = np.random.default_rng([0, 3]).integers(len(problem.training), size=(2000, 3))
+    assert (first.texts[rows, 0] == problem.training.texts[picks[:, 2], 0]).mean() > 0.85
+    assert first.numbers.tobytes() == again.numbers.tobytes()
+    assert first.numbers.tobytes() != other.numbers.tobytes()
+
+
+def test_a_probe_has_a_tensor_for_each_kind_of_column_in_the_model() -> None:
+    numbers, texts = np.zeros((2, 1), np.float32), np.full((2, 1), "a", object)
+
+    assert list(certificate.Probe(numbers, texts).tensors()) == ["rowcast_numbers", "rowcast_texts"]
+    assert list(certificate.Probe(numbers, texts[:, :0]).tensors()) == ["rowcast_numbers"]
+    assert list(certificate.Probe(numbers[:, :0], texts).tensors()) == ["rowcast_texts"]
+
+
+def test_a_difference_that_equals_the_tolerance_is_certified() -> None:
+    zeros = np.zeros(2)
+
+    assert certificate.certify(zeros, zeros.astype(np.float32), NUMBERS, spread=0.0) == Parity(2, 0.0, 0)
+    with pytest.raises(ParityError):
+        certificate.certify(zeros, np.array([0, 1e-30], np.float32), NUMBERS, spread=0.0)
+
+
+def test_the_spread_of_a_regression_target_is_one_by_default() -> None:
+    assert certificate.certify(np.zeros(1), np.array([0.9e-5], np.float32), NUMBERS).rows == 1
+    with pytest.raises(ParityError):
+        certificate.certify(np.zeros(1), np.array([1.1e-5], np.float32), NUMBERS)

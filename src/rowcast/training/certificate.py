@@ -61,16 +61,17 @@ def _random_rows(training: LabelledRows, rng: np.random.Generator) -> tuple[Numb
     split = training.numbers.shape[1]
     numbers = np.take_along_axis(training.numbers, picks[:, :split], axis=0)
     texts = np.take_along_axis(training.texts, picks[:, split:], axis=0)
-    kind = rng.random(numbers.shape)
+    zone = np.digitize(rng.random(numbers.shape), (0.4, 0.93))
     between = rng.random(numbers.shape).astype(np.float32)
     other = numbers[rng.permutation(RANDOM_ROWS)]
     with np.errstate(over="ignore", invalid="ignore"):
         mixed = numbers * between + other * (1 - between)
-    numbers = np.where((kind < 0.4) & np.isfinite(mixed), mixed, numbers)
+    numbers = np.where((zone == 0) & np.isfinite(mixed), mixed, numbers)
     odd_numbers = np.array(ODD_NUMBERS, np.float32)[rng.integers(len(ODD_NUMBERS), size=numbers.shape)]
-    numbers = np.where(kind > 0.93, odd_numbers, numbers)
+    numbers = np.where(zone == 2, odd_numbers, numbers)
     odd_texts = np.array(ODD_TEXTS, object)[rng.integers(len(ODD_TEXTS), size=texts.shape)]
-    return numbers, np.where(rng.random(texts.shape) > 0.9, odd_texts, texts)
+    is_odd = np.digitize(rng.random(texts.shape), (0.9,)) == 1
+    return numbers, np.where(is_odd, odd_texts, texts)
 
 
 def _odd_values(training: LabelledRows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
@@ -87,7 +88,7 @@ def _thresholds(pipeline: Trained, training: LabelledRows, rng: np.random.Genera
     """Yield training rows in which one number is exactly at, just below or just above a tree threshold."""
     numbers = training.numbers.shape[1]  # in tree models, the first features are the unscaled numbers
     thresholds = {feature: each for feature, each in pipeline.thresholds().items() if feature < numbers}
-    share = min(1.0, MOST_THRESHOLDS / max(sum(map(len, thresholds.values())), 1))
+    share = MOST_THRESHOLDS / max(MOST_THRESHOLDS, sum(map(len, thresholds.values())))
     for feature, every in thresholds.items():
         sample = every[np.unique(np.linspace(0, len(every) - 1, int(np.ceil(len(every) * share))).astype(np.intp))]
         with np.errstate(over="ignore"):

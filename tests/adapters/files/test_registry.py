@@ -299,3 +299,12 @@ def test_an_unreadable_generation_is_reported(registry: FolderRegistry) -> None:
     with pytest.raises(RegistryError) as refused:
         registry.generation()
     assert "generation" in refused.value.message
+
+
+def test_an_unreadable_log_is_reported(registry: FolderRegistry) -> None:
+    publish(registry)
+    (registry.root / "loans" / "aliases.log").mkdir()
+
+    with pytest.raises(RegistryError) as refused:
+        registry.log("loans")
+    assert f"cannot read {registry.root / 'loans' / 'aliases.log'}" in refused.value.message
