@@ -103,3 +103,111 @@ def test_the_shared_metadata_determines_the_preferred_model(drop: Path) -> None:
     assert preferred_model(drop, read_document) == "my-model"
     (drop / SHARED_METADATA).write_text("{")
     assert preferred_model(drop, read_document) == ""
+
+
+def test_the_name_of_a_file_is_part_of_its_identity(folder: ModelsFolder, drop: Path) -> None:
+    assert [result.model for result in folder.import_new()] == ["first"]
+    (drop / "SECOND.ONNX").write_bytes(PROBABILITIES)
+
+    assert folder.import_new() == [ImportResult("SECOND.ONNX", "second", 1), ImportResult("first.onnx", "first", 1)]
+
+
+def test_a_graph_keeps_its_version_if_the_shared_metadata_no_longer_describes_it(
+    folder: ModelsFolder, drop: Path
+) -> None:
+    (drop / SHARED_METADATA).write_text('{"model_name": "first", "features": ["a", "b", "c", "d"]}')
+    described = folder.import_new()
+    (drop / "second.onnx").write_bytes(RAW_SCORES)
+    (drop / SHARED_METADATA).write_text('{"model_name": "second"}')
+
+    first, second = folder.import_new()
+
+    assert [first] == described == [ImportResult("first.onnx", "first", 1)]
+    assert (second.model, second.version) == ("second", 1)
+
+
+def test_the_metadata_of_a_graph_takes_precedence_over_the_shared_metadata(folder: ModelsFolder, drop: Path) -> None:
+    (drop / SHARED_METADATA).write_text('{"model_name": "shared"}')
+    (drop / "first_metadata.json").write_text('{"model_name": "own"}')
+
+    assert [result.model for result in folder.import_new()] == ["own"]
+
+
+def test_a_changed_metadata_file_imports_the_graph_again(folder: ModelsFolder, drop: Path) -> None:
+    (drop / "first_metadata.json").write_text("{}")
+    assert [result.version for result in folder.import_new()] == [1]
+    (drop / "first_metadata.json").write_text("{ }")
+
+    assert [result.version for result in folder.import_new()] == [2]
+
+
+def test_a_metadata_file_has_at_most_one_mebibyte(folder: ModelsFolder, drop: Path) -> None:
+    path = drop / "first_metadata.json"
+    path.write_text("{}" + " " * (1024 * 1024 - 2))
+    assert folder.import_new() == [ImportResult("first.onnx", "first", 1)]
+    path.write_text("{}" + " " * (1024 * 1024 - 1))
+
+    (result,) = folder.import_new()
+
+    assert result.model == ""
+    assert "first_metadata.json is larger than 1 MB" in result.error
+
+
+def test_a_successful_import_is_not_repeated_with_failed_imports(folder: ModelsFolder, drop: Path) -> None:
+    (drop / "second.onnx").write_bytes(b"not a graph")
+    first, failed = folder.import_new()
+
+    assert folder.import_new(retry_failed=True) == [first, failed]
+    assert (first.version, bool(failed.error), failed.file) == (1, True, "second.onnx")
+
+
+def test_a_failed_import_with_metadata_does_not_describe_the_graph(folder: ModelsFolder, drop: Path) -> None:
+    (drop / SHARED_METADATA).write_text('{"model_name": "first", "features": ["a"]}')
+    assert folder.import_new()[0].error
+    (drop / SHARED_METADATA).unlink()
+
+    assert folder.import_new() == [ImportResult("first.onnx", "first", 1)]
+
+
+def test_the_record_of_imports_survives_a_restart_and_leaves_no_other_files(folder: ModelsFolder, drop: Path) -> None:
+    folder.import_new()
+
+    state = drop.parent / "models"
+    assert sorted(path.name for path in state.iterdir()) == [
+        ".imports.json",
+        ".imports.lock",
+        ".lock",
+        "first",
+        "generation",
+    ]
+    assert len(json.loads((state / RECORD).read_text())) == 1
+
+
+def test_the_folder_for_the_record_is_private(tmp_path: Path, drop: Path) -> None:
+    state = tmp_path / "new" / "state"
+    importer = ModelImporter(
+        FolderRegistry(tmp_path / "models"), InProcessSandbox(), read_document, max_model_mb=1, max_model_nodes=100
+    )
+
+    ModelsFolder(drop, importer, state_folder=state).import_new()
+
+    assert state.stat().st_mode & 0o777 == 0o700
+
+
+def test_metadata_for_an_unknown_model_is_reported_with_the_file_name_that_it_should_have(
+    folder: ModelsFolder, drop: Path
+) -> None:
+    (drop / "second.onnx").write_bytes(RAW_SCORES)
+    (drop / SHARED_METADATA).write_text('{"model_name": "other"}')
+
+    first, second = folder.import_new()
+
+    assert "describes the model 'other', but none of the 2 graphs has this name" in first.error
+    assert "first_metadata.json" in first.error
+    assert "second_metadata.json" in second.error
+
+
+def test_a_preferred_model_must_have_a_name(drop: Path) -> None:
+    for name in ("", 7, None):
+        (drop / SHARED_METADATA).write_text(json.dumps({"model_name": name}))
+        assert preferred_model(drop, read_document) == ""

@@ -43,3 +43,22 @@ def test_class_names_or_an_input_shape_indicate_that_clients_send_matrices() -> 
     assert read_metadata({"class_names": ["a", "b"]}).is_matrix
     assert read_metadata({"input_shape": [None, 4]}).is_matrix
     assert not read_metadata({"features": ["a"]}).is_matrix
+
+
+def test_an_empty_document_has_only_defaults() -> None:
+    metadata = read_metadata({})
+
+    assert (metadata.missing, metadata.fill, metadata.activation, metadata.output_kind) == (False, None, "none", "")
+    assert (metadata.features, metadata.class_names, metadata.positive, metadata.is_matrix) == (None, None, None, False)
+
+
+@pytest.mark.parametrize("output_kind", ["", "scores"])
+def test_an_activation_applies_to_raw_scores(output_kind: str) -> None:
+    assert read_metadata({"activation": "softmax", "output_kind": output_kind}).activation == "softmax"
+
+
+def test_the_error_for_duplicate_names_lists_each_name_once() -> None:
+    with pytest.raises(DocumentError) as caught:
+        read_metadata({"features": ["c", "b", "a", "c", "b", "b"]})
+
+    assert caught.value.message.endswith("duplicate names: b, c")

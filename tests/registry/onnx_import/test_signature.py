@@ -181,3 +181,112 @@ def test_the_label_output_is_found_only_if_exactly_one_other_output_has_labels()
     assert label_output([LABEL, FLOATS], FLOATS) == LABEL
     assert label_output([LABEL, FLOATS], LABEL) is None
     assert label_output([LABEL, LABEL._replace(name="other"), FLOATS], FLOATS) is None
+
+
+def names(*inputs: GraphTensor, table: tuple[str, ...] = (), **metadata: Any) -> list[str]:
+    """Return the names of the columns of these inputs."""
+    return build_plan(inputs, read_metadata(metadata), observed={}, table_columns=table)[0].names()
+
+
+A, B, PAIR = (
+    GraphTensor(name, "tensor(float)", shape) for name, shape in (("a", [None]), ("b", [None, 1]), ("p", [None, 2]))
+)
+UNSIZED = GraphTensor("x", "tensor(float)", [None, None])
+
+
+def test_the_number_of_columns_of_an_unsized_input_comes_from_the_metadata() -> None:
+    assert names(UNSIZED, features=["u", "v", "w"]) == ["u", "v", "w"]
+    assert names(UNSIZED, input_shape=[None, 3]) == ["feature_0", "feature_1", "feature_2"]
+    assert names(UNSIZED, input_shape=[1]) == ["x"]
+    for inputs, metadata in (
+        ((UNSIZED,), {"input_shape": [None, None]}),
+        ((UNSIZED,), {"input_shape": [None, 0]}),
+        ((UNSIZED, A), {"features": ["u", "v"]}),
+    ):
+        with pytest.raises(BundleError) as caught:
+            names(*inputs, **metadata)
+        assert caught.value.slug == "unsupported-input"
+
+
+def test_columns_are_named_after_their_inputs_unless_a_single_input_has_several_columns() -> None:
+    assert names(A) == ["a"]
+    assert names(B) == ["b"]
+    assert names(PAIR) == ["feature_0", "feature_1"]
+    assert names(A, PAIR, B) == ["a", "p_0", "p_1", "b"]
+
+
+def test_the_names_in_the_metadata_replace_the_names_of_the_inputs_unless_they_are_the_same() -> None:
+    assert names(A, B, features=[" u", "v "]) == ["u", "v"]
+    assert names(A, B, features=["b", "a"]) == ["a", "b"]
+    assert names(A, PAIR, features=["u", "v", "w"]) == ["u", "v", "w"]
+    with pytest.raises(DocumentError) as caught:
+        names(*(A._replace(name=f"i{number}") for number in range(9)), features=["u"])
+    assert "i7 (tensor(float), [N]), got 1" in caught.value.message
+    assert "expected 9 names" in caught.value.message
+
+
+def test_the_columns_of_a_table_name_the_inputs_only_if_they_match() -> None:
+    assert names(PAIR, table=("p_0", "p_1")) == ["p_0", "p_1"]
+    assert names(PAIR, table=("y", "p_1", "p_0")) == ["p_0", "p_1"]
+    assert names(PAIR, table=("u", "v")) == ["u", "v"]
+    assert names(PAIR, table=("u", "v", "w")) == ["feature_0", "feature_1"]
+    assert names(A, B, table=("u", "v")) == ["a", "b"]
+
+
+def test_the_input_shape_in_the_metadata_must_match_a_single_input() -> None:
+    assert names(PAIR, input_shape=[None, 2]) == ["feature_0", "feature_1"]
+    assert names(PAIR, input_shape=[None, None]) == ["feature_0", "feature_1"]
+    assert names(A, B, input_shape=[None, 7]) == ["a", "b"]
+    with pytest.raises(DocumentError) as caught:
+        names(PAIR, input_shape=[2, 3])
+    assert caught.value.place == "input_shape"
+
+
+@pytest.mark.parametrize(
+    ("type_", "document", "fill"),
+    [
+        ("tensor(float)", {"missing": False, "fill": 3}, None),
+        ("tensor(float)", {"missing": True}, None),
+        ("tensor(float)", {"missing": ["x"], "fill": 2.5}, 2.5),
+        ("tensor(float)", {"missing": ["y"], "fill": 2.5}, None),
+        ("tensor(int64)", {"missing": True, "fill": 3.0}, 3.0),
+        ("tensor(bool)", {"missing": True, "fill": True}, 1.0),
+        ("tensor(string)", {"missing": True}, ""),
+        ("tensor(string)", {"missing": True, "fill": 7}, "7"),
+        ("tensor(double)", {"missing": True, "fill": {"x": 4}}, 4.0),
+        ("tensor(double)", {"missing": True, "fill": {}}, None),
+    ],
+)
+def test_missing_values_are_replaced_with_the_fill_value(type_: str, document: dict[str, Any], fill: Any) -> None:
+    schema, (spec,) = build_plan([GraphTensor("x", type_, [None])], read_metadata(document), observed={})
+
+    assert (spec.fill, type(spec.fill)) == (fill, type(fill))
+    assert schema.columns[0].missing is (document["missing"] in (True, ["x"]))
+
+
+def test_observed_values_apply_to_columns_of_their_kind() -> None:
+    observed = ObservedColumn(low=1.0, high=2.0, levels=("a",))
+    types = ("tensor(double)", "tensor(int64)", "tensor(bool)", "tensor(string)")
+    inputs = [GraphTensor(str(number), type_, [None]) for number, type_ in enumerate(types)]
+
+    schema, _ = build_plan(inputs, read_metadata({}), observed=dict.fromkeys("0123", observed))
+
+    assert [(column.low, column.high, column.levels) for column in schema.columns] == [
+        (1.0, 2.0, ()),
+        (1.0, 2.0, ()),
+        (None, None, ()),
+        (None, None, ("a",)),
+    ]
+
+
+def test_labels_with_more_than_two_dimensions_are_ignored() -> None:
+    column = LABEL._replace(shape=[None, 1])
+
+    assert label_output([column, FLOATS], FLOATS) == column
+    assert label_output([LABEL._replace(shape=[None, 1, 1]), FLOATS], FLOATS) is None
+    assert label_output([FLOATS], FLOATS) is None
+
+
+def test_an_input_without_columns_is_rejected() -> None:
+    with pytest.raises(BundleError):
+        names(PAIR._replace(shape=[None, 0]))
