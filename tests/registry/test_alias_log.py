@@ -64,3 +64,24 @@ def test_a_rollback_ignores_other_aliases() -> None:
     other = [AliasMove(format=1, number=9, time="", who="", alias="challenger", source=None, target=7)]
 
     assert previous_version([*log(1, 2), *other], "champion", 2, ALL) == 1
+
+
+def test_a_rollback_skips_the_current_and_all_deleted_versions() -> None:
+    assert previous_version(log(1, 2, 3, 4, 4), "champion", 4, {1, 4}) == 1
+    assert previous_version(log(1, 2, 3, 4), "champion", 4, {2, 3, 4}) == 3
+
+
+def test_a_rollback_to_a_version_that_the_log_does_not_contain_counts_as_a_move() -> None:
+    assert previous_version(log(1, 2, -9), "champion", 9, ALL) == 2
+
+
+def test_the_source_of_a_later_move_is_ignored() -> None:
+    moves = [*log(1), *log(3, first=2)]
+
+    assert previous_version(moves, "champion", 3, ALL) == 1
+
+
+def test_optional_fields_of_a_move_are_empty_by_default() -> None:
+    (move,) = log(1)
+
+    assert (move.reason, move.rollback) == ("", False)

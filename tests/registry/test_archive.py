@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -81,6 +82,8 @@ def test_an_archive_cannot_be_written_to_a_missing_folder(tmp_path: Path, folder
     ("change", "slug"),
     [
         (lambda files: files | {"../evil": b"x"}, "unsafe-name"),
+        (lambda files: files | {"..": b"x"}, "unsafe-name"),
+        (lambda files: files | {".": b"x"}, "unsafe-name"),
         (lambda files: files | {"folder/model.onnx": b"x"}, "unsafe-name"),
         (lambda files: files | {"evil.pkl": b"x"}, "unexpected-file"),
         (lambda files: files | {f"f{index}": b"" for index in range(30)}, "too-large"),
@@ -89,7 +92,18 @@ def test_an_archive_cannot_be_written_to_a_missing_folder(tmp_path: Path, folder
         (lambda files: files | {"bundle.json": bytes((8 << 20) + 1)}, "too-large"),
         (lambda files: files | {"golden.json": bytes((8 << 20) + 1)}, "too-large"),
     ],
-    ids=["parent", "folder", "unlisted", "many", "large-model", "large-file", "large-manifest", "large-golden-rows"],
+    ids=[
+        "parent",
+        "dots",
+        "dot",
+        "folder",
+        "unlisted",
+        "many",
+        "large-model",
+        "large-file",
+        "large-manifest",
+        "large-golden-rows",
+    ],
 )
 def test_an_unsafe_archive_is_rejected(
     tmp_path: Path, folder: Path, target: Path, change: Callable[[Files], Files], slug: str
@@ -157,7 +171,7 @@ def test_an_unusual_compression_method_is_rejected(
 
 
 def test_an_archive_may_contain_exactly_the_maximum_number_of_files(tmp_path: Path) -> None:
-    for count, fits in ((archive.MAX_FILES, True), (archive.MAX_FILES + 1, False)):
+    for count, fits in ((20, True), (21, False)):
         path = zipped(tmp_path / f"{count}.rowcast", {f"file{number}": b"x" for number in range(count)})
         target = tmp_path / str(count)
         target.mkdir()
@@ -174,7 +188,8 @@ def test_the_limit_for_other_files_applies_to_their_total(
 ) -> None:
     monkeypatch.setattr(archive, "MAX_OTHER_MB", 1)
     half = bytes(archive.MEBIBYTE // 2)
-    archive.unpack_archive(zipped(tmp_path / "fits.rowcast", {"a": half, "b": half}), target, max_model_mb=1)
+    fitting = {bundle.MODEL: half, bundle.MANIFEST: half, "a": half, "b": half}
+    archive.unpack_archive(zipped(tmp_path / "fits.rowcast", fitting), target, max_model_mb=1)
     (tmp_path / "other").mkdir()
 
     with pytest.raises(BundleError) as refused:
@@ -183,3 +198,76 @@ def test_the_limit_for_other_files_applies_to_their_total(
         )
 
     assert refused.value.slug == "too-large"
+    assert "c is too large; the limit is 1 MB" in refused.value.message
+
+
+def test_unpacking_stops_one_byte_beyond_the_limit(tmp_path: Path, target: Path) -> None:
+    path = zipped(tmp_path / "x.rowcast", {bundle.MODEL: bytes(5 << 20)})
+
+    with pytest.raises(BundleError) as refused:
+        archive.unpack_archive(path, target, max_model_mb=2)
+
+    assert "model.onnx is too large; the limit is 2 MB" in refused.value.message
+    assert (target / bundle.MODEL).stat().st_size == (2 << 20) + 1
+
+
+def test_a_large_file_is_unpacked_completely(tmp_path: Path, target: Path) -> None:
+    content = bytes(range(256)) * (3 << 12)
+
+    archive.unpack_archive(zipped(tmp_path / "x.rowcast", {bundle.MODEL: content}), target, max_model_mb=3)
+
+    assert (target / bundle.MODEL).read_bytes() == content
+
+
+def test_an_archive_with_two_files_of_the_same_name_is_rejected(tmp_path: Path, target: Path) -> None:
+    path = tmp_path / "x.rowcast"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a", "1")
+        file.writestr("b", "2")
+    path.write_bytes(path.read_bytes().replace(b"b", b"a"))
+
+    with pytest.raises(BundleError) as refused:
+        archive.unpack_archive(path, target, max_model_mb=1)
+
+    assert (refused.value.slug, "same name" in refused.value.message) == ("bad-archive", True)
+
+
+def test_a_failed_export_leaves_no_partial_file(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "sum.rowcast").mkdir()
+
+    with pytest.raises(BundleError, match="Is a directory"):
+        archive.write_archive(folder, tmp_path / "sum.rowcast")
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "sum.rowcast"]
+
+
+def test_an_archive_contains_the_files_of_the_bundle_in_alphabetical_order(tmp_path: Path, folder: Path) -> None:
+    (folder / "unlisted").write_text("x")
+    archive.write_archive(folder, tmp_path / "sum.rowcast")
+
+    with zipfile.ZipFile(tmp_path / "sum.rowcast") as file:
+        assert file.namelist() == ["bundle.json", "golden.json", "model.onnx"]
+        assert {entry.compress_type for entry in file.infolist()} == {zipfile.ZIP_DEFLATED}
+
+
+def test_errors_show_at_most_80_characters_of_a_name_and_200_of_a_list(tmp_path: Path, folder: Path) -> None:
+    for name, files, shown in (
+        ("folder", {"d/" + "x" * 100: b""}, repr("d/" + "x" * 78) + ";"),
+        ("extra", contents(folder) | {f"{number}{'x' * 60}": b"" for number in range(4)}, "x" * 10),
+    ):
+        target = tmp_path / name
+        target.mkdir()
+        with pytest.raises(BundleError) as refused:
+            unpack(zipped(tmp_path / f"{name}.rowcast", files), target)
+        assert shown in refused.value.message
+    assert len(refused.value.message.partition("does not list: ")[2]) == 200
+
+
+def test_an_archive_is_described_by_its_manifest(tmp_path: Path, folder: Path, target: Path) -> None:
+    archive.write_archive(folder, tmp_path / "sum.rowcast")
+    archive.unpack_archive(tmp_path / "sum.rowcast", target, max_model_mb=1)
+
+    described = json.loads(archive.description(target, max_nodes=100))
+
+    digest = bundle.read_manifest(folder).digest
+    assert described == {"name": "sum", "digest": digest, "task": "regression", "columns": ["x0", "x1"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -198,3 +199,80 @@ def test_a_model_without_golden_rows_is_not_served(registry: FolderRegistry, fol
     registry.publish("sum", lambda empty: bundle.pack(empty, manifest, files) and None)
 
     assert "golden rows" in refusal(lambda: load(Reference("sum", 2), registry, open_graph)).message
+
+
+def test_json_files_have_at_most_eight_mebibytes(folder: Path, tmp_path: Path) -> None:
+    limit = 8 * 1024 * 1024
+    path = folder / bundle.MANIFEST
+    path.write_bytes(path.read_bytes().ljust(limit))
+    manifest = bundle.read_manifest(folder)
+    path.write_bytes(path.read_bytes() + b" ")
+
+    error = refusal(lambda: bundle.read_manifest(folder))
+
+    assert error.slug == "too-large"
+    assert "8388609 bytes; the limit is 8 MB" in error.message
+    fitting, oversized = tmp_path / "fitting", tmp_path / "oversized"
+    for target in (fitting, oversized):
+        target.mkdir()
+    bundle.pack(fitting, manifest, {bundle.MODEL: b"", bundle.GOLDEN: b"[]".ljust(limit)})
+    assert bundle.open(fitting).golden == []
+    files = {bundle.MODEL: b"", bundle.GOLDEN: b"[]".ljust(limit + 1)}
+    assert refusal(lambda: bundle.pack(oversized, manifest, files)).slug == "too-large"
+    assert list(oversized.iterdir()) == []
+    (fitting / bundle.GOLDEN).write_bytes(files[bundle.GOLDEN])
+    assert refusal(lambda: bundle.open(fitting)).slug == "too-large"
+
+
+def test_a_manifest_is_indented_json_with_the_digest_of_each_file(folder: Path) -> None:
+    lines = (folder / bundle.MANIFEST).read_text().splitlines()
+    document = json.loads("".join(lines))
+
+    assert lines[1] == '  "format": 1,'
+    assert document["files"] == {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (bundle.GOLDEN, bundle.MODEL)
+    }
+
+
+def test_verification_covers_files_that_do_not_affect_predictions(folder: Path, tmp_path: Path) -> None:
+    files = {bundle.MODEL: models.sum_graph(2), bundle.GOLDEN: b"[]", bundle.CARD: b"card"}
+    target = tmp_path / "bundle"
+    target.mkdir()
+    manifest = bundle.pack(target, bundle.read_manifest(folder), files)
+    assert bundle.verify(target) == manifest
+    (target / bundle.CARD).write_bytes(b"changed")
+
+    assert bundle.open(target).manifest == manifest
+    error = refusal(lambda: bundle.verify(target))
+    assert (error.slug, str(target / bundle.CARD) in error.message) == ("digest-mismatch", True)
+
+
+def test_golden_rows_must_be_valid(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    target.mkdir()
+    bundle.pack(target, bundle.read_manifest(folder), {bundle.MODEL: b"", bundle.GOLDEN: b'[{"row":1}]'})
+
+    error = refusal(lambda: bundle.open(target))
+
+    assert (error.slug, bundle.GOLDEN in error.message) == ("damaged-bundle", True)
+
+
+def test_an_interrupted_training_run_leaves_no_partial_graph(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), bundle.graph_writer(tmp_path / "graph.onnx"):
+        raise KeyboardInterrupt
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_error_for_a_graph_path_that_is_a_folder_gives_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(BundleError) as refused, bundle.graph_writer(tmp_path):
+        pytest.fail("the body must not run")
+
+    assert refused.value.message == f"cannot write {tmp_path}: Is a directory"
+
+
+def test_an_unreadable_manifest_is_reported(folder: Path) -> None:
+    (folder / bundle.MANIFEST).unlink()
+    (folder / bundle.MANIFEST).mkdir()
+
+    assert refusal(lambda: bundle.open(folder)).slug == "unreadable"

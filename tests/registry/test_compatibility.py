@@ -11,7 +11,7 @@ import pytest
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.registry import bundle
 from rowcast.registry.bundle import Manifest
-from rowcast.registry.compatibility import find_difference
+from rowcast.registry.compatibility import _schema_difference, find_difference
 from rowcast.schema.prediction import Decision
 from rowcast.schema.schema import Column, Schema
 from support import models
@@ -45,6 +45,7 @@ def changed(manifest: Manifest, **column: Any) -> Manifest:
         {"forms": ("currency", "percent")},
         {"sensitive": True},
         {"label": "Amount"},
+        {"words": ("yes",)},
     ],
 )
 def test_new_values_and_looser_columns_are_compatible(manifest: Manifest, column: dict[str, Any]) -> None:
@@ -60,6 +61,7 @@ def test_new_values_and_looser_columns_are_compatible(manifest: Manifest, column
         ({"forms": ()}, "notation"),
         ({"zone": "Europe/Berlin"}, "Europe/Berlin"),
         ({"closed": True, "levels": ("a",)}, "values"),
+        ({"closed": True}, "values"),
     ],
 )
 def test_stricter_and_different_columns_are_incompatible(manifest: Manifest, column: dict[str, Any], part: str) -> None:
@@ -93,3 +95,36 @@ def test_a_different_target_decision_or_wire_template_is_incompatible(manifest: 
     assert "a, c instead of a, b" in find_difference(binary, classes)
     assert "positive class is a" in find_difference(binary, positive)
     assert find_difference(binary, threshold) == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_compatible"),
+    [
+        ({"closed": True, "levels": ("a",)}, {"closed": True, "levels": ("a",)}, True),
+        ({"closed": True, "levels": ("a",)}, {"closed": True, "levels": ("b", "a")}, True),
+        ({"closed": True, "levels": ("a", "b")}, {"closed": True, "levels": ("a",)}, False),
+        ({"closed": True, "levels": ("a",)}, {"closed": False, "levels": ()}, True),
+        ({"closed": False, "levels": ("a",)}, {"closed": True, "levels": ("a",)}, False),
+        ({"forms": ("currency",), "words": ("yes",)}, {"forms": ("currency",), "words": ()}, False),
+        ({"forms": ("currency",), "words": ("yes",)}, {"forms": (), "words": ("yes",)}, False),
+        ({"missing": False}, {"missing": True}, True),
+        ({"missing": False}, {"missing": False}, True),
+        ({"zone": "Europe/Berlin"}, {"zone": "Europe/Berlin"}, True),
+        ({"sensitive": True}, {"sensitive": True}, True),
+        ({"sensitive": False}, {"sensitive": True}, True),
+    ],
+)
+def test_a_column_may_accept_more_but_not_less(
+    manifest: Manifest, old: dict[str, Any], new: dict[str, Any], is_compatible: bool
+) -> None:
+    difference = find_difference(changed(manifest, **old), changed(manifest, **new))
+
+    assert (difference == "") is is_compatible, difference
+
+
+def test_the_first_difference_is_reported() -> None:
+    schemas = {names: Schema(tuple(Column(name=name, kind="number") for name in names)) for names in ("ab", "cda", "")}
+
+    assert _schema_difference(schemas["ab"], schemas["cda"]) == "the column 'c' is new"
+    assert _schema_difference(schemas["cda"], schemas[""]) == "the column 'c' is missing"
+    assert _schema_difference(schemas["ab"], schemas["ab"]) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.errors import BundleError, ModelNotFound, RegistryError
 from rowcast.registry import lifecycle
+from rowcast.registry.alias_log import AliasMove
+from rowcast.registry.ports import Reference
 from support import models
 
 
@@ -108,3 +111,57 @@ def test_a_reason_is_logged_as_one_line(registry: FolderRegistry) -> None:
     lifecycle.promote(registry, "sum@1", reason="  worse\n\trecall " + "x" * 480)
 
     assert registry.log("sum")[-1].reason == "worse recall " + "x" * 480
+
+
+def test_a_reason_has_at_most_five_hundred_characters(registry: FolderRegistry) -> None:
+    lifecycle.promote(registry, "sum@1", reason="x" * 500)
+
+    assert registry.log("sum")[-1].reason == "x" * 500
+
+
+def test_a_damaged_version_is_not_restored(registry: FolderRegistry) -> None:
+    (registry.root / "sum" / "2" / "model.onnx").write_bytes(b"damaged")
+
+    with pytest.raises(BundleError):
+        lifecycle.roll_back(registry, "sum")
+
+    assert registry.aliases("sum") == {"champion": 3}
+
+
+def test_only_rollbacks_are_logged_as_rollbacks(registry: FolderRegistry) -> None:
+    lifecycle.promote(registry, "sum@1")
+    lifecycle.roll_back(registry, "sum")
+
+    assert [move.rollback for move in registry.log("sum")] == [False, False, False, False, True]
+
+
+def test_the_alias_of_a_version_is_a_stronger_reason_against_its_deletion_than_its_predictions(
+    registry: FolderRegistry,
+) -> None:
+    with pytest.raises(RegistryError) as refused:
+        lifecycle.delete(registry, "sum@3", is_recorded=lambda version: True)
+
+    assert refused.value.slug == "version-in-use"
+
+
+def test_a_deletion_returns_the_version(registry: FolderRegistry) -> None:
+    lifecycle.promote(registry, "sum@1", alias="old")
+    lifecycle.promote(registry, "sum@2", alias="old")
+
+    assert str(lifecycle.delete(registry, "sum@1", is_recorded=lambda version: False)) == "sum@1"
+
+
+def test_a_champion_that_moves_during_a_rollback_is_not_replaced(registry: FolderRegistry) -> None:
+    class Racing(FolderRegistry):
+        """A registry in which another process promotes a version while a rollback is being prepared."""
+
+        def log(self, name: str) -> Sequence[AliasMove]:
+            moves = super().log(name)
+            registry.point(Reference(name, 1), "champion")
+            return moves
+
+    with pytest.raises(RegistryError) as refused:
+        lifecycle.roll_back(Racing(registry.root), "sum")
+
+    assert refused.value.slug == "alias-moved"
+    assert registry.aliases("sum") == {"champion": 1}

@@ -52,3 +52,14 @@ def test_only_the_first_reference_to_a_model_is_served_under_the_plain_name() ->
         "sum": "sum",
         "loans@3": "loans@3",
     }
+
+
+def test_the_error_for_an_unknown_alias_lists_the_available_aliases(registry: FolderRegistry) -> None:
+    for text, available in (("loans@best", "challenger, champion"), ("sum", "none")):
+        with pytest.raises(ModelNotFound) as refused:
+            resolve(text, registry)
+        assert refused.value.message.endswith(f"available aliases: {available}")
+
+
+def test_references_to_different_models_are_served_under_their_names() -> None:
+    assert addresses(["a", "b@2", "a@3", "b", "b@4"]) == {"a": "a", "b@2": "b", "a@3": "a@3", "b": "b", "b@4": "b@4"}

@@ -8,6 +8,7 @@ import re
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -308,3 +309,25 @@ def test_an_unreadable_log_is_reported(registry: FolderRegistry) -> None:
     with pytest.raises(RegistryError) as refused:
         registry.log("loans")
     assert f"cannot read {registry.root / 'loans' / 'aliases.log'}" in refused.value.message
+
+
+def test_a_publication_that_another_process_deletes_meanwhile_is_reported(registry: FolderRegistry) -> None:
+    class Racing(FolderRegistry):
+        """A registry in which another process deletes each version before its alias can be changed."""
+
+        def point(self, reference: Reference, alias: str, **options: Any) -> None:
+            registry.delete(reference)
+            super().point(reference, alias, **options)
+
+    with pytest.raises(ModelNotFound):
+        publish(Racing(registry.root), alias="champion")
+
+    assert registry.models() == {}
+
+
+def test_a_registry_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+
+    with pytest.raises(RegistryError) as refused:
+        FolderRegistry(tmp_path / "file").ready("loans")
+    assert refused.value.message == f"cannot write to the registry {tmp_path / 'file'}: File exists"

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from rowcast.errors import BundleError
-from rowcast.registry.onnx_import.data_sizes import SIZE_INPUTS
+from rowcast.registry.onnx_import.data_sizes import SIZE_INPUTS, Scope, outputs_depend
 from rowcast.registry.onnx_import.inspect import inspect
 from support import models
 from support.onnx_graphs import FLOAT, onnx_model
@@ -159,3 +159,107 @@ def test_every_standard_operator_with_an_integer_input_is_classified() -> None:
     }
 
     assert found - {name.decode() for name in SIZE_INPUTS} <= INDEX_INPUTS
+
+
+SIZE_INPUT_NAMES = {
+    "AffineGrid": "size",
+    "BlackmanWindow": "size",
+    "CenterCropPad": "shape",
+    "Col2Im": "image_shape block_shape",
+    "Compress": "condition",
+    "ConstantOfShape": "input",
+    "DFT": "dft_length axis",
+    "Expand": "shape",
+    "HammingWindow": "size",
+    "HannWindow": "size",
+    "If": "cond",
+    "ImageDecoder": "encoded_stream",
+    "MaxUnpool": "output_shape",
+    "MelWeightMatrix": "num_mel_bins dft_length",
+    "NonMaxSuppression": "boxes scores max_output_boxes_per_class iou_threshold score_threshold",
+    "NonZero": "X",
+    "OneHot": "depth",
+    "Pad": "pads axes",
+    "Range": "start limit delta",
+    "Reshape": "shape",
+    "Resize": "scales roi sizes",
+    "STFT": "frame_step frame_length",
+    "SequenceAt": "position",
+    "SequenceErase": "position",
+    "SequenceInsert": "position",
+    "Slice": "starts ends axes steps",
+    "Split": "split",
+    "SplitToSequence": "split",
+    "Squeeze": "axes",
+    "StringConcat": "X Y",
+    "StringSplit": "X",
+    "Tile": "repeats tiles axis",
+    "TopK": "K",
+    "Unique": "X",
+    "Unsqueeze": "axes",
+    "Upsample": "scales",
+    **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax"), "axes"),
+    **dict.fromkeys(("ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"), "axes"),
+}
+"""The names of the inputs that determine the size of an output, in any version of the operator."""
+
+
+def test_the_inputs_that_determine_a_size_are_those_with_these_names_in_the_onnx_standard() -> None:
+    places: dict[str, set[int]] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        if schema.domain == "" and schema.name in SIZE_INPUT_NAMES:
+            determining = SIZE_INPUT_NAMES[schema.name].split()
+            places.setdefault(schema.name, set()).update(
+                place for place, each in enumerate(schema.inputs) if each.name in determining
+            )
+
+    assert {name.decode(): set(indices) for name, indices in SIZE_INPUTS.items()} == places
+
+
+def test_the_first_inputs_of_an_operator_do_not_determine_its_size() -> None:
+    assert outputs_depend(b"Pad", b"", [True, False]) is True
+    assert outputs_depend(b"Pad", b"", [False, False, True]) is True
+    assert outputs_depend(b"Pad", b"", [False]) is False
+    with pytest.raises(BundleError) as caught:
+        outputs_depend(b"Pad", b"n" * 81, [True, False, False, True])
+    assert f"the operator Pad (node {'n' * 80!r}) depends" in caught.value.message
+
+
+@pytest.mark.parametrize(("operator", "depends"), [(b"Shape", False), (b"Size", False), (b"Abs", True)])
+def test_a_shape_does_not_depend_on_data(operator: bytes, depends: bool) -> None:
+    assert outputs_depend(operator, b"", [True]) is depends
+    assert outputs_depend(operator, b"", [False]) is False
+
+
+@pytest.mark.parametrize("operator", [b"RandomNormal", b"Multinomial", b"Dropout", b"Bernoulli"])
+def test_a_random_value_counts_as_data(operator: bytes) -> None:
+    assert outputs_depend(operator, b"", []) is True
+
+
+def test_a_value_of_an_outer_graph_is_visible_in_all_inner_graphs() -> None:
+    outer = Scope()
+    outer.define_constant(b"constant")
+    outer.define_input(b"data")
+    inner = Scope(Scope(outer))
+
+    assert [inner.depends(name) for name in (b"constant", b"data", b"unknown", b"")] == [False, True, True, False]
+
+
+def test_unnamed_values_may_be_repeated() -> None:
+    outer = Scope()
+    outer.define_output(b"", depends=True)
+    inner = Scope(outer)
+    inner.define_output(b"", depends=True)
+    inner.define_constant(b"")
+
+    assert not inner.depends(b"")
+
+
+def test_the_error_for_a_duplicate_value_shows_at_most_eighty_characters_of_its_name() -> None:
+    scope = Scope()
+    scope.define_output(b"v" * 81, depends=False)
+
+    for inner in (scope, Scope(scope), Scope(Scope(scope))):
+        with pytest.raises(BundleError) as caught:
+            inner.define_output(b"v" * 81, depends=True)
+        assert f"the value {'v' * 80!r} more than once" in caught.value.message

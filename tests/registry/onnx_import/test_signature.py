@@ -180,6 +180,7 @@ def test_an_unsupported_output_is_rejected(document: dict[str, Any]) -> None:
 def test_the_label_output_is_found_only_if_exactly_one_other_output_has_labels() -> None:
     assert label_output([LABEL, FLOATS], FLOATS) == LABEL
     assert label_output([LABEL, FLOATS], LABEL) is None
+    assert label_output([LABEL, FLOATS, FLOATS._replace(name="q")], FLOATS) == LABEL
     assert label_output([LABEL, LABEL._replace(name="other"), FLOATS], FLOATS) is None
 
 
