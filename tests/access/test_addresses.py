@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from rowcast.access.addresses import is_loopback, is_loopback_host, parse_host, parse_hosts, parse_networks
+from rowcast.access.addresses import (
+    is_loopback,
+    is_loopback_host,
+    parse_address,
+    parse_host,
+    parse_hosts,
+    parse_networks,
+)
 from rowcast.errors import SettingsError
 
 
@@ -64,3 +71,22 @@ def test_an_invalid_host_in_the_settings_is_rejected(text: str) -> None:
 def test_an_invalid_proxy_in_the_settings_is_rejected(text: str) -> None:
     with pytest.raises(SettingsError):
         parse_networks([text])
+
+
+def test_the_results_for_at_most_1024_addresses_and_hosts_are_kept_in_memory() -> None:
+    assert is_loopback.cache_parameters()["maxsize"] == parse_host.cache_parameters()["maxsize"] == 1024
+
+
+def test_addresses_and_networks_are_parsed() -> None:
+    assert str(parse_address("::ffff:10.0.0.1")) == "10.0.0.1"
+    assert str(parse_address("2001:DB8::1")) == "2001:db8::1"
+    assert parse_address("proxy") is None
+    assert [str(network) for network in parse_networks(["10.0.0.0/8", "::1"])] == ["10.0.0.0/8", "::1/128"]
+
+
+@pytest.mark.parametrize(
+    ("header", "host"),
+    [(b"API.example.:80", "api.example"), (b"[::1]:8000", "::1"), (b"[::1", ""), (b"a:b", ""), (b"a_b-c", "a_b-c")],
+)
+def test_the_host_is_the_header_without_its_port_and_in_lower_case(header: bytes, host: str) -> None:
+    assert parse_host(header) == host

@@ -7,9 +7,10 @@ import math
 import pytest
 
 from rowcast.access import keys as access_keys
-from rowcast.access.callers import Caller, active_callers, keep_meters
+from rowcast.access.callers import UNAUTHENTICATED, Caller, active_callers, keep_meters
 from rowcast.access.quotas import Quota
 from rowcast.access.scopes import Scope
+from rowcast.errors import OverQuota
 from support.access import new_key
 
 
@@ -70,3 +71,57 @@ def test_rotating_a_key_never_extends_its_lifetime(expires: int | None, old_unti
     (old,) = callers.values()
     assert (new.until, old.until) == (expires or math.inf, old_until)
     assert expires is None or active_callers([rotated], expires, None, 1) == {}
+
+
+def test_a_caller_has_the_identity_and_the_limits_of_its_key() -> None:
+    key = new_key(tenant="acme", models=("loans",), expires=90, scopes=("read", "predict"))
+
+    ((digest, caller),) = active_callers([key, new_key("2", expires=50)], 50, None, 1).items()
+
+    assert digest == bytes.fromhex(key.hash)
+    assert caller == Caller("1", "acme", frozenset({"read", "predict"}), frozenset({"loans"}), 90)
+    assert (caller.may_use("loans"), caller.may_use("other"), Caller().may_use("other")) == (True, False, True)
+
+
+def test_the_quota_of_a_key_overrides_the_default_quotas_for_predictions_and_for_other_requests() -> None:
+    default, predict = Quota(7, 60), Quota(8, 60)
+    keys = [new_key("own", "a", quota=Quota(5, 60)), new_key("none", "b")]
+
+    own, none = active_callers(keys, 0, default, 1, predict).values()
+
+    assert own.meter is own.general_meter
+    assert [meter and meter.quota for meter in (own.meter, none.meter, none.general_meter)] == [
+        Quota(5, 60),
+        predict,
+        default,
+    ]
+
+
+def test_a_caller_gets_new_meters_if_any_of_its_quotas_changes() -> None:
+    def callers(default: Quota | None, predict: Quota | None) -> dict[bytes, Caller]:
+        return active_callers([new_key()], 0, default, 1, predict)
+
+    old = callers(Quota(5, 60), Quota(6, 60))
+    (before,) = old.values()
+    (same,) = keep_meters(callers(Quota(5, 60), Quota(6, 60)), old).values()
+    (general,) = keep_meters(callers(Quota(4, 60), Quota(6, 60)), old).values()
+    (predict,) = keep_meters(callers(Quota(5, 60), None), old).values()
+
+    assert (same.meter is before.meter, same.general_meter is before.general_meter) == (True, True)
+    assert before.meter not in (general.meter, predict.meter)
+    assert before.general_meter not in (general.general_meter, predict.general_meter)
+
+
+def test_the_quotas_of_a_caller_are_split_between_the_server_processes() -> None:
+    (caller,) = active_callers([new_key(quota=Quota(10, 60))], 0, None, 2).values()
+    assert caller.meter is not None
+
+    caller.meter.spend(5, 0.0)
+    with pytest.raises(OverQuota):
+        caller.meter.spend(1, 0.0)
+
+
+def test_a_client_without_the_required_key_may_do_nothing() -> None:
+    assert UNAUTHENTICATED.scopes == frozenset()
+    assert not UNAUTHENTICATED.may_use("loans")
+    assert not UNAUTHENTICATED.sees_all_tenants

@@ -125,3 +125,73 @@ def test_predictions_and_other_requests_share_a_meter_unless_predictions_have_th
     assert general is None
     predict, general = new_meters(Quota(5, 60), Quota(7, 60))
     assert (predict.quota.rows, general.quota.rows) == (7, 5)  # type: ignore[union-attr]
+
+
+def test_a_meter_of_rows_counts_every_row_and_reports_the_rest() -> None:
+    meter = new_meter(Quota(10, 60))
+    assert meter is not None
+    assert new_meter(None) is None
+    assert meter.is_immediate
+
+    full = meter.headers(5.0)
+    meter.spend(1, 5.0)
+    meter.spend(3, 5.0, 4)
+
+    policy = b'ratelimit-policy: "default";q=10;w=60\r\n'
+    assert full == policy + b'ratelimit: "default";r=10;t=0\r\n'
+    assert meter.headers(5.0) == policy + b'ratelimit: "default";r=6;t=25\r\n'
+    assert meter.headers(28.0) == policy + b'ratelimit: "default";r=9;t=2\r\n'
+    assert meter.headers(29.0) == full
+
+
+def test_the_reported_rest_covers_all_server_processes() -> None:
+    meter = new_meter(Quota(100, 60), 4)
+    assert meter is not None
+
+    meter.spend(5, 0.0)
+
+    assert meter.headers(0.0) == b'ratelimit-policy: "default";q=100;w=60\r\nratelimit: "default";r=80;t=13\r\n'
+
+
+def test_a_quota_that_is_smaller_than_the_number_of_processes_allows_one_row_in_each_process() -> None:
+    meter = new_meter(Quota(2, 60), 4)
+    assert meter is not None
+
+    meter.spend(1, 0.0)
+    with pytest.raises(OverQuota):
+        meter.spend(1, 59.0)
+    meter.spend(1, 60.0)
+
+
+def test_an_idle_caller_does_not_save_up_quota() -> None:
+    meter = Meter(Quota(2, 60))
+    meter.spend(1, 0.0)
+    meter.spend(2, 1000.0)
+
+    with pytest.raises(OverQuota) as refused:
+        meter.spend(2, 1000.0)
+
+    assert (refused.value.seconds, refused.value.message) == (60, "quota of 2/60s exceeded; retry in 60 s")
+
+
+def test_the_error_for_a_request_larger_than_the_quota_counts_the_rows_of_the_whole_request() -> None:
+    for rows, whole in ((11, 12), (12, 0), (12, 11)):
+        with pytest.raises(OverQuota) as refused:
+            Meter(Quota(10, 60)).spend(rows, 0.0, whole)
+        assert refused.value.message == ("too many rows for the quota of 10/60s: 12; send fewer rows per request")
+
+
+def test_a_quota_is_written_as_it_is_parsed() -> None:
+    assert [str(quota) for quota in (Quota(5, 60), Quota(5, 60, "requests"))] == ["5/60s", "5 requests/60s"]
+
+
+def test_the_share_of_processes_applies_to_both_meters_of_a_caller() -> None:
+    predict, general = new_meters(Quota(10, 60), Quota(20, 60), 2)
+    assert predict is not None
+    assert general is not None
+
+    predict.spend(10, 0.0)
+    general.spend(5, 0.0)
+    for meter in (predict, general):
+        with pytest.raises(OverQuota):
+            meter.spend(1, 0.0)

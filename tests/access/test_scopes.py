@@ -17,4 +17,15 @@ def test_the_error_for_unknown_or_missing_scopes_lists_the_available_scopes(text
     with pytest.raises(SettingsError) as refused:
         parse_scopes(text)
 
-    assert "predict, read, admin" in refused.value.message
+    assert refused.value.message.endswith("available scopes: predict, read, admin")
+
+
+def test_every_scope_can_be_given_once_or_several_times() -> None:
+    assert parse_scopes("admin,read,,predict,read") == ("predict", "read", "admin")
+
+
+def test_the_error_for_unknown_scopes_quotes_only_them() -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse_scopes("predict,write,x")
+
+    assert refused.value.message.startswith("unknown scope 'write', 'x';")
