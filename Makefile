@@ -1,7 +1,7 @@
 # `make demo` and `make test` are the only targets that users need. The other targets are for development.
 .DEFAULT_GOAL := help
 .PHONY: help setup torch demo test check format docs docs-output lock vendor bench-startup bench-serve bench-batch \
-	bench-workers bench-dialects fuzz fuzz-tensors mutants check-security drill drill-history measured clean
+	bench-workers bench-dialects fuzz fuzz-tensors fuzz-onnx mutants check-security drill drill-history measured clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -74,6 +74,9 @@ bench-dialects: $(READY)  ## Compare V2 binary tensors with native JSON at 1,000
 
 fuzz-tensors: $(READY)  ## Send 100,000 randomly altered binary tensors; each must be rejected or decoded as V2 specifies
 	@PYTHONPATH=tests $(PY) bench/fuzz_tensors.py $(ARGS)
+
+fuzz-onnx: $(READY)  ## Inspect 500,000 randomly altered ONNX files; each must be refused or read as the official parser reads it
+	@PYTHONPATH=tests $(PY) bench/fuzz_onnx.py $(ARGS)
 
 mutants: $(READY)  ## Change the code in 400 places, one at a time, and count the changes that no test notices
 	@scripts/system-packages.sh test

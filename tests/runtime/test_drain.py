@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import Any
+import socket
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,6 +15,8 @@ from uvicorn.lifespan.off import LifespanOff
 from rowcast.runtime import drain
 from rowcast.runtime.drain import DrainingServer
 from support.connections import MemoryTransport, Server, post
+
+unread_bytes = drain._unread_bytes
 
 
 class SocketTransport(MemoryTransport):
@@ -56,6 +60,32 @@ def draining(server: Server, seconds: float = 5.0) -> DrainingServer:
 def _no_unread_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Report no unread bytes, because an in-memory transport has no socket."""
     monkeypatch.setattr(drain, "_unread_bytes", lambda transport: 0)
+
+
+class Ends(NamedTuple):
+    """The two ends of a socket."""
+
+    client: socket.socket
+    server: socket.socket
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
+    """The socket of every connection in this test. Idle connections are closed at once."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        ends = Ends(client, listener.accept()[0])
+    monkeypatch.setattr(drain, "_unread_bytes", unread_bytes)
+    monkeypatch.setattr(drain, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(drain, "POLL_SECONDS", 0.0)
+    get_other_info = SocketTransport.get_extra_info
+
+    def get_extra_info(transport: SocketTransport, name: str, default: Any = None) -> Any:
+        return ends.server if name == "socket" else get_other_info(transport, name, default)
+
+    monkeypatch.setattr(SocketTransport, "get_extra_info", get_extra_info)
+    with ends.client, ends.server:
+        yield ends
 
 
 async def test_requests_in_progress_on_both_paths_are_answered_before_their_connections_are_closed() -> None:
@@ -137,3 +167,32 @@ async def test_a_hangup_does_not_end_a_drain(first: signal.Signals) -> None:
     running.handle_exit(signal.SIGHUP, None)
 
     assert (running.should_exit, running.force_exit) == (True, False)
+
+
+async def test_a_request_that_is_not_yet_read_is_answered_before_its_connection_is_closed(ends: Ends) -> None:
+    server = Server()
+    connection, transport = connect(server)
+    ends.client.sendall(post())
+
+    ending = asyncio.create_task(draining(server).shutdown())
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not transport.is_closing()
+    connection.data_received(ends.server.recv(65536))
+    server.held.answers[0].set_result(b"answered")
+    await asyncio.wait_for(ending, 5)
+
+    assert transport.written.endswith(b"answered")
+    assert transport.is_lost
+
+
+async def test_a_request_that_is_unread_when_the_drain_times_out_is_reported(ends: Ends) -> None:
+    server = Server()
+    _, transport = connect(server)
+    ends.client.sendall(post())
+
+    with capture_logs() as logs:
+        await asyncio.wait_for(draining(server, 0.0).shutdown(), 5)
+
+    assert [(line["log_level"], line["requests"]) for line in logs] == [("warning", 1)]
+    assert transport.is_closing()

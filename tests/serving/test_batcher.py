@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from rowcast.access.context import RequestContext
+from rowcast.adapters.memory.cache import MemoryCache
 from rowcast.adapters.memory.journal import MemoryJournal
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.errors import Overloaded, TooLate, Unavailable
@@ -24,10 +25,12 @@ from rowcast.events import Event
 from rowcast.history.chain import Draft
 from rowcast.history.commit_waiter import CommitWaiter
 from rowcast.history.ports import Position
-from rowcast.serving.batcher import MAX_SLOW_ROWS
+from rowcast.serving.batcher import MAX_SLOW_ROWS, Batcher
+from rowcast.serving.cache import ScoreCache
 from rowcast.serving.live_models import LiveModel
 from rowcast.serving.requests import PendingRequest
 from rowcast.serving.rows import Row
+from rowcast.serving.scorer import LocalScorer
 from support import models
 from support.serving import Serving
 from support.waiting import eventually_async
@@ -181,6 +184,26 @@ async def test_rows_that_cannot_be_recorded_are_not_announced(model: LiveModel) 
         await serving.predict(model, Row(model.encoder.read(BODY), BODY))
 
     assert events == []
+
+
+async def test_the_score_of_a_row_that_cannot_be_recorded_is_in_the_cache_for_the_next_attempt(
+    model: LiveModel,
+) -> None:
+    class FullJournal(MemoryJournal):
+        def append(self, drafts: object) -> None:
+            raise Unavailable("the disk is full")
+
+    cache = ScoreCache(MemoryCache(10, 60.0))
+    serving = Serving(FullJournal(MemoryStore(), "w"))
+    serving.batcher = Batcher(LocalScorer(), serving.recorder, cache=cache)
+    row = Row(model.encoder.read(BODY), BODY, uses_cache=True)
+    (missed,) = await cache.look_up(model, [row], "")
+
+    with pytest.raises(Unavailable):
+        await serving.predict(model, missed)
+
+    (found,) = await cache.look_up(model, [row], "")
+    assert (missed.cached_score is None, found.cached_score is None) == (True, False)
 
 
 async def test_a_request_that_waits_for_a_slow_batch_fails_at_its_deadline(model: LiveModel) -> None:

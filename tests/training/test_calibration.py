@@ -116,6 +116,21 @@ def test_the_threshold_keeps_clear_of_a_score_that_equals_the_best_midpoint() ->
     assert best == pytest.approx(0.5)
 
 
+def test_the_threshold_is_at_least_four_millionths_away_from_every_score() -> None:
+    scores, target = [0.1, 0.4, 0.6, 0.8], np.array([0, 0, 1, 1])
+
+    def choose(scores: list[float], *avoid: float) -> float:
+        ranked, others = np.array(scores, np.float32), np.array(avoid, np.float32)
+        return calibration.choose_threshold(ranked, target, metric="roc_auc", avoid=others)
+
+    best = choose(scores)
+    for side in (-1, 1):
+        assert choose(scores, best + side * 4.4e-6) == best
+        assert choose(scores, best + side * 3.6e-6) != best
+    assert choose([0.1, 0.5, 0.5 + 8.6e-6, 0.9]) == pytest.approx(0.5 + 4.3e-6, abs=1e-7)
+    assert choose([0.1, 0.5, 0.5 + 7.4e-6, 0.9]) != pytest.approx(0.5 + 3.7e-6, abs=1e-6)
+
+
 def test_the_f1_metric_lowers_the_threshold_if_positive_rows_are_rare() -> None:
     scores = RNG.beta(1, 8, 4000).astype(np.float32)
     target = (RNG.random(4000) < scores).astype(np.int64)

@@ -154,6 +154,28 @@ def test_the_confidence_interval_is_wider_if_the_rows_form_groups(rng: Rng) -> N
     assert groups.high - groups.low > 2 * (rows.high - rows.low)
 
 
+def test_the_confidence_interval_for_a_large_holdout_is_based_on_all_groups(rng: Rng) -> None:
+    groups = 10_000
+    group = np.repeat(np.arange(groups), 2)
+    right = np.repeat(np.arange(groups) < 0.8 * groups, 2)  # both predictions of a group are correct, or both are wrong
+    target = rng.integers(2, size=2 * groups)
+    p = np.where(right == (target == 1), 0.9, 0.1)
+    decision, output = Decision(task="binary", classes=(0, 1)), np.stack([1 - p, p], axis=1)
+
+    measures = [
+        metrics.measure_holdout(decision, output, target, seed=seed, group=group)["accuracy"] for seed in range(8)
+    ]
+
+    width = np.mean([measure.high - measure.low for measure in measures])
+    assert width == pytest.approx(2 * 1.96 * np.sqrt(0.16 / groups), rel=0.15)
+
+
+def test_a_probability_of_one_half_counts_as_the_positive_class() -> None:
+    output, target = np.array([0.5, np.nextafter(0.5, 0)]), np.array([1, 0])
+
+    assert metrics.score("accuracy", output, target, "binary") == 1.0
+
+
 def test_a_holdout_with_one_class_has_no_auc() -> None:
     output = np.tile([[0.4, 0.6]], (10, 1))
 

@@ -136,6 +136,14 @@ def test_a_time_column_that_cannot_be_used_to_split_the_rows_is_rejected(times: 
     assert "option 'time': column 'column'" in caught.value.message
 
 
+def test_the_holdout_of_a_time_split_contains_the_latest_row_even_if_its_share_is_less_than_a_row() -> None:
+    times = SplitColumn("time", "when", np.array([*range(10, 20), *range(10)]))
+
+    training, holdout = split.split_holdout(np.zeros(20), "regression", 0.01, 0, times)
+
+    assert (holdout.tolist(), len(training)) == ([9], 19)
+
+
 def test_a_table_that_is_too_small_for_a_holdout_is_rejected() -> None:
     with pytest.raises(TableError) as caught:
         split.split_holdout(np.array([0, 1]), "binary", 0.2, 0, None)

@@ -77,7 +77,7 @@ class DrainingServer(uvicorn.Server):
                 elif now() > idle_end and not _unread_bytes(connection.transport):
                     connection.transport.close()
             await asyncio.sleep(POLL_SECONDS)
-        unanswered = sum(_is_busy(connection) for connection in state.connections)
+        unanswered = sum(map(_is_unanswered, state.connections))
         if unanswered:
             log.warning("stopped before every request was answered", requests=unanswered)
         for task in list(state.tasks):
@@ -96,9 +96,13 @@ class DrainingServer(uvicorn.Server):
         self.handle_exit(signal.SIGTERM, None)
 
 
-def _is_busy(connection: object) -> bool:
+def _is_unanswered(connection: object) -> bool:
+    """Return whether the client waits for a response. Its request may still be unread."""
     cycle = connection.cycle if isinstance(connection, HttpToolsProtocol) else None
-    return cycle is not None and not cycle.response_complete
+    if cycle is not None and not cycle.response_complete:
+        return True
+    transport = connection.transport if isinstance(connection, HttpToolsProtocol) else None
+    return transport is not None and not transport.is_closing() and _unread_bytes(transport) > 0
 
 
 def _unread_bytes(transport: asyncio.Transport) -> int:

@@ -180,7 +180,7 @@ class Batcher:
                 return
         rows = [row for request in requests for row in request.rows]
         contexts = [request.context for request in requests for _ in request.rows]
-        if self._cache is not None:
+        if self._cache is not None:  # first, so that a retry after a failed write does not need the model
             self._cache.store(rows, scores)
         replies = self._recorder.record(model, rows, contexts, scores)
         self._recorder.when_durable(partial(_answer, requests, replies))

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,10 +16,13 @@ import pytest
 from rowcast.adapters.files import journal_reader
 from rowcast.adapters.files.journal import FileJournal
 from rowcast.adapters.files.journal_reader import FolderJournalReader, indexer_lock
+from rowcast.adapters.files.segment import ENTRIES_PER_READ
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.adapters.sqlite.store import SqliteStore
 from rowcast.errors import HistoryError, Unavailable
 from rowcast.history import chain
+from rowcast.history.chain import SealedEntry
+from rowcast.history.ports import StoredEntry
 from rowcast.history.service import History
 from support.entries import drafts, identifier, sealed
 from support.journals import end_of_entries, write_segment, writer_names
@@ -352,5 +356,61 @@ def test_only_journals_with_entries_are_open(folder: Path) -> None:
     second.append(drafts(0, 1))
 
     assert FolderJournalReader(folder).open_journals() == {"b-000000000000.journal"}
+    first.close()
+    second.close()
+
+
+def test_lookups_skip_a_journal_that_vanishes_after_the_folder_was_listed(folder: Path) -> None:
+    write_segment(folder, drafts(0, 3))
+    # The folder lists a dangling link, but opening it fails, as if the file had just been deleted.
+    for writer in ("a", "w"):
+        (folder / f"{writer}-000000000003.journal").symlink_to(folder / "deleted")
+    journals = FolderJournalReader(folder)
+
+    assert journals.find(identifier(2)) == StoredEntry("w", sealed("w", drafts(0, 3))[2])
+    assert journals.find(identifier(9)) is None
+    assert [entry.seq for entry in journals.chain("w")] == [0, 1, 2]
+    assert journals.last_seqs() == {}
+    assert journals.open_journals() == {"w-000000000000.journal"}
+
+
+def test_a_chain_ends_if_its_journal_vanishes_while_it_is_read(folder: Path) -> None:
+    segment = write_segment(folder, drafts(0, 2 * ENTRIES_PER_READ))
+    entries = FolderJournalReader(folder).chain("w")
+    first = next(entries)
+    segment.unlink()
+
+    rest = list(entries)
+
+    assert [entry.seq for entry in (first, *rest)] == list(range(ENTRIES_PER_READ))
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_journal_that_vanishes_during_a_drain_is_reported_once_and_the_others_are_stored(
+    folder: Path, ended: bool
+) -> None:
+    class DeletingStore(MemoryStore):
+        """A store during whose first write another program deletes the journal."""
+
+        def record(self, writer: str, entries: Sequence[SealedEntry]) -> None:
+            super().record(writer, entries)
+            if writer == "a":
+                deleted.unlink()
+
+    first = FileJournal(folder, writer_names("a"))
+    first.append(drafts(0, 2))
+    second = FileJournal(folder, writer_names("b"))
+    second.append(drafts(2, 4))
+    if ended:
+        first.close()
+    (deleted,) = folder.glob("a-*.journal")
+    journals, store = FolderJournalReader(folder), DeletingStore()
+
+    with pytest.raises(HistoryError) as caught:
+        journals.drain(store)
+
+    assert str(deleted) in caught.value.message
+    assert (len(list(store.chain("a"))), len(list(store.chain("b")))) == (2, 2)
+    assert journals.drain(store) == 0
     first.close()
     second.close()

@@ -50,6 +50,27 @@ def test_events_are_counted(tmp_path: Path, shared: bool) -> None:
     assert sample(seen, "rowcast_journal_segments") == 3
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["local", "shared"])
+def test_requests_are_counted_by_route_method_and_status(tmp_path: Path, shared: bool) -> None:
+    seen = metrics(SharedCounters(tmp_path, 0) if shared else LocalCounters())
+    answered = {
+        ("/predict", "POST", 200): 3,
+        ("/predict", "POST", 422): 2,
+        ("/predict", "OPTIONS", 200): 1,
+        ("/v1/models/{name}/labels/{label}", "GET", 200): 5,
+        ("/v1/models/{name}/labels/{label}", "GET", 404): 4,
+    }
+    for request, times in answered.items():
+        for _ in range(times):
+            seen.listen(RequestAnswered(*request, 0.25))
+
+    text = seen.exposition(WORKERS).decode()
+
+    pattern = r'^rowcast_requests_total{method="(.*)",route="(.*)",status="(.*)"} (.*)$'
+    counted = re.findall(pattern, text, re.MULTILINE)
+    assert {(route, method, int(status)): float(count) for method, route, status, count in counted} == answered
+
+
 def test_counts_are_summed_over_workers_and_a_new_worker_continues_the_counts_of_a_dead_worker(tmp_path: Path) -> None:
     first, second = metrics(SharedCounters(tmp_path, 0)), metrics(SharedCounters(tmp_path, 1))
     record_events(first, 3)

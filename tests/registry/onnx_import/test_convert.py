@@ -62,6 +62,24 @@ def test_raw_scores_are_recognized_even_if_the_output_is_named_probabilities() -
     assert model.manifest.output.kind == "scores"
 
 
+@pytest.mark.parametrize(
+    ("total", "kind"),
+    [(0.9991, "probabilities"), (1.0009, "probabilities"), (0.9989, "scores"), (1.0011, "scores")],
+)
+def test_the_probabilities_of_a_row_add_up_to_one_within_a_thousandth(total: float, kind: str) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["s"]),
+        helper.make_node("Softmax", ["s"], ["p"], axis=1),
+        helper.make_node("Mul", ["p", "total"], ["q"]),
+    ]
+    # With small weights, every probability is far below 1, so only the sum matters.
+    weights = {"w": np.full((4, 3), 0.01, np.float32), "total": np.float32(total)}
+
+    model = converted(onnx_model(nodes, [("x", FLOAT, ["N", 4])], [("q", FLOAT, ["N", 3])], weights))
+
+    assert model.manifest.output.kind == kind
+
+
 def test_a_single_probability_is_read_as_the_probability_of_the_second_class() -> None:
     sigmoid = helper.make_node("Sigmoid", ["s"], ["q"])
     model = converted(

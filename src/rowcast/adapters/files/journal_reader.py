@@ -97,6 +97,10 @@ class FolderJournalReader:
         for path in self._paths():
             try:
                 count += self._drain(path, store)
+            except FileNotFoundError:
+                self._segments.pop(path, None)
+                loss = "entries that were not yet in the store are lost"
+                damage = damage or HistoryError(f"{path} was deleted by another program; {loss}")
             except HistoryError as error:
                 damage = damage or error
         for path in self._folder.glob(f"*{STARTING}"):  # left by a writer that died while creating a segment
@@ -127,7 +131,7 @@ class FolderJournalReader:
                 path.rename(path.with_suffix(DAMAGED))
                 damage.append(f"the file was renamed to {path.stem}{DAMAGED}")
             else:
-                path.unlink()
+                path.unlink(missing_ok=True)
             self._damage.pop(path, None)
             del self._segments[path]
         if damage:
