@@ -65,7 +65,7 @@ def test_numbers_in_the_allowed_notations_are_parsed(text: str, number: float) -
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1,00", "1 000", "1_000", "0x10", "inf", "nan", "١", "--1", ".", "1e", "$", "%", "5$"]
+    "text", ["", "1,00", "1 00", "1_000", "0x10", "inf", "nan", "١", "--1", ".", "1e", "$", "%", "5€$", "(5", "k"]
 )
 def test_a_string_that_is_not_a_number_is_parsed_as_none(text: str) -> None:
     assert number_from_text(text, ALL_FORMS) is None

@@ -12,6 +12,7 @@ from rowcast.errors import TableError
 from rowcast.schema.schema import Column
 from rowcast.tables.infer import infer_schema
 from rowcast.tables.read import table_from_memory
+from rowcast.tables.table import Override
 
 MICROSECONDS_A_DAY = 86_400_000_000
 
@@ -86,6 +87,13 @@ def test_the_range_of_a_number_column_is_inferred_and_its_example_is_the_median(
         (["0", "1", "3+"], ("plus",), 0.0, 3.0),
         (["1,250", "1,250,000", "7"], ("thousands",), 7.0, 1_250_000.0),
         (["1,250", "$5", "7%"], ("thousands", "currency", "percent"), 5.0, 1250.0),
+        (["614.00 $", "£5", "₹ 1,250"], ("currency",), 5.0, 1250.0),
+        (["12k", "1.5M", "900"], ("magnitude",), 900.0, 1_500_000.0),
+        (["(1,250)", "$7.50", "($3)"], ("currency", "parentheses"), -1250.0, 7.5),
+        (["1.234,50 €", "3.400 €", "€ 7"], ("comma",), 7.0, 3400.0),
+        (["8,9 %", "12 %"], ("comma",), 8.9, 12.0),
+        (["1.250,50", "3.400", "7,5"], ("comma", "points"), 7.5, 3400.0),
+        (["2,5", "3.75", "3.400"], ("comma",), 2.5, 3.75),
     ],
 )
 def test_number_notations_are_recognized(cells: list[str], forms: tuple[str, ...], low: float, high: float) -> None:
@@ -146,9 +154,24 @@ def test_unusable_columns_are_excluded_and_reported_as_findings() -> None:
         "empty": "all-missing",
         "blank": "all-missing",
         "same": "constant",
+        "area": "unique-numbers",
     }
     assert all(finding.action for finding in profile.findings)
     assert all(finding.override for finding in profile.findings if finding.code != "all-missing")
+
+
+@pytest.mark.parametrize("name", ["customer_no", "Loan No"])
+@pytest.mark.parametrize("cell", [int, str, float])
+def test_an_ascending_number_with_gaps_is_excluded_unless_it_is_kept(name: str, cell: Any) -> None:
+    numbers = [cell(20_000 + 7 * index + index * index % 5) for index in range(300)]
+    table = table_from_memory({name: numbers, "x": [index % 3 for index in range(300)]})
+
+    profile = infer_schema(table)
+
+    assert profile.schema.names() == ["x"]
+    (finding,) = [finding for finding in profile.findings if finding.column == name]
+    assert (finding.code, finding.action, finding.override) == ("id", "excluded", Override("keep", name))
+    assert infer_schema(table, keep=[name]).schema.names() == [name, "x"]
 
 
 def test_a_constant_column_with_missing_values_is_kept() -> None:

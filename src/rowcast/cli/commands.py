@@ -12,6 +12,7 @@ from rowcast.cli.model_commands import models_app
 from rowcast.cli.options import (
     HELP_OPTIONS,
     Candidates,
+    ClassWeight,
     Config,
     Cost,
     Exclude,
@@ -23,11 +24,13 @@ from rowcast.cli.options import (
     ModelReference,
     OnnxOut,
     Positive,
+    Promote,
     Rows,
     Sensitive,
     Storage,
     Target,
     TargetFile,
+    TaskOption,
     Time,
     Version,
     Weight,
@@ -58,6 +61,7 @@ def train(
     target: Target = None,
     target_file: TargetFile = None,
     name: Annotated[str | None, typer.Option(help="Model name [derived from the file name].")] = None,
+    task: TaskOption = None,
     positive: Positive = None,
     exclude: Exclude = None,
     keep: Keep = None,
@@ -67,10 +71,7 @@ def train(
     group: Group = None,
     weight: Weight = None,
     candidates: Candidates = None,
-    class_weight: Annotated[
-        str | None,
-        typer.Option(help="Class weights: none or balanced; balanced gives every class the same total weight [none]."),
-    ] = None,
+    class_weight: ClassWeight = None,
     metric: Annotated[
         str | None, typer.Option(help="Metric to optimize [roc_auc, log_loss or rmse, depending on the task].")
     ] = None,
@@ -86,10 +87,7 @@ def train(
     alias: Annotated[
         str | None, typer.Option(metavar="NAME", help="Alias of the new version [champion, if it is not worse].")
     ] = None,
-    promote: Annotated[
-        bool | None,
-        typer.Option("--promote/--no-promote", help="Whether the new version becomes champion [if it is not worse]."),
-    ] = None,
+    promote: Promote = None,
     onnx_out: OnnxOut = None,
     wire: Wire = None,
     config: Config = None,
@@ -120,6 +118,7 @@ def check(
     table: Rows,
     target: Target = None,
     target_file: TargetFile = None,
+    task: TaskOption = None,
     positive: Positive = None,
     exclude: Exclude = None,
     keep: Keep = None,
@@ -135,6 +134,7 @@ def check(
     options = {
         "target": target,
         "target_file": target_file,
+        "task": task,
         "positive": positive,
         "exclude": exclude,
         "keep": keep,

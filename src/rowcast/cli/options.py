@@ -44,6 +44,10 @@ ModelReference = Annotated[str, typer.Argument(help="Model reference: NAME, NAME
 Reason = Annotated[str, typer.Option(help="Reason to record in the log.")]
 Target = Annotated[str | None, typer.Option(help="Column to predict.")]
 TargetFile = Annotated[Path | None, typer.Option(help="Separate file that contains the target values.")]
+TaskOption = Annotated[
+    str | None,
+    typer.Option("--task", help="Task: binary, multiclass or regression [inferred from the values of the target]."),
+]
 Positive = Annotated[str | None, typer.Option(help="Positive class: the label whose probability is `score`.")]
 Exclude = Annotated[list[str] | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Columns to ignore.")]
 Keep = Annotated[
@@ -67,6 +71,14 @@ Candidates = Annotated[
     typer.Option(
         metavar="KIND[,KIND]", help="Kinds of models to try, separated by commas [logistic,boosting,forest,extra]."
     ),
+]
+ClassWeight = Annotated[
+    str | None,
+    typer.Option(help="Class weights: none or balanced; balanced gives every class the same total weight [none]."),
+]
+Promote = Annotated[
+    bool | None,
+    typer.Option("--promote/--no-promote", help="Whether the new version becomes champion [if it is not worse]."),
 ]
 Config = Annotated[
     Path | None,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import Any, Final, Literal
@@ -36,24 +36,52 @@ RFC3339: Final = r"^\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]
 _plain_number = re.compile(PLAIN_NUMBER, re.ASCII).match
 _rfc3339 = re.compile(RFC3339, re.ASCII).match
 
-# Number notations in text: name -> (pattern, characters to remove to get the plain notation).
-NUMBER_FORMS: Final[Mapping[str, tuple[str, str]]] = {
-    "thousands": (r"^[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?$", ","),
-    "currency": (r"^[+-]?[$€£] ?[+-]?([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]+)?$", "$€£, "),
-    "percent": (r"^[+-]?[0-9]+(\.[0-9]+)? ?%$", "% "),
-    "plus": (r"^[0-9]+(\.[0-9]+)?\+$", "+"),
-    "comma": (r"^[+-]?([0-9]{1,3}(\.[0-9]{3})+|[0-9]+),[0-9]+$", "."),
+SIGNS: Final = "$€£¥₹"
+SPACES: Final = " \u00a0\u202f'’"
+"""The characters besides commas and points that separate thousands, as in `1 250` and `1'250`."""
+_POINT: Final = rf"([0-9]{{1,3}}([,{SPACES}][0-9]{{3}})+|[0-9]+)(\.[0-9]+)?"
+"""An amount with a decimal point, such as `1,250.00`."""
+_COMMA: Final = rf"([0-9]{{1,3}}([.{SPACES}][0-9]{{3}})+|[0-9]+)"
+"""The whole part of an amount with a decimal comma, such as `1.250` in `1.250,00`."""
+
+NUMBER_FORMS: Final[Mapping[str, str]] = {
+    "thousands": rf"^[+-]?[0-9]{{1,3}}([,{SPACES}][0-9]{{3}})+(\.[0-9]+)?$",
+    "currency": rf"^[+-]?[{SIGNS}] ?[+-]?{_POINT}$|^[+-]?{_POINT} ?[{SIGNS}]$",
+    "percent": r"^[+-]?[0-9]+(\.[0-9]+)? ?%$",
+    "plus": r"^[0-9]+(\.[0-9]+)?\+$",
+    "magnitude": rf"^[+-]?[{SIGNS}]?[0-9]+(\.[0-9]+)? ?[kKM]$",
+    "parentheses": rf"^\([{SIGNS}]? ?{_POINT}\)$",
+    "comma": rf"^[+-]?{_COMMA},[0-9]+$|^[+-]?[{SIGNS}] ?[+-]?{_COMMA}(,[0-9]+)?$|^[+-]?{_COMMA}(,[0-9]+)? ?[{SIGNS}%]$",
+    "points": r"^[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+$",
 }
+"""The notations of numbers in text besides the plain notation, and their patterns.
+
+    thousands    1,250.00 and 1 250.00       magnitude    12k, 1.5M
+    currency     $1,250.00, 12.50 €          parentheses  (1,250), which is negative
+    percent      8.9%, which is 8.9          comma        1.250,00 and 1.250,00 €, with a decimal comma
+    plus         3+                          points       1.250, which is 1250 among numbers with a decimal comma
+
+`points` takes precedence over the plain notation; all other notations differ from it.
+"""
+POINTS: Final = "points"
+MULTIPLES: Final[Mapping[str, float]] = {"k": 1e3, "K": 1e3, "M": 1e6}
+_dropped = str.maketrans("", "", f"{SIGNS}{SPACES}%+,()")
+_dropped_in_comma = str.maketrans(",", ".", f"{SIGNS}{SPACES}%+.")
+_dropped_points = str.maketrans("", "", "+.")
 
 
-def _translation(form: str, drop: str) -> dict[int, int | None]:
-    return str.maketrans(",", ".", drop) if form == "comma" else str.maketrans("", "", drop)
+def _read_magnitude(text: str) -> float:
+    return float(text[:-1].translate(_dropped)) * MULTIPLES[text[-1]]
 
 
-_forms = {
-    name: (re.compile(pattern, re.ASCII).match, _translation(name, drop))
-    for name, (pattern, drop) in NUMBER_FORMS.items()
+_readers: Final[Mapping[str, Callable[[str], float]]] = {
+    **dict.fromkeys(NUMBER_FORMS, lambda text: float(text.translate(_dropped))),
+    "magnitude": _read_magnitude,
+    "parentheses": lambda text: -float(text.translate(_dropped)),
+    "comma": lambda text: float(text.translate(_dropped_in_comma)),
+    "points": lambda text: float(text.translate(_dropped_points)),
 }
+_matchers = {name: re.compile(pattern, re.ASCII).match for name, pattern in NUMBER_FORMS.items()}
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -87,12 +115,11 @@ def canonical_text(raw: str | int | float | bool) -> str:
 
 def number_from_text(text: str, forms: tuple[str, ...] = ()) -> float | None:
     """Parse a trimmed string as a number in plain notation or one of the `forms`; return None if none matches."""
-    if _plain_number(text):
+    if _plain_number(text) and not (POINTS in forms and _matchers[POINTS](text)):
         return float(text)
     for name in forms:
-        matches, drop = _forms[name]
-        if matches(text):
-            return float(text.translate(drop))
+        if _matchers[name](text):
+            return _readers[name](text)
     return None
 
 

@@ -18,7 +18,17 @@ from numpy.typing import NDArray
 from rowcast.errors import InvalidRows, TableError, ValueProblem
 from rowcast.schema.encoding import Feature, Plan, TensorSpec
 from rowcast.schema.schema import MISSING, REQUIRED, Column, Schema, list_names, shortened
-from rowcast.schema.values import BLANKS, DATE_PARTS, FLOAT32_LIMIT, MISSING_WORDS, PLAIN_NUMBER, BadValue, date_parts
+from rowcast.schema.values import (
+    BLANKS,
+    DATE_PARTS,
+    FLOAT32_LIMIT,
+    MISSING_WORDS,
+    NUMBER_FORMS,
+    PLAIN_NUMBER,
+    POINTS,
+    BadValue,
+    date_parts,
+)
 from rowcast.tables.table import Table, closest, misspellings
 
 MAX_PROBLEMS: Final = 20
@@ -109,7 +119,7 @@ def _parse_column(frame: pl.DataFrame, column: Column) -> ParsedColumn:
         absent = np.ones(frame.height, bool)
         return ParsedColumn(np.full(frame.height, np.nan), absent, {})
     series = frame[column.name]
-    numeric = column.kind in ("number", "integer") and series.dtype == pl.String
+    numeric = column.kind in ("number", "integer") and series.dtype == pl.String and POINTS not in column.forms
     return _parse_numeric_texts(series, column) if numeric else _parse_cells(series, column)
 
 
@@ -177,6 +187,8 @@ def _number_values(
     """Cast plain numbers with polars, which rounds as Python does, and parse all other cells with `Column.parse`."""
     if series.dtype == pl.String:
         plain = series.str.contains(PLAIN_NUMBER).fill_null(False)
+        if POINTS in column.forms:
+            plain &= ~series.str.contains(NUMBER_FORMS[POINTS]).fill_null(False)
         numbers = series.set(~plain, None).cast(pl.Float64, strict=False)
     elif series.dtype.is_numeric():
         numbers = series.cast(pl.Float64)

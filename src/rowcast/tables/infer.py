@@ -24,6 +24,8 @@ from rowcast.schema.values import (
     MISSING_WORDS,
     NUMBER_FORMS,
     PLAIN_NUMBER,
+    POINTS,
+    SPACES,
     TRUE_WORDS,
     Kind,
     canonical_text,
@@ -31,7 +33,8 @@ from rowcast.schema.values import (
     microseconds,
     number_from_text,
 )
-from rowcast.tables import column_checks
+from rowcast.tables import column_checks, identifiers
+from rowcast.tables.identifiers import MIN_ROWS, Evidence
 from rowcast.tables.table import Finding, Override, Table
 
 EXACT_FLOAT32: Final = 1 << 24
@@ -40,10 +43,11 @@ CODE_DIGITS: Final = 15
 
 Longer integers are treated as codes, because float64 cannot represent all of them exactly.
 """
-MIN_ROWS: Final = 20
-"""The minimum number of rows for detecting identifiers. In smaller tables, values are often unique by chance."""
 UNIQUE_SHARE: Final = 0.9
+EXCLUDED: Final = "excluded"
 CATEGORY: Final = "treated as a category"
+POINT_FORMS: Final = tuple(form for form in NUMBER_FORMS if form not in ("comma", POINTS))
+"""The notations of numbers with a decimal point."""
 DATE_FORMATS: Final = (
     "%d/%m/%Y",
     "%m/%d/%Y",
@@ -67,7 +71,6 @@ DATE_FORMATS: Final = (
 )
 TIME_FORMATS: Final = ("", " %H:%M", " %H:%M:%S", " %I:%M %p")
 _date_like = re.compile(r"^(?=.*\d)[\w.,:/ +-]{5,32}$", re.ASCII).match
-_id_name = re.compile(r"(^|[ _.\-])(?i:id|pid|uid|guid|uuid|key|index|rownum|row_number)$|[a-z](ID|Id)$").search
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,11 @@ def infer_schema(table: Table, *, target: str | None = None, keep: Sequence[str]
     return Profile(Schema(tuple(columns)), tuple(findings))
 
 
+def infer_column(series: pl.Series) -> Column:
+    """Return the column inferred from the cells, at least one of which must have a value."""
+    return _typed_column(series, _distinct(series))[0]
+
+
 def _duplicated(table: Table) -> list[Finding]:
     count = table.frame.height - table.frame.n_unique()
     if not count:
@@ -137,9 +145,9 @@ def _column(series: pl.Series, *, is_kept: bool) -> tuple[Column | None, list[Fi
     column, findings = _typed_column(series, distinct)
     if is_kept:
         return column, findings
-    exclusion = _identifier(column, distinct)
-    if exclusion is not None:
-        return None, [*(finding for finding in findings if finding.code == "almost-number"), exclusion]
+    identifier = _identifier(series, column, distinct)
+    if identifier is not None and identifier.action == EXCLUDED:
+        return None, [*(finding for finding in findings if finding.code == "almost-number"), identifier]
     coded = _codes(column, distinct)
     levels = len(distinct.values)
     if coded is None and column.kind == "category":
@@ -147,7 +155,8 @@ def _column(series: pl.Series, *, is_kept: bool) -> tuple[Column | None, list[Fi
     column, findings = coded or (column, findings)
     weights = column_checks.named_like_weight(name)
     gaps = column_checks.gaps(name, missing=distinct.missing, rows=distinct.rows, distinct=levels)
-    return column, [*findings, *weights, *gaps]
+    unique = [] if identifier is None else [identifier]
+    return column, [*findings, *unique, *weights, *gaps]
 
 
 def _codes(column: Column, distinct: _Distinct) -> tuple[Column, list[Finding]] | None:
@@ -191,7 +200,7 @@ def _text_column(name: str, distinct: _Distinct) -> tuple[Column, list[Finding]]
     if words <= TRUE_WORDS | FALSE_WORDS and words & TRUE_WORDS and words & FALSE_WORDS:
         accepted = {word: word in TRUE_WORDS for word in sorted(words - {"true", "false"})}
         return _build(name, "boolean", distinct, words=accepted, example=distinct.values[0]), []
-    forms = _number_forms(distinct.values)
+    forms = number_notations(distinct.values)
     if forms is not None:
         return _text_numbers(name, distinct, forms)
     formats, findings = _date_formats(name, distinct.values)
@@ -202,20 +211,31 @@ def _text_column(name: str, distinct: _Distinct) -> tuple[Column, list[Finding]]
     return _category(name, distinct), [*odd, *column_checks.unknown_levels(name, distinct.values, distinct.counts)]
 
 
-def _number_forms(values: Sequence[str]) -> tuple[str, ...] | None:
-    """Return the notations used besides the plain notation, or None if a value is not a number."""
+def number_notations(values: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the notations used besides the plain notation, or None if a value is not a number.
+
+    A comma is a decimal separator only if the values allow no other interpretation. In that case, a point before three
+    digits separates thousands, unless another value has a decimal point.
+    """
     texts = pl.Series(values)
-    odd = texts.filter(~texts.str.contains(PLAIN_NUMBER))
-    forms: list[str] = []
-    thousands, comma = NUMBER_FORMS["thousands"][0], NUMBER_FORMS["comma"][0]
-    if len(odd) and odd.str.contains(comma).all() and not odd.str.contains(thousands).all():
-        return ("comma",)  # If the column also contains "2,5", the comma in "1,250" is a decimal separator.
-    for form, (pattern, _) in list(NUMBER_FORMS.items())[:-1]:
-        left = odd.filter(~odd.str.contains(pattern))
-        if len(left) < len(odd):
+    is_plain = texts.str.contains(PLAIN_NUMBER)
+    odd = texts.filter(~is_plain)
+    has_groups = len(odd) == len(texts) > 1 and bool(odd.str.contains(rf"[0-9][{SPACES}][0-9]").all())
+    if has_groups and odd.str.len_chars().n_unique() == 1:
+        return None  # groups of digits in texts of the same length are codes, such as telephone numbers
+    left, forms = odd, []
+    for form in POINT_FORMS:
+        rest = left.filter(~left.str.contains(NUMBER_FORMS[form]))
+        if len(rest) < len(left):
             forms.append(form)
-        odd = left
-    return None if len(odd) else tuple(forms)
+        left = rest
+    if not len(left):
+        return tuple(forms)
+    if not odd.str.contains(NUMBER_FORMS["comma"]).all():
+        return None
+    pointed = texts.filter(is_plain & texts.str.contains(".", literal=True))
+    has_thousands = len(pointed) > 0 and bool(pointed.str.contains(NUMBER_FORMS[POINTS]).all())
+    return ("comma", POINTS) if has_thousands else ("comma",)
 
 
 def _text_numbers(name: str, distinct: _Distinct, forms: tuple[str, ...]) -> tuple[Column, list[Finding]]:
@@ -327,21 +347,37 @@ def _unparsed(form: str, values: Sequence[str]) -> list[str]:
     return [value for value in values if datetime_from_text(value, (form,), "UTC") is None]
 
 
-def _identifier(column: Column, distinct: _Distinct) -> Finding | None:
-    """Return a finding if the column contains row numbers, ids, or text that is different in nearly every row."""
+def _identifier(series: pl.Series, column: Column, distinct: _Distinct) -> Finding | None:
+    """Return a finding if the column contains row numbers, ids, or text that is different in nearly every row.
+
+    If the column may be a measurement, the finding says that the column is used.
+    """
     present, levels = distinct.rows - distinct.missing, len(distinct.values)
     if distinct.rows < MIN_ROWS or present < MIN_ROWS or levels < UNIQUE_SHARE * present:
         return None
     keep = Override("keep", column.name)
-    if column.kind == "integer" and levels == present:
-        low, high = column.low or 0.0, column.high or 0.0
-        if high - low + 1 == levels:
-            return Finding("id", column.name, "contains consecutive row numbers", "excluded", keep)
-        if _id_name(column.name):
-            return Finding("id", column.name, "contains a different whole number in every row", "excluded", keep)
     if column.kind == "category":
         unique = levels == present
         message = "has a different value in every row" if unique else f"has {levels} different values in {present} rows"
         code = "id" if unique else "free-text"
-        return Finding(code, column.name, message, "excluded", keep)
-    return None
+        return Finding(code, column.name, message, EXCLUDED, keep)
+    evidence = identifier_evidence(series, column) if levels == present else None
+    if evidence is None:
+        return None
+    if evidence.is_certain:
+        return Finding("id", column.name, evidence.message, EXCLUDED, keep)
+    action = "used as a number; check that it is a measurement"
+    return Finding("unique-numbers", column.name, evidence.message, action, Override("exclude", column.name))
+
+
+def identifier_evidence(series: pl.Series, column: Column) -> Evidence | None:
+    """Return the evidence that a column of numbers contains identifiers; return None if there is none."""
+    if column.kind not in ("integer", "number"):
+        return None
+    cells = series.str.strip_chars(BLANKS) if series.dtype == pl.String else series
+    if column.forms:
+        cells = pl.Series([column.parse(cell, text=True) for cell in cells.to_list()])
+    values = cells.cast(pl.Float64, strict=False).drop_nulls().drop_nans().to_numpy()
+    if not len(values) or (values != np.trunc(values)).any():
+        return None
+    return identifiers.examine(column.name, values)

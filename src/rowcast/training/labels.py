@@ -1,4 +1,4 @@
-"""Read the labels of a table: correct them, infer their type, and determine the task and the positive class."""
+"""Read the labels of a table: correct them, and determine the task, the classes and the positive class."""
 
 from __future__ import annotations
 
@@ -13,13 +13,22 @@ from numpy.typing import NDArray
 
 from rowcast.errors import TableError
 from rowcast.schema.prediction import Label, Task, label_text
-from rowcast.schema.values import BLANKS, MISSING_WORDS, canonical_text, number_from_text
+from rowcast.schema.values import BLANKS, MISSING_WORDS, canonical_text
 from rowcast.tables.table import Finding, Override, Table, closest
+from rowcast.training import target_values
 from rowcast.training.options import TrainingOptions
+from rowcast.training.target_values import MOST_CLASSES, TargetValues
 
-MOST_INTEGER_CLASSES: Final = 20
-MOST_CLASSES: Final = 256
 POSITIVE_WORDS: Final = ("1", "true", "yes", "approved", "y", "t")
+FOREIGN_WORDS: Final = (
+    *(("ja", "nein"), ("j", "n"), ("wahr", "falsch")),
+    *(("oui", "non"), ("o", "n"), ("vrai", "faux")),
+    *(("sí", "no"), ("si", "no"), ("s", "n"), ("verdadero", "falso")),
+    *(("sì", "no"), ("vero", "falso"), ("sim", "não")),
+)
+"""The words for yes and no in German, French, Spanish, Italian and Portuguese. They count only as a pair."""
+DOMINANT_SHARE: Final = 0.95
+"""The share of a class at which the classes are reported as imbalanced."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +50,24 @@ class LabelledTable:
 def read(table: Table, name: str, options: TrainingOptions) -> LabelledTable:
     """Read the labels in column `name`; raise TableError if no model can be trained on them."""
     table, corrections = _corrected(table, name, options.map)
-    table, labels, missing = _present(table, name)
+    table, values, missing = _present(table, name)
     findings = [*corrections, *missing]
-    task = options.task or _infer_task(labels)
+    is_inferred = options.task is None
+    task = options.task or target_values.infer_task(values)
+    findings += target_values.task_findings(values, task, is_inferred=is_inferred)
     if task == "regression":
-        return LabelledTable(table, task, (), 1, _values(labels, name), tuple(findings))
-    findings += _similar_labels(labels, name)
+        is_sensitive = name in table.resolve_columns(options.sensitive, "sensitive")
+        amounts = target_values.numbers(values, is_sensitive=is_sensitive)
+        return LabelledTable(table, task, (), 1, amounts, tuple(findings))
+    labels, merged = target_values.merge_spellings(values, is_forced=options.task == "multiclass")
+    findings += [*merged, *_similar_labels(labels, name)]
     table, labels, single_rows = _without_single_rows(table, labels, name)
     findings += single_rows
-    classes = _classes(labels, name)
+    classes = _classes(values, labels)
     task = _checked_task(task, classes, name)
     position = {label: index for index, label in enumerate(classes)}
     target = np.array([position[label] for label in labels])
+    findings += _imbalance(classes, target, name)
     positive = 1
     if task == "binary":
         positive, finding = _positive_class(classes, target, name, options.positive)
@@ -107,8 +122,8 @@ def _similar_labels(labels: Sequence[Label], target: str) -> list[Finding]:
     return findings
 
 
-def _present(table: Table, target: str) -> tuple[Table, list[Label], list[Finding]]:
-    """Return the rows that have a label, and the labels as values of their inferred type."""
+def _present(table: Table, target: str) -> tuple[Table, TargetValues, list[Finding]]:
+    """Return the rows that have a label, and their values."""
     series = table.frame[target]
     if series.dtype == pl.String:
         series = series.str.strip_chars(BLANKS)
@@ -117,77 +132,25 @@ def _present(table: Table, target: str) -> tuple[Table, list[Label], list[Findin
         present = series.is_not_null()
     lost = len(series) - int(present.sum())
     if lost == len(series):
-        raise TableError(f"target {target!r} has no value in any row", slug="empty-target")
+        raise TableError(
+            f"target {target!r} has no value in any row; choose another column, or add the values", slug="empty-target"
+        )
     findings = []
     if lost:
         message = f"the target has no value in {lost} of {len(series)} rows"
         findings.append(Finding("missing-target", target, message, "rows dropped"))
         table = _filtered(table, present)
-    return table, _typed(series.filter(present), target), findings
+    return table, target_values.read_values(series.filter(present), np.flatnonzero(present.to_numpy())), findings
 
 
 def _filtered(table: Table, mask: pl.Series) -> Table:
     return Table(table.frame.filter(mask), table.name, table.sha256, table.findings)
 
 
-def _typed(series: pl.Series, target: str) -> list[Label]:
-    if isinstance(series.dtype, pl.Datetime):
-        raise TableError(
-            f"target {target!r} contains dates; the target must contain numbers or classes", slug="target-kind"
-        )
-    if series.dtype == pl.Boolean or series.dtype.is_integer():
-        return series.to_list()
-    if series.dtype.is_float():
-        return _integers_if_whole(series.to_list())
-    texts = series.to_list()
-    distinct = set(texts)
-    if {text.lower() for text in distinct} == {"true", "false"}:
-        return [text.lower() == "true" for text in texts]
-    numbers = {text: number_from_text(text) for text in distinct}
-    zero_padded = any(len(text) > 1 and text.startswith("0") and text.isdigit() for text in distinct)
-    if zero_padded or any(number is None for number in numbers.values()):
-        canonical = {text: canonical_text(text) for text in distinct}
-        return [canonical[text] for text in texts]
-    return _integers_if_whole([numbers[text] or 0.0 for text in texts])
-
-
-def _integers_if_whole(values: list[float]) -> list[Label]:
-    """Return integers if every value is a whole number, so that 0.0 and 1.0 become the labels 0 and 1."""
-    if all(value.is_integer() for value in values):
-        return [int(value) for value in values]
-    return list(values)
-
-
-def _infer_task(labels: list[Label]) -> Task:
-    """Infer the task: classification for strings, booleans or a few distinct integers; regression for other numbers."""
-    distinct = set(labels)
-    if any(isinstance(label, str | bool) for label in distinct):
-        return "binary" if len(distinct) == 2 else "multiclass"
-    whole = all(isinstance(label, int) for label in distinct)
-    few = len(distinct) <= MOST_INTEGER_CLASSES and len(labels) >= 5 * len(distinct)
-    if whole and (few or len(distinct) <= 2):
-        return "binary" if len(distinct) == 2 else "multiclass"
-    return "regression"
-
-
-def _values(labels: list[Label], target: str) -> NDArray[np.float64]:
-    if any(isinstance(label, str) for label in labels):
-        raise TableError(f"target {target!r} contains text; regression requires numbers", slug="target-kind")
-    values = np.array(labels, np.float64)
-    if not np.isfinite(values).all() or np.abs(values).max() > 1e30:
-        raise TableError(f"target {target!r} contains infinite values or values beyond 1e30", slug="target-range")
-    if values.min() == values.max():
-        raise TableError(
-            f"target {target!r} is {labels[0]} in every row; training needs at least two distinct values",
-            slug="constant-target",
-        )
-    return values
-
-
 def _without_single_rows(table: Table, labels: list[Label], target: str) -> tuple[Table, list[Label], list[Finding]]:
     """Drop classes with a single row, because such a class cannot be in both the training rows and the holdout."""
     singles = [label for label, count in Counter(labels).items() if count == 1]
-    if not singles or len(singles) == len(set(labels)):
+    if not singles or len(set(labels)) > len(labels) / 2:  # too many classes, which `_classes` refuses
         return table, labels, []
     shown = ", ".join(repr(label) for label in singles[:5])
     if len(singles) == len(set(labels)) - 1:
@@ -201,24 +164,27 @@ def _without_single_rows(table: Table, labels: list[Label], target: str) -> tupl
     return _filtered(table, pl.Series(mask)), remaining, [Finding("single-row-class", "", message, "rows dropped")]
 
 
-def _classes(labels: list[Label], target: str) -> tuple[Label, ...]:
+def _classes(values: TargetValues, labels: list[Label]) -> tuple[Label, ...]:
     distinct = set(labels)
     if len(distinct) < 2:
         raise TableError(
-            f"target {target!r} is {labels[0]!r} in every row; training needs at least two classes",
+            f"target {values.name!r} is {labels[0]!r} in every row; training needs at least two classes: add rows with "
+            "another label, or choose another column",
             slug="constant-target",
         )
-    if len(distinct) > MOST_CLASSES or len(distinct) > len(labels) / 2:
-        texts = [label for label in distinct if isinstance(label, str) and number_from_text(label) is None]
-        if len(texts) * 10 <= len(distinct):
-            shown = ", ".join(map(repr, sorted(texts)[:3]))
-            raise TableError(
-                f"target {target!r} contains numbers but also {shown}; correct or clear these cells",
-                slug="target-kind",
-            )
-        counts = f"{len(distinct)} distinct values in {len(labels)} rows"
-        raise TableError(f"target {target!r} has too many classes: {counts}", slug="too-many-classes")
+    target_values.refuse_too_many_classes(values, labels)
     return tuple(sorted(distinct, key=lambda label: (isinstance(label, str), label)))
+
+
+def _imbalance(classes: tuple[Label, ...], target: NDArray[Any], name: str) -> list[Finding]:
+    """Report a class that contains nearly all rows."""
+    shares = np.bincount(target, minlength=len(classes)) / len(target)
+    most = int(shares.argmax())
+    if shares[most] < DOMINANT_SHARE:
+        return []
+    message = f"{shares[most]:.1%} of the rows have the label {label_text(classes[most])!r}"
+    action = "used; a model that always predicts this label has the same accuracy, so compare other metrics"
+    return [Finding("imbalanced-classes", name, message, action, Override("class_weight", "balanced"))]
 
 
 def _checked_task(task: Task, classes: tuple[Label, ...], target: str) -> Task:
@@ -244,10 +210,12 @@ def _positive_class(
                 slug="unknown-class",
             )
         return matches[0], _positive_finding(column, names[matches[0]], "set by the option")
-    for word in POSITIVE_WORDS:
-        if word in [name.casefold() for name in names]:
-            index = [name.casefold() for name in names].index(word)
-            return index, _positive_finding(column, names[index], "recognized by its name")
+    folded = [name.casefold() for name in names]
+    words: list[str] = [word for word in POSITIVE_WORDS if word in folded]
+    words += [yes for yes, no in FOREIGN_WORDS if {yes, no} == set(folded)]
+    if words:
+        index = folded.index(words[0])
+        return index, _positive_finding(column, names[index], "recognized by its name")
     index = int(np.argmin(np.bincount(target, minlength=2)))
     return index, _positive_finding(column, names[index], "the rarer class")
 

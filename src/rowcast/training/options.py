@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, get_args
 
 import msgspec
 
 from rowcast.errors import TrainingError
 from rowcast.schema.prediction import Task
 from rowcast.training.cost import Cost
+
+TASKS: Final[tuple[Task, ...]] = get_args(Task)
 
 
 class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +22,7 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     name: str
     task: Task | None = None
+    """The task; by default, it is inferred from the values of the target."""
     positive: str | None = None
     exclude: tuple[str, ...] = ()
     """Columns to drop; an entry may list several names separated by commas."""
@@ -62,6 +65,8 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The wire template of the model; None for the native JSON format."""
 
     def __post_init__(self) -> None:
+        if self.task not in (None, *TASKS):
+            raise TrainingError(f"option 'task' must be one of {', '.join(TASKS)}, got {self.task!r}")
         if not 0 < self.holdout < 0.9:
             raise TrainingError(f"option 'holdout' must be between 0 and 0.9, got {self.holdout}")
         for option, value, least in (("folds", self.folds, 2), ("trials", self.trials, 1), ("jobs", self.jobs, 1)):

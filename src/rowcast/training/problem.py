@@ -112,7 +112,10 @@ class LearningProblem:
 
 
 QUOTING = frozenset(
-    {"almost-number", "ambiguous-dates", "constant", "far-value", "leading-zeros", "sentinel", "unknown-level"}
+    {
+        *("almost-number", "ambiguous-dates", "constant", "far-value", "leading-zeros", "sentinel", "unknown-level"),
+        *("imbalanced-classes", "merged-labels"),
+    }
 )
 """The codes of the findings whose messages quote values."""
 

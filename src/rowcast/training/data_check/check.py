@@ -49,7 +49,17 @@ ORDER_CODES: Final = ("target-ordered", "ordered-rows")
 SEVERITY: Final = (
     *("leak", "joint-leak", "later-fact", "certain-value", "dominant"),
     *("target-ordered", "ordered-rows", "repeated-id", "conflicting-rows", "duplicate-rows", "similar-labels"),
-    *("missing-target", "single-row-class", "rare-class", "weight-like", "row-order", "sentinel", "far-value"),
+    *("mixed-percents", "numeric-classes", "numeric-target", "imbalanced-classes", "merged-labels"),
+    *(
+        "missing-target",
+        "single-row-class",
+        "rare-class",
+        "unique-numbers",
+        "weight-like",
+        "row-order",
+        "sentinel",
+        "far-value",
+    ),
 )
 """Finding codes, most severe first. The most severe problems can make the metrics misleading."""
 _names_payment = re.compile(r"(?i)(^|[ _.\-])(paid|repaid|recovered|recoveries|collected)([ _.\-]|$)").search
