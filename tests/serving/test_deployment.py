@@ -43,6 +43,7 @@ def test_an_error_lists_only_the_models_that_the_caller_may_see() -> None:
     with pytest.raises(ModelNotFound) as refused:
         deployment(LOANS, SUM).get("none", {"sum"})
 
+    assert refused.value.message.endswith("available models: sum")
     assert "loans" not in refused.value.message
 
 
@@ -94,3 +95,28 @@ def test_each_version_of_a_model_is_listed_once_and_in_order() -> None:
 
     assert live.models() == [old, LOANS, SUM]
     assert live.get("loans@1") is old
+
+
+def test_the_error_without_a_default_model_lists_the_visible_models() -> None:
+    def message(live: Deployment[Model], name: str | None, *visible: str) -> str:  # type: ignore[type-var]
+        with pytest.raises(ModelNotFound) as refused:
+            live.get(name, visible)
+        return refused.value.message
+
+    both = deployment(LOANS, SUM)
+    assert message(both, None) == "no default model is set; name one of the available models: loans, sum"
+    assert message(both, None, "sum") == "no default model is set; name one of the available models: sum"
+    assert message(deployment(), None) == "no default model is set; name one of the available models: none"
+    assert message(both, "zzzzzz") == "unknown model 'zzzzzz'; available models: loans, sum"
+    assert message(both, "loan").startswith("unknown model 'loan'; did you mean")
+
+
+def test_a_deployment_without_a_default_has_no_default_model() -> None:
+    assert not deployment(LOANS, SUM).is_default(LOANS)
+    assert deployment(LOANS, SUM).default is None
+
+
+def test_several_versions_of_the_only_model_are_one_model() -> None:
+    live = Deployment({"loans": LOANS, "loans@1": Model("loans", 1)})  # type: ignore[type-var]
+
+    assert (live.default, live.get(None)) == ("loans", LOANS)

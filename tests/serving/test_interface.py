@@ -12,6 +12,7 @@ import pytest
 from rowcast.errors import BundleError
 from rowcast.registry.ports import Reference
 from rowcast.schema.prediction import Score
+from rowcast.schema.schema import Column, Schema
 from rowcast.serving.interface import ModelInterface
 from rowcast.serving.live_models import LiveModel
 from support import models
@@ -61,3 +62,27 @@ def test_the_interface_loads_neither_numpy_nor_onnxruntime() -> None:
     output = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
 
     assert output.strip() == "set()"
+
+
+def test_the_golden_example_hides_sensitive_cells(tmp_path: Path) -> None:
+    schema = Schema(
+        (
+            Column(name="x0", kind="number", example=7.5, sensitive=True),
+            Column(name="x1", kind="number", example=2.5),
+        )
+    )
+    model = models.live(tmp_path, "m", models.sum_graph(2), schema, models.REGRESSION, "values")
+
+    assert model.golden is not None
+    assert model.golden.row == {"x0": 7.5, "x1": 2.5}
+    assert model.golden_example() == model.example() == {"x0": schema.columns[0].shown().example, "x1": 2.5}
+    assert model.example()["x0"] != 7.5
+
+
+def test_a_model_knows_its_task_and_outputs(classifier: LiveModel, tmp_path: Path) -> None:
+    schema = models.number_columns(2)
+    regression = models.live(tmp_path, "r", models.sum_graph(2), schema, models.REGRESSION, "values")
+
+    for model, is_classifier in ((classifier, True), (regression, False)):
+        assert (model.is_classifier, model.has_probabilities) == (is_classifier, is_classifier)
+        assert (model.is_own_export, model.is_slow, model.wire) == (True, False, None)

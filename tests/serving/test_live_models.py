@@ -17,7 +17,7 @@ from rowcast.registry import bundle
 from rowcast.registry.ports import Reference
 from rowcast.schema.encoding import NUMBERS
 from rowcast.schema.prediction import Score
-from rowcast.serving.live_models import LiveModel, load, verify, warm_up
+from rowcast.serving.live_models import LiveModel, check_batch, load, verify, warm_up
 from support import models
 
 SUM = Reference("sum", 1)
@@ -110,7 +110,7 @@ def test_the_scores_of_an_imported_model_may_differ_between_batch_sizes_only_by_
     assert "on its own" in refused.value.message
 
 
-@pytest.mark.parametrize(("seconds", "is_slow"), [(0.0009, False), (0.0011, True)])
+@pytest.mark.parametrize(("seconds", "is_slow"), [(0.0009, False), (0.001, False), (0.0011, True)])
 def test_a_model_is_classified_as_slow_if_its_fastest_run_takes_more_than_a_millisecond(
     model: LiveModel, golden: tuple[bundle.GoldenRow, ...], seconds: float, *, is_slow: bool
 ) -> None:
@@ -165,3 +165,93 @@ def test_the_predicted_classes_in_an_output_array_are_counted(tmp_path: Path) ->
     output = np.array([[0.1, 0.8, 0.1], [0.7, 0.2, 0.1], [0.2, 0.6, 0.2]], np.float32)
 
     assert classifier.tally(output) == ({"a": 1, "b": 2}, 1.0)
+
+
+@pytest.mark.parametrize(("seconds", "runs"), [(0.00005, 1), (0.0001, 5), (0.1, 5)])
+def test_a_very_fast_model_is_run_once_and_other_models_five_times(
+    model: LiveModel, golden: tuple[bundle.GoldenRow, ...], seconds: float, runs: int
+) -> None:
+    readings: list[float] = []
+
+    def clock() -> float:
+        readings.append(seconds if len(readings) % 2 else 0.0)
+        return readings[-1]
+
+    warm_up(model, golden, clock)
+
+    assert len(readings) == 2 * runs
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(1, [4, 1]), (3, [4, 1, 1, 1]), (5, [5, 1, 1, 1, 1, 1])])
+def test_golden_rows_are_verified_in_a_batch_of_at_least_four_rows_and_individually(
+    registry: FolderRegistry, golden: tuple[bundle.GoldenRow, ...], count: int, sizes: list[int]
+) -> None:
+    seen: list[int] = []
+
+    class Noting:
+        """A graph that adds the columns and records the batch sizes."""
+
+        def run(self, tensors: Mapping[str, Any]) -> Any:
+            seen.append(len(tensors[NUMBERS]))
+            return tensors[NUMBERS].sum(axis=1, keepdims=True)
+
+    verify(LiveModel(SUM, bundle.open(registry.folder(SUM)).manifest, Noting()), [golden[0]] * count)
+
+    assert seen == sizes
+
+
+def test_scores_are_compared_with_a_tolerance_of_one_millionth(model: LiveModel) -> None:
+    assert model.compare(Score(1.0), Score(1.0 + 0.9e-6)) == "equal"
+    assert model.compare(Score(1.0), Score(1.0 + 1.1e-6)) == "different"
+
+
+def test_the_last_prediction_of_a_regression_model_is_tallied(model: LiveModel) -> None:
+    assert model.tally(np.array([[3.0], [4.5]], np.float32)) == ({}, 4.5)
+
+
+def test_classes_that_are_not_predicted_are_not_counted(tmp_path: Path) -> None:
+    schema, decision = models.number_columns(2), models.classes("a", "b", "c")
+    classifier = models.live(tmp_path, "m", models.mlp_graph(2, 3), schema, decision, "probabilities")
+
+    assert classifier.tally(np.array([[0.1, 0.1, 0.8]] * 3, np.float32)) == ({"c": 3}, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (GraphFailed("no memory"), "sum@1 cannot score 1 of its golden rows: no memory"),
+        (ValueError("a  bad\nshape"), "sum@1 cannot be run: a bad shape"),
+        (ValueError("x" * 400), f"sum@1 cannot be run: {'x' * 300}"),
+        (BundleError("it is damaged"), "it is damaged"),
+    ],
+)
+def test_the_error_for_a_model_that_cannot_be_loaded_contains_the_cause(
+    registry: FolderRegistry, error: Exception, message: str
+) -> None:
+    class Failing:
+        """A graph that fails on several rows."""
+
+        def run(self, tensors: Mapping[str, Any]) -> Any:
+            raise error
+
+    with pytest.raises(BundleError) as refused:
+        load(SUM, registry, lambda content, output: Failing())
+
+    assert refused.value.message.startswith(message[:24])
+    assert refused.value.message.endswith(message[24:])
+
+
+def test_the_error_for_a_batch_that_cannot_be_scored_contains_its_size(model: LiveModel) -> None:
+    sizes: list[int] = []
+
+    def run(tensors: Mapping[str, Any]) -> Any:
+        sizes.append(len(tensors[NUMBERS]))
+        raise GraphFailed("no memory")
+
+    check_batch(model, 3)
+    model._graph.run = run  # type: ignore[method-assign]
+    with pytest.raises(BundleError) as refused:
+        check_batch(model, 3)
+
+    assert refused.value.message == "sum@1 cannot score a batch of 3 rows: no memory"
+    assert sizes == [3, 1, 1, 1]

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from rowcast.access.callers import Caller
@@ -13,7 +14,8 @@ from rowcast.access.context import RequestContext
 from rowcast.adapters.memory.journal import EmptyJournalReader, MemoryJournal
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.events import Event, RowsScored
-from rowcast.history.chain import decode_head
+from rowcast.history.blocks import Block, BlockColumn
+from rowcast.history.chain import SALT_BYTES, decode_head
 from rowcast.history.replay import replay
 from rowcast.history.service import History
 from rowcast.schema.prediction import Score
@@ -56,6 +58,8 @@ def test_an_entry_contains_the_reply_the_row_and_the_context(model: LiveModel) -
     assert (second.source, second.request_id, second.key_id) == ("native", "r2", "")
     ids = [msgspec.json.decode(reply)["id"] for reply in replies]
     assert ids[0] != ids[1]
+    assert [int(uuid.replace("-", "")[:12], 16) for uuid in ids] == [1_700_000_000_123] * 2
+    assert [len(entry.salt) for entry in sealed] == [SALT_BYTES] * 2
     assert sealed[0].salt != sealed[1].salt
     assert events == []
 
@@ -160,3 +164,71 @@ def test_rows_with_sensitive_columns_are_not_recorded_as_blocks(tmp_path: Path) 
     recorder = Recorder(MemoryJournal(MemoryStore(), "w"), lambda event: None, redactor=Redactor("drop", b""))
 
     assert not recorder.can_record_blocks(model)
+
+
+class BlockJournal(MemoryJournal):
+    """A journal that keeps the blocks."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStore(), "w")
+        self.blocks: list[Block] = []
+
+    def append_block(self, block: Block) -> None:
+        self.blocks.append(block)
+
+
+def test_a_block_contains_the_output_the_columns_and_the_context(model: LiveModel) -> None:
+    journal, events = BlockJournal(), list[Event]()
+    recorder = Recorder(journal, events.append, now=lambda: 1_700_000_000_123_456_789)
+    context = RequestContext("v2", "r1", Caller("k1", "acme"), "order 7")
+    columns = [BlockColumn("x0", "FP64", 16), BlockColumn("x1", "FP64", 16)]
+
+    block = recorder.record_block(model, np.array([[3.0], [4.5]], np.float64), columns, b"cells", context)
+    recorder.record_block(model, np.array([[3.0], [4.5]], np.float32), columns, b"cells", context)
+
+    assert [msgspec.structs.replace(kept, seed=block.seed) for kept in journal.blocks] == [block, block]
+    assert len({kept.seed for kept in journal.blocks}) == 2
+    assert {len(kept.seed) for kept in journal.blocks} == {32}
+    assert block == Block(
+        at=1_700_000_000_123_456_789,
+        digest=model.digest,
+        source="v2",
+        request_id="r1",
+        key_id="k1",
+        tenant="acme",
+        entity="order 7",
+        model="m",
+        version=1,
+        decision=model.decision,
+        rows=2,
+        columns=tuple(columns),
+        body=b"cells",
+        output=np.array([3.0, 4.5], "<f4").tobytes(),
+        seed=block.seed,
+    )
+    assert events == [RowsScored("m", 1, 2, {}, 4.5)] * 2
+
+
+def test_cached_rows_are_not_reported_if_hits_are_not_counted(model: LiveModel) -> None:
+    events: list[Event] = []
+    recorder = Recorder(MemoryJournal(MemoryStore(), "w"), events.append)
+    row = Row(model.encoder.read(BODY), BODY, cache_key="a", cached_score=Score(3.0))
+
+    (reply,) = recorder.record(model, [row], [RequestContext("native", "r")], [Score(3.0)])
+    recorder.announce(model, [row], [Score(3.0)])
+
+    assert msgspec.json.decode(reply)["cached"] is False
+    assert events == [RowsScored("m", 1, 1, [], 3.0, 0, 0)]
+
+
+def test_the_predicted_classes_are_announced(tmp_path: Path) -> None:
+    labels = models.classes("a", "b", "c")
+    schema, graph = models.number_columns(2), models.mlp_graph(2, 3)
+    classifier = models.live(tmp_path, "c", graph, schema, labels, "probabilities")
+    events: list[Event] = []
+    recorder = Recorder(MemoryJournal(MemoryStore(), "w"), events.append)
+    rows = [Row(classifier.encoder.read(BODY), BODY)] * 2
+
+    recorder.announce(classifier, rows, [Score("b"), Score("c")])
+
+    assert events == [RowsScored("c", 1, 2, ["b", "c"], 2.0)]

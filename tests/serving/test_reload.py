@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -199,3 +200,93 @@ def test_several_versions_of_a_model_can_be_served_at_the_same_time(world: World
     assert then.models["sum@1"] is first.models["sum@1"]
     with pytest.raises(ModelNotFound, match="unknown model 'sum@2'"):
         live.get("sum@2")
+
+
+def test_unloaded_models_are_published_but_not_served(world: World) -> None:
+    for name in ("sum", "other"):
+        world.publish(name)
+    unloaded: set[str] = {"other"}
+    follower = RegistryFollower(
+        world.registry,
+        (),
+        open_graph,
+        world.events.append,
+        trial=world._try,
+        served_versions=ServedVersions(lambda: world.good, world.good.update),
+        unloaded=lambda: unloaded,
+        temporary_default=lambda: "sum",
+    )
+
+    first = follower.load_all()
+    unloaded.clear()
+    second = follower.follow(first.models)
+    unloaded.add("sum")
+    third = follower.follow(second.models)
+
+    assert [served(result.models) for result in (first, second, third)] == [
+        {"sum": 1},
+        {"sum": 1, "other": 1},
+        {"other": 1},
+    ]
+    assert {result.temporary_default for result in (first, second, third)} == {"sum"}
+    assert sorted(map(str, follower.published())) == ["other@1", "sum@1"]
+    assert world.good == {"sum": 1, "other": 1}
+
+
+def test_the_time_to_load_each_model_is_reported(world: World) -> None:
+    world.publish("sum")
+    follower = world.follower()
+
+    started = time.perf_counter()
+    follower.load_all()
+
+    (event,) = world.events
+    assert isinstance(event, ModelLoaded)
+    assert event.model == "sum"
+    assert follower.load_seconds == {"sum": event.seconds}
+    assert 0 < event.seconds <= time.perf_counter() - started
+
+
+def test_a_reload_reports_every_error_on_one_line(world: World, tmp_path: Path) -> None:
+    world.publish("sum")
+    follower = world.follower()
+    live = follower.load_all().models
+    for name in ("sum", "new"):
+        world.publish(name)
+    world.broken |= {"sum@2": "it is a bomb", "new@1": "it is slow"}
+
+    result = follower.follow(live)
+    (tmp_path / "models").rename(tmp_path / "elsewhere")
+    gone = follower.follow(live)
+
+    assert sorted(result.errors) == [
+        "cannot serve new@1 (no other version is live): it is slow",
+        "cannot serve sum@2 (version 1 stays live): it is a bomb",
+    ]
+    assert result.error == "; ".join(result.errors)
+    assert (gone.temporary_default, served(gone.models)) == ("", {"sum": 1})
+    assert gone.errors == ["the registry no longer has a model to serve; the current models stay live"]
+    assert [event.error for event in world.events if isinstance(event, ReloadFinished)] == [result.error, gone.error]
+
+
+def test_a_successful_reload_is_reported_without_an_error(world: World) -> None:
+    world.publish("sum")
+    follower = world.follower()
+
+    follower.follow(follower.load_all().models)
+
+    assert world.events[1:] == [ReloadFinished("")]
+
+
+def test_a_new_champion_is_tried_before_a_restarted_server_serves_it(world: World) -> None:
+    world.publish("sum")
+    world.follower().load_all()
+    assert world.tried == []
+    world.publish("sum")
+
+    found = world.follower("sum", "sum@champion").load_all()
+
+    assert served(found.models) == {"sum": 2, "sum@champion": 2}
+    assert found.models["sum"] is found.models["sum@champion"]
+    assert (found.errors, found.temporary_default, world.tried) == ([], "", ["sum@2"])
+    assert world.good == {"sum": 2, "sum@champion": 2}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rowcast.errors import BodyError, InvalidRows
+from rowcast.errors import BodyError, InvalidRows, ValueProblem
 from rowcast.schema.schema import MAX_PROBLEMS
 from rowcast.serving.live_models import LiveModel
-from rowcast.serving.rows import RejectedRow, Row, is_rows_object, read_rows, read_valid
+from rowcast.serving.rows import RejectedRow, Row, check_count, is_rows_object, read_each, read_rows, read_valid
 from support import models
 
 
@@ -117,3 +117,43 @@ def test_rows_are_returned_only_if_all_are_valid(model: LiveModel) -> None:
 )
 def test_an_object_is_a_batch_if_rows_is_its_only_key(sent: bytes, *, is_rows: bool) -> None:
     assert is_rows_object(sent) is is_rows
+
+
+def test_a_row_uses_the_cache_with_its_default_lifetime(model: LiveModel) -> None:
+    row = Row(model.encoder.read(GOOD), GOOD)
+
+    assert (row.uses_cache, row.cache_key, row.cached_score, row.cache_seconds) == (True, "", None, 0)
+
+
+def test_a_batch_is_not_read_beyond_the_maximum_number_of_problems() -> None:
+    seen: list[int] = []
+
+    def read(number: int) -> Row:
+        seen.append(number)
+        raise InvalidRows([ValueProblem("x", "missing", "is required")])
+
+    with pytest.raises(InvalidRows) as refused:
+        read_valid(range(MAX_PROBLEMS + 5), read, max_rows=10_000)
+
+    assert len(seen) == len(refused.value.problems) == MAX_PROBLEMS
+    assert [problem.row for problem in refused.value.problems] == seen
+
+
+def test_a_partial_batch_is_read_to_the_end() -> None:
+    def read(number: int) -> Row:
+        raise InvalidRows([ValueProblem("x", "missing", "is required")])
+
+    rows = read_each(range(MAX_PROBLEMS + 2), read, max_rows=10_000, partial=True)
+
+    codes = [row.problems[0].code for row in rows if isinstance(row, RejectedRow)]
+    assert codes == ["missing"] * MAX_PROBLEMS + ["invalid-row"] * 2
+
+
+@pytest.mark.parametrize(("count", "slug"), [(0, "no-rows"), (4, "too-many-rows")])
+def test_the_number_of_rows_must_be_between_one_and_the_limit(count: int, slug: str) -> None:
+    check_count(1, 3)
+    check_count(3, 3)
+    with pytest.raises(BodyError) as refused:
+        check_count(count, 3)
+
+    assert refused.value.slug == slug

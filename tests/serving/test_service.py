@@ -144,3 +144,49 @@ async def test_a_block_with_a_row_without_a_finite_score_is_not_recorded(model: 
 
     assert refused.value.rows == [1]
     assert front.store.count() == 0
+
+
+async def test_only_the_rows_of_a_request_after_the_first_are_charged(model: LiveModel) -> None:
+    meter = Meter(Quota(10, 60))
+    context = RequestContext("native", "r", Caller(meter=meter))
+    front = Front(model)
+
+    await front.service.predict(model, rows(model, 1), context)
+    await front.service.predict(model, rows(model, 2), context)
+    await front.service.predict(model, rows(model, 1), context, charged_rows=4)
+    await front.service.predict(model, rows(model, 3), context, charged_rows=0)
+    await front.service.predict(model, [], context)
+
+    assert b"r=6;" in meter.headers(time.perf_counter())
+
+
+async def test_a_request_whose_rows_all_skip_the_cache_is_neither_a_hit_nor_a_miss(model: LiveModel) -> None:
+    front = Front(model, has_cache=True)
+    (row,) = rows(model, 1)
+    skipping = msgspec.structs.replace(row, uses_cache=False)
+
+    replies = [await front.service.predict(model, part, ANYONE) for part in ([skipping], [skipping, row], [], [row])]
+
+    assert [reply.cache_hit for reply in replies] == [None, False, None, True]
+
+
+async def test_a_reply_to_a_single_row_is_one_prediction(model: LiveModel) -> None:
+    (reply,) = (await Front(model).service.predict(model, rows(model, 1), ANYONE, is_single=True)).replies
+
+    assert msgspec.json.decode(reply)["prediction"] == 3
+
+
+def test_blocks_are_not_recorded_for_imported_models(model: LiveModel, tmp_path: Path) -> None:
+    imported = models.live(tmp_path, "i", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
+    imported.is_own_export = False
+
+    assert not Front(imported).service.can_record_blocks(imported)
+
+
+async def test_the_error_for_a_block_over_quota_counts_all_rows(model: LiveModel) -> None:
+    context = RequestContext("v2", "r", Caller(meter=Meter(Quota(3, 60))))
+
+    with pytest.raises(OverQuota) as refused:
+        await Front(model).service.predict_block(model, {NUMBERS: np.ones((9, 2), np.float32)}, [], b"", context)
+
+    assert refused.value.message.endswith(": 9; send fewer rows per request")

@@ -101,7 +101,8 @@ def load_folder(reference: Reference, folder: Path, open_graph: OpenGraph) -> Li
         warm_up(model, opened.golden)
     except NoAnswer as none:
         reason = none.__cause__ or none
-        raise BundleError(f"{reference} cannot score {len(none.rows)} of its golden rows: {reason}") from None
+        failed = {row % len(opened.golden) for row in none.rows}  # `verify` repeats the golden rows
+        raise BundleError(f"{reference} cannot score {len(failed)} of its golden rows: {reason}") from None
     except RowcastError:
         raise
     except Exception as error:  # the output may not have the declared shape
