@@ -10,8 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from rowcast.adapters.files import block_segment
 from rowcast.adapters.files.journal import Durability, FileJournal
 from rowcast.adapters.files.journal_reader import FolderJournalReader
+from rowcast.adapters.files.segment import open_segment
 from rowcast.adapters.memory.journal import EmptyJournalReader, MemoryJournal
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.errors import HistoryError, Unavailable
@@ -290,3 +292,106 @@ def test_a_block_always_expands_into_the_same_entries() -> None:
     assert (
         seal_blocks("b", block(1))[-1].link.hex() == "6fb02633ffcdc0195009f329a23ea59f0758c2930a31dfeaceb2a5c28eeba740"
     )
+
+
+def block_ends(folder: Path) -> tuple[Path, list[int]]:
+    """Return the block segment and the offset of each of its frames, followed by the end of the last frame."""
+    (path,) = folder.glob("b-*.journal")
+    content = path.read_bytes()
+    offsets = [content.index(b"\n") + 1]
+    while content[offsets[-1] : offsets[-1] + 2] == b"RB":
+        length = int.from_bytes(content[offsets[-1] + 2 : offsets[-1] + 6], "little")
+        offsets.append(offsets[-1] + 10 + length + 32)
+    return path, offsets
+
+
+def test_damage_to_any_byte_of_a_block_is_reported_unless_the_block_is_the_last(
+    journal: FileJournal, folder: Path
+) -> None:
+    for number in range(3):
+        journal.append_block(block(number))
+    journal.close()
+    path, (first, second, third, end) = block_ends(folder)
+    content = path.read_bytes()[: end + 100]
+
+    for at in [*range(second, second + 12), third - 40, third - 1]:
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :])
+        store, journals = MemoryStore(), FolderJournalReader(folder)
+        with pytest.raises(HistoryError, match=f"damaged at byte {second} "):
+            journals.drain(store)
+        assert store.count() == ROWS
+        path.with_suffix(".damaged").unlink()
+    for start, size in ((second, 10), (second, 200), (first, second - first)):
+        path.write_bytes(content[:start] + bytes(size) + content[start + size :])
+        with pytest.raises(HistoryError, match=f"damaged at byte {start} "):
+            FolderJournalReader(folder).drain(MemoryStore())
+        path.with_suffix(".damaged").unlink()
+
+
+def test_an_incomplete_last_block_is_not_damage(journal: FileJournal, folder: Path) -> None:
+    for number in range(2):
+        journal.append_block(block(number))
+    journal.close()
+    path, (_, second, end) = block_ends(folder)
+    content = path.read_bytes()
+
+    for cut in (second + 1, second + 9, second + 10, second + 50, end - 1):
+        for torn in (content[:cut] + bytes(200), content[:cut]):
+            path.write_bytes(torn)
+            store = MemoryStore()
+            FolderJournalReader(folder).drain(store)
+            assert list(store.chain("b")) == seal_blocks("b", block(0))
+            assert not path.exists()
+
+
+@pytest.mark.parametrize(("distance", "is_noticed"), [(4095, True), (4096, False)])
+def test_the_next_4096_bytes_of_a_block_segment_in_use_are_examined(
+    journal: FileJournal, folder: Path, distance: int, is_noticed: bool
+) -> None:
+    journal.append_block(block(0))
+    path, (_, end) = block_ends(folder)
+    with path.open("r+b") as file:
+        file.seek(end + 10 + distance)
+        file.write(b"x")
+    segment = open_segment(path)
+
+    assert len(segment.read_more()) == ROWS
+    if is_noticed:
+        with pytest.raises(HistoryError, match="damaged"):
+            segment.read_more()
+    else:
+        assert segment.read_more() == []
+    journal.close()
+    with pytest.raises(HistoryError, match="damaged"):
+        segment.read_more()
+
+
+def test_whole_blocks_are_read_until_there_are_4096_entries(
+    journal: FileJournal, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert block_segment.ENTRIES_PER_READ == 4096
+    monkeypatch.setattr(block_segment, "ENTRIES_PER_READ", 2 * ROWS)
+    for number in range(3):
+        journal.append_block(block(number))
+    path, _ = block_ends(folder)
+    segment = open_segment(path)
+
+    assert [len(segment.read_more()) for _ in range(3)] == [2 * ROWS, ROWS, 0]
+
+
+def test_a_block_can_be_read_again(journal: FileJournal, folder: Path) -> None:
+    journal.append_block(block(0))
+    path, _ = block_ends(folder)
+    segment = open_segment(path)
+    first = segment.read_more()
+    journal.append_block(block(1))
+    assert segment.last() == ROWS - 1  # only the blocks after the position are counted
+    second = segment.read_more()
+
+    segment.rewind()
+
+    assert segment.read_more() == second
+    assert first + second == seal_blocks("b", block(0), block(1))
+    assert (segment.ended(), segment.is_truncated(), segment.recover()) == (False, False, None)
+    journal.close()
+    assert segment.ended()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
 
 from rowcast.adapters.files.journal_reader import FolderJournalReader
+from rowcast.adapters.files.segment import Segment, open_segment
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.errors import HistoryError
 from rowcast.history import chain
+from rowcast.history.chain import Draft
 from rowcast.history.service import History
-from support.entries import drafts, sealed
+from support.entries import draft, drafts, identifier, sealed
 from support.journals import end_of_entries, write_segment
 
 
@@ -231,3 +235,153 @@ def test_a_truncated_segment_is_reported(folder: Path) -> None:
 
     assert [entry.seq for entry in store.chain("w")] == [0, 1]
     assert FolderJournalReader(folder).damaged() == ["w-000000000000.damaged"]
+
+
+def frame_size(entry: Draft) -> int:
+    return 14 + len(entry.head) + 16 + len(entry.row) + 32
+
+
+def test_at_most_4096_entries_are_read_at_a_time(folder: Path) -> None:
+    segment = open_segment(write_segment(folder, drafts(0, 4100)))
+
+    reads = [segment.read_more() for _ in range(3)]
+
+    assert [len(entries) for entries in reads] == [4096, 4, 0]
+    assert [entry for entries in reads for entry in entries] == sealed("w", drafts(0, 4100))
+
+
+def test_entries_are_read_in_pieces_of_256_kibibytes_and_larger_entries_are_read_as_well(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = [draft(number, row=b"x" * (300_000 if number in (1, 2) else 10)) for number in range(4)]
+    segment = open_segment(write_segment(folder, entries))
+    sizes: list[int] = []
+    read = os.pread
+
+    def note(descriptor: int, size: int, offset: int) -> bytes:
+        sizes.append(size)
+        return read(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", note)
+
+    assert segment.read_more() == sealed("w", entries)
+    assert sizes[0] == 256 * 1024
+
+
+@pytest.mark.parametrize(("distance", "is_noticed"), [(4095, True), (4096, False)])
+def test_the_next_4096_bytes_of_a_segment_in_use_are_examined(folder: Path, distance: int, is_noticed: bool) -> None:
+    path = write_segment(folder, drafts(0, 1))
+    segment, end = open_segment(path), end_of_entries(path)
+    with path.open("r+b") as file:
+        file.seek(end + 14 + distance)
+        file.write(b"x")
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+        assert segment.read_more() == sealed("w", drafts(0, 1))
+        if is_noticed:
+            with pytest.raises(HistoryError, match=f"damaged at byte {end} \\(entry 1\\)"):
+                segment.read_more()
+        else:
+            assert segment.read_more() == []
+
+    with pytest.raises(HistoryError):  # the writer has released the segment, so all bytes are examined
+        segment.read_more()
+
+
+def test_reading_continues_after_the_entries_that_were_read_before(folder: Path) -> None:
+    path = write_segment(folder, drafts(0, 2), drafts(2, 5))
+    whole, end = path.read_bytes(), end_of_entries(path)
+    half = end - 3 * frame_size(draft(2))
+    path.write_bytes(whole[:half] + bytes(200))
+    segment = open_segment(path)
+    assert segment.read_more() == sealed("w", drafts(0, 2))
+    path.write_bytes(whole)
+
+    assert segment.read_more() == sealed("w", drafts(0, 5))[2:]
+    segment.rewind()
+    assert segment.read_more() == sealed("w", drafts(0, 5))[2:]
+    assert segment.read_more() == []
+    assert (segment.find(identifier(1)), segment.last()) == (None, 4)
+
+
+def test_a_recovery_can_be_rewound(folder: Path) -> None:
+    path = write_segment(folder, drafts(0, 5))
+    path.write_bytes(path.read_bytes().replace(b'{"x":1}', b'{"x":7}'))
+    segment = open_segment(path)
+    assert isinstance(segment, Segment)
+    assert [entry.seq for entry in segment.read_more()] == [0]
+
+    for _ in range(2):
+        with pytest.raises(HistoryError):
+            segment.read_more()
+        assert segment.recover() == ([], range(1, 2))
+        segment.rewind()
+    with pytest.raises(HistoryError):
+        segment.read_more()
+    segment.recover()
+
+    assert [entry.seq for entry in segment.read_more()] == [2, 3, 4]
+
+
+def test_a_damaged_link_can_be_recovered_with_its_entry(folder: Path) -> None:
+    path = write_segment(folder, drafts(0, 3))
+    everything = sealed("w", drafts(0, 3))
+    path.write_bytes(path.read_bytes().replace(everything[1].link, bytes(32)))
+    segment = open_segment(path)
+    assert isinstance(segment, Segment)
+    segment.read_more()
+    with pytest.raises(HistoryError):
+        segment.read_more()
+
+    assert segment.recover() == ([everything[1]], range(2, 2))
+    assert segment.read_more() == [everything[2]]
+
+
+def test_a_frame_inside_a_row_is_not_mistaken_for_an_entry(folder: Path) -> None:
+    fake = b"RJ" + bytes(40) + b"RJRJ"
+    entries = [draft(number, row=fake * 3) for number in range(4)]
+    path = write_segment(folder, entries)
+    content = path.read_bytes()
+    at = content.index(entries[1].head)
+    path.write_bytes(content[:at] + b"?" + content[at + 1 :])
+    store = MemoryStore()
+
+    with pytest.raises(HistoryError, match="entry 1 is lost"):
+        FolderJournalReader(folder).drain(store)
+
+    assert [entry.seq for entry in store.chain("w")] == [0, 2, 3]
+
+
+@pytest.mark.parametrize(("stored", "lost"), [(1, [1, 2]), (2, []), (3, [])])
+def test_only_the_preceding_entry_in_the_store_verifies_the_first_entry_of_a_damaged_segment(
+    folder: Path, stored: int, lost: list[int]
+) -> None:
+    path = write_segment(folder, drafts(0, 6))
+    content, size = path.read_bytes()[: end_of_entries(path)], frame_size(draft(0))
+    path.unlink()
+    (folder / "w-000000000002.journal").write_bytes(b"RJ damaged\n" + content[-4 * size :] + bytes(100))
+    store = MemoryStore()
+    store.record("w", sealed("w", drafts(0, 6))[:stored])
+
+    with pytest.raises(HistoryError):
+        FolderJournalReader(folder).drain(store)
+
+    assert [entry.seq for entry in store.chain("w")] == [seq for seq in range(6) if seq not in lost]
+
+
+@pytest.mark.parametrize("name", ["w-x.journal", "w-.journal"])
+def test_a_file_without_a_number_in_its_name_is_put_aside(folder: Path, name: str) -> None:
+    write_segment(folder, drafts(0, 2)).rename(folder / name)
+
+    with pytest.raises(HistoryError, match="no entry can be read"):
+        FolderJournalReader(folder).drain(MemoryStore())
+
+
+def test_the_format_of_a_newer_segment_is_reported(folder: Path) -> None:
+    path = write_segment(folder, drafts(0, 1))
+    path.write_bytes(path.read_bytes().replace(b'"format":1', b'"format":3', 1))
+
+    with pytest.raises(HistoryError, match="journal format 3; this release supports formats 1 and 2"):
+        FolderJournalReader(folder).drain(MemoryStore())
+    assert path.exists()

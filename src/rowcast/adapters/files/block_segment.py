@@ -29,6 +29,7 @@ MAGIC = b"RB"
 LENGTH_MARK = 0x5243_4232
 LINK_BYTES = 32
 ENTRIES_PER_READ = 4096
+LOOK_AHEAD = 4096
 
 
 def frame(previous: bytes, payload: bytes) -> tuple[bytes, bytes]:
@@ -55,9 +56,14 @@ class BlockSegment:
         with self.path.open("rb", buffering=0) as file:
             ended = is_unlocked(file)
             while len(entries) < ENTRIES_PER_READ:
-                block = self._next(file, ended, follows_entries=bool(entries))
+                block, end = self._next(file)
+                if block is None and self._something_follows(file, end, ended):
+                    # Data is written in order, so if a later byte exists, this block is now either complete or damaged.
+                    block, end = self._next(file)
+                    if block is None and not entries:
+                        raise HistoryError(f"{self.path} is damaged at byte {self._offset} (a block of predictions)")
                 if block is None:
-                    break
+                    break  # no more data, or an incomplete block, for which no reply was sent
                 entries += [self._chain.seal(draft) for draft in blocks.entries(block)]
         return entries
 
@@ -73,7 +79,7 @@ class BlockSegment:
         before = self._offset, self._link
         try:
             with self.path.open("rb", buffering=0) as file:
-                while (block := self._next(file, ended=False, follows_entries=True)) is not None:
+                while (block := self._next(file)[0]) is not None:
                     yield block
         finally:
             self._offset, self._link = before
@@ -103,25 +109,24 @@ class BlockSegment:
         with self.path.open("rb") as file:
             return is_unlocked(file)
 
-    def _next(self, file: FileIO, ended: bool, *, follows_entries: bool) -> Block | None:
-        """Return the next block, or None if no complete block follows. No reply was sent for an incomplete block."""
+    def _next(self, file: FileIO) -> tuple[Block | None, int]:
+        """Return the next block and its probable end; the block is None if it is incomplete or damaged."""
         prefix = os.pread(file.fileno(), FRAME.size, self._offset)
-        if len(prefix) == FRAME.size and prefix.strip(b"\0"):
-            magic, length, mark = FRAME.unpack(prefix)
-            if magic == MAGIC and mark == length ^ LENGTH_MARK:
-                body = os.pread(file.fileno(), length + LINK_BYTES, self._offset + FRAME.size)
-                payload, linked = body[:length], body[length:]
-                if linked == sha256(self._link + payload).digest():
-                    self._link = linked
-                    self._offset += FRAME.size + length + LINK_BYTES
-                    return blocks.decode(payload)
-                end = self._offset + FRAME.size + length + LINK_BYTES
-            else:
-                end = self._offset + FRAME.size
-            if not follows_entries and self._something_follows(file, end, ended):
-                raise HistoryError(f"{self.path} is damaged at byte {self._offset} (a block of predictions)")
-        return None
+        start = self._offset + FRAME.size
+        if len(prefix) < FRAME.size:
+            return None, start
+        magic, length, mark = FRAME.unpack(prefix)
+        if magic != MAGIC or mark != length ^ LENGTH_MARK:
+            return None, start
+        body = os.pread(file.fileno(), length + LINK_BYTES, start)
+        payload, linked = body[:length], body[length:]
+        end = start + length + LINK_BYTES
+        if linked != sha256(self._link + payload).digest():
+            return None, end
+        self._link, self._offset = linked, end
+        return blocks.decode(payload), end
 
     def _something_follows(self, file: FileIO, end: int, ended: bool) -> bool:
-        size = os.fstat(file.fileno()).st_size - end if ended else 4096
-        return bool(os.pread(file.fileno(), max(0, size), end).strip(b"\0"))
+        """Return whether data follows `end`. If the segment is in use, examine only the next `LOOK_AHEAD` bytes."""
+        size = os.fstat(file.fileno()).st_size if ended else LOOK_AHEAD
+        return bool(os.pread(file.fileno(), size, end).strip(b"\0"))

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from rowcast.adapters.files import block_segment
-from rowcast.adapters.files.block_segment import ENTRIES_PER_READ, BlockSegment
+from rowcast.adapters.files.block_segment import ENTRIES_PER_READ, LINK_BYTES, LOOK_AHEAD, BlockSegment
 from rowcast.adapters.files.locks import is_unlocked
 from rowcast.errors import HistoryError
 from rowcast.history.chain import SALT_BYTES, SealedEntry, decode_head, genesis, link, row_hash
@@ -30,8 +30,6 @@ FORMAT = 1
 FRAME = struct.Struct("<2sIII")
 MAGIC = b"RJ"
 LENGTHS_MARK = 0x5243_4A31
-LINK_BYTES = 32
-LOOK_AHEAD = 4096
 READ_BYTES = 256 * 1024
 RESERVED_BYTES = 16 * 1024 * 1024
 """The size of a new segment; the part without entries contains zeros."""
@@ -49,7 +47,7 @@ class SegmentHeader(msgspec.Struct, frozen=True):
 def open_segment(path: Path) -> Segment | BlockSegment:
     """Return the reader for a segment's format; raise HistoryError if this release cannot read it."""
     with path.open("rb") as file:
-        line = file.readline(4096)
+        line = file.readline(LOOK_AHEAD)
     try:
         header = msgspec.json.decode(line, type=SegmentHeader)
         previous = bytes.fromhex(header.previous)
@@ -85,8 +83,12 @@ def salvage_segment(path: Path, position: Position | None) -> Segment | None:
     if start < 0 or not number.isdecimal():
         return None
     first = int(number)
-    known = position is not None and position.seq == first - 1
-    previous = genesis(writer) if first == 0 else position.link if known and position is not None else bytes(LINK_BYTES)
+    if first == 0:
+        previous = genesis(writer)
+    elif position is not None and position.seq == first - 1:
+        previous = position.link
+    else:
+        previous = bytes(LINK_BYTES)
     return Segment(path, SegmentHeader(FORMAT, writer, first, previous.hex()), start)
 
 
@@ -150,15 +152,15 @@ class Segment:
             if following is not None and _verifies(following, linked, self._seq + 1):
                 sealed = SealedEntry(self._seq, frame.head, frame.salt, frame.row, hashed, linked)
                 return self._continue_at(self._seq + 1, self._offset + frame.end, linked, [sealed])
-        at = data.find(MAGIC, 1)
-        while at > 0:
+        at = 0
+        while (at := data.find(MAGIC, at + len(MAGIC))) != -1:
             frame = _frame(data, at)
-            before = data[max(0, at - LINK_BYTES) : at]
-            most = at // (FRAME.size + SALT_BYTES + LINK_BYTES)
-            for seq in range(self._seq + 1, self._seq + 1 + most) if frame is not None else ():
-                if frame is not None and _verifies(frame, before, seq):
-                    return self._continue_at(seq, self._offset + at, before, [])
-            at = data.find(MAGIC, at + 1)
+            if frame is not None:
+                before = data[at - LINK_BYTES : at]
+                most = at // (FRAME.size + SALT_BYTES + LINK_BYTES)
+                for seq in range(self._seq + 1, self._seq + 1 + most):
+                    if _verifies(frame, before, seq):
+                        return self._continue_at(seq, self._offset + at, before, [])
         return None
 
     def _continue_at(
@@ -248,8 +250,8 @@ class Segment:
 
     def _something_follows(self, file: FileIO, end: int, ended: bool) -> bool:
         """Return whether data follows `end`. If the segment is in use, examine only the next `LOOK_AHEAD` bytes."""
-        size = os.fstat(file.fileno()).st_size - end if ended else LOOK_AHEAD
-        return bool(os.pread(file.fileno(), max(0, size), end).strip(b"\0"))
+        size = os.fstat(file.fileno()).st_size if ended else LOOK_AHEAD
+        return bool(os.pread(file.fileno(), size, end).strip(b"\0"))
 
 
 class _EntryFrame(NamedTuple):
