@@ -331,3 +331,27 @@ def test_a_registry_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RegistryError) as refused:
         FolderRegistry(tmp_path / "file").ready("loans")
     assert refused.value.message == f"cannot write to the registry {tmp_path / 'file'}: File exists"
+
+
+def test_a_lock_that_cannot_be_opened_is_reported(registry: FolderRegistry) -> None:
+    reference = publish(registry)
+    lock = registry.root / "loans" / ".lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+
+    with pytest.raises(RegistryError, match="cannot write to the registry"):
+        registry.point(reference, "champion")
+    with pytest.raises(RegistryError, match="cannot delete loans@1"):
+        registry.delete(reference)
+    with pytest.raises(RegistryError, match="nothing was published"):
+        publish(registry)
+
+    assert dict(registry.models()) == {"loans": [1]}
+
+
+def test_a_temporary_folder_that_somebody_else_deletes_is_not_an_error(registry: FolderRegistry) -> None:
+    with registry.scratch() as folder:
+        folder.with_name(f"{folder.name}.lock").unlink()
+        folder.rmdir()
+
+    assert [path.name for path in registry.root.iterdir()] == [".lock"]

@@ -263,6 +263,7 @@ def test_a_graph_is_tried_with_64_reproducible_random_rows() -> None:
     )
     graph = FixedGraph(inputs=inputs, p=np.array([[0.25, 0.75]] * 64))
     observed = {"level": ObservedColumn(levels=("x", "y")), "narrow": ObservedColumn(low=3.0, high=4.0)}
+    observed |= {"number": ObservedColumn(low=5.0), "count": ObservedColumn(high=5.0)}  # not a range
 
     golden = graph.convert(observed=observed).golden
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from rowcast.errors import BundleError
-from rowcast.registry.onnx_import.inspect import inspect
+from rowcast.registry.onnx_import.inspect import Inspection, inspect
 from support import models, onnx_fuzzing
 from support.onnx_fuzzing import (
     BRANCHES,
@@ -292,3 +292,110 @@ def test_the_inspection_rejects_every_field_that_the_official_parser_rejects(
     changed = content[:start] + field + content[end:]
     if official_view(changed) is None:
         assert refusal(changed) == "not-onnx"
+
+
+def nested(content: bytes, *numbers: int) -> bytes:
+    """Wrap the content of a message in these fields, the outermost first."""
+    for number in reversed(numbers):
+        content = message_field(number, content)
+    return content
+
+
+MESSAGES: dict[tuple[int, ...], tuple[Any, dict[int, bytes]]] = {
+    (): (onnx.ModelProto, {7: b"", 8: b"", 20: b"", 25: b""}),
+    (8,): (onnx.OperatorSetIdProto, {1: b""}),
+    (7,): (onnx.GraphProto, {1: b"", 5: b"", 11: message_field(1, b"i"), 12: message_field(1, b"o"), 15: b""}),
+    (7, 1): (onnx.NodeProto, {1: b"a", 2: b"b", 3: b"c", 4: b"Abs", 5: b"", 7: b""}),
+    (7, 1, 5): (onnx.AttributeProto, {5: b"", 6: b"", 10: b"", 11: b"", 22: b"", 23: b""}),
+    (7, 5): (onnx.TensorProto, {8: b"t", 13: b""}),
+    (7, 15): (onnx.SparseTensorProto, {1: b"", 2: b""}),
+    (7, 11): (onnx.ValueInfoProto, {1: b"i"}),
+}
+"""The content of each field that the inspection reads, by the fields that lead to its message."""
+INSPECTED_FIELDS = [
+    pytest.param(path, number, id=f"{kind.DESCRIPTOR.name}-{number}")
+    for path, (kind, fields) in MESSAGES.items()
+    for number in fields
+]
+
+
+def model_with(content: bytes, path: tuple[int, ...]) -> bytes:
+    """Return a model with a message of this content; the model has a graph in any case."""
+    return nested(content, *path) + (b"" if path[:1] == (7,) or content[:1] == b"\x3a" else message_field(7, b""))
+
+
+@pytest.mark.parametrize(("path", "number"), INSPECTED_FIELDS)
+def test_each_field_that_is_inspected_must_have_its_wire_type(path: tuple[int, ...], number: int) -> None:
+    assert refusal(model_with(message_field(number, bytes(8), wire_type=1), path)) == "not-onnx"
+
+
+@pytest.mark.parametrize(("path", "number"), INSPECTED_FIELDS)
+def test_a_field_may_be_repeated_only_if_the_onnx_format_says_so(path: tuple[int, ...], number: int) -> None:
+    kind, fields = MESSAGES[path]
+    is_repeated = hasattr(getattr(kind(), kind.DESCRIPTOR.fields_by_number[number].name), "extend")
+    twice = model_with(2 * message_field(number, fields[number]), path)
+
+    assert (refusal_or_none(twice) == "not-onnx") is not is_repeated
+
+
+def refusal_or_none(content: bytes) -> str | None:
+    try:
+        inspect(content, MAX_NODES)
+    except BundleError as error:
+        return error.slug
+    return None
+
+
+@pytest.mark.parametrize("wire_type", [1, 2, 5])
+def test_the_location_of_a_tensor_must_be_a_number_and_occur_once(wire_type: int) -> None:
+    content = bytes(8) if wire_type == 1 else bytes(4)
+    location = message_field(14, varint(0), wire_type=0)
+
+    assert refusal(nested(message_field(14, content, wire_type=wire_type), 7, 5)) == "not-onnx"
+    assert refusal(nested(location + location, 7, 5)) == "not-onnx"
+    assert refusal_or_none(nested(location, 7, 5)) is None
+
+
+def test_a_graph_of_exactly_the_maximum_number_of_nodes_is_accepted() -> None:
+    chain = [helper.make_node("Abs", [f"a{index}"], [f"a{index + 1}"]) for index in range(MAX_NODES)]
+
+    content = onnx_model(chain, [("a0", FLOAT, ["N", 2])], [(f"a{MAX_NODES}", FLOAT, ["N", 2])])
+
+    assert inspect(content, MAX_NODES) == Inspection(MAX_NODES, frozenset({b"", b"ai.onnx.ml"}))
+
+
+@pytest.mark.parametrize(("levels", "slug"), [(8, None), (9, "too-deep")])
+def test_subgraphs_may_be_nested_eight_levels_deep(levels: int, slug: str | None) -> None:
+    graph = b""
+    for _ in range(levels - 1):
+        graph = nested(graph, 1, 5, 6)
+
+    assert refusal_or_none(message_field(7, graph)) == slug
+
+
+def test_a_node_without_a_domain_uses_the_standard_domain() -> None:
+    assert inspect(nested(message_field(4, b"Abs"), 7, 1), MAX_NODES).domains == {b""}
+    assert inspect(message_field(7, b""), MAX_NODES).domains == frozenset()
+
+
+def test_a_sparse_initializer_is_a_constant() -> None:
+    values, indices = harmless(), numpy_helper.from_array(np.zeros(4, np.int64), "positions")
+    model = onnx.load_from_string(PROBABILITIES)
+    model.graph.sparse_initializer.append(sparse(values, indices))
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["v"], ["zeros"]))
+    assert inspect(model.SerializeToString(), MAX_NODES).nodes == 3
+
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["positions"], ["more"]))
+    assert refusal(model.SerializeToString()) == "data-dependent-size"
+
+
+def test_an_error_shows_at_most_eighty_characters_of_a_domain() -> None:
+    with pytest.raises(BundleError) as caught:
+        inspect(nested(message_field(7, b"d" * 81), 7, 1), MAX_NODES)
+
+    assert f"the domain {'d' * 80!r};" in caught.value.message
+
+
+def test_a_model_without_a_graph_is_rejected() -> None:
+    assert refusal(b"") == "not-onnx"
+    assert refusal(message_field(8, b"")) == "not-onnx"

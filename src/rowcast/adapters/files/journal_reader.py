@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rowcast.adapters.files.block_segment import BlockSegment
+from rowcast.adapters.files.block_segment import LOOK_AHEAD, BlockSegment
 from rowcast.adapters.files.journal import ROLL, STARTING, SUFFIX
-from rowcast.adapters.files.segment import LOOK_AHEAD, Segment, UnknownFormat, has_ended, open_segment, salvage_segment
+from rowcast.adapters.files.segment import Segment, UnknownFormat, has_ended, open_segment, salvage_segment
 from rowcast.errors import HistoryError, Unavailable
 from rowcast.history.chain import SealedEntry
 from rowcast.history.ports import Position, StoredEntry, StoreWriter

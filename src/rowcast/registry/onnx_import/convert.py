@@ -72,8 +72,8 @@ def convert(graph: ForeignGraph, request: ImportRequest) -> ConvertedModel:
     tensors = stack_rows(encoder.plan, [encoder.parse(row) for row in rows])
     selected = select_output(graph.outputs, metadata)
     label_tensor = label_output(graph.outputs, selected) if not metadata.output else None
-    labels = None if label_tensor is None else np.asarray(graph.run(label_tensor.name, tensors)).reshape(-1).tolist()
-    answers = GraphAnswers(graph.run(selected.name, tensors), labels)
+    labels = [] if label_tensor is None else np.asarray(graph.run(label_tensor.name, tensors)).ravel().tolist()
+    answers = GraphAnswers(graph.run(selected.name, tensors), None if label_tensor is None else labels)
     output, decision, note = _interpret(selected, answers, metadata, row_count=len(rows))
     scores = output_reader(output.kind, output.activation, decision)(_as_array(answers.output))
     finite = sorted(set(range(len(rows))) - set(non_finite_rows(scores)))
@@ -83,8 +83,8 @@ def convert(graph: ForeignGraph, request: ImportRequest) -> ConvertedModel:
         )
         raise BundleError(message, slug="no-finite-answer")
     results = score_rows(decision, scores[finite])
-    if label_tensor is not None and answers.labels is not None:
-        finite_labels = [answers.labels[row] for row in finite]
+    if label_tensor is not None:
+        finite_labels = [labels[row] for row in finite]
         _compare_labels(label_tensor, finite_labels, [result.prediction for result in results], decision)
     golden = [GoldenRow(rows[row], result) for row, result in zip(finite, results, strict=True)][:GOLDEN_ROWS]
     schema = with_examples(schema, golden[0].row)
@@ -179,7 +179,7 @@ def _interpret(selected: GraphTensor, answers: GraphAnswers, metadata: Metadata,
         )
         raise BundleError(message, slug="unsupported-output")
     if selected.type in LABELS and metadata.task != "regression":
-        classes = class_labels(metadata, labels=array.reshape(-1).tolist())
+        classes = class_labels(metadata, labels=array.ravel().tolist())
         note = _note(selected, "labels, without probabilities")
         return Interpretation(Output(selected.name, "labels"), build_decision(classes, metadata), note)
     width = 1 if array.ndim == 1 else int(array.shape[1])
@@ -220,7 +220,7 @@ def _is_regression(selected: GraphTensor, answers: GraphAnswers, metadata: Metad
 
 def _are_probabilities(array: NDArray[Any]) -> bool:
     """Return whether all finite values lie between 0 and 1 and, if there are several columns, each row sums to 1."""
-    finite = array[np.isfinite(array.reshape(len(array), -1)).all(axis=1)]
+    finite = array[np.isfinite(array) if array.ndim == 1 else np.isfinite(array).all(axis=1)]
     if not len(finite) or np.any(finite < -1e-6) or np.any(finite > 1 + 1e-6):
         return False
     return finite.ndim == 1 or finite.shape[1] == 1 or bool(np.all(np.abs(finite.sum(axis=1) - 1) < SUM_TOLERANCE))
