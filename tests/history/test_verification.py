@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,8 @@ import pytest
 from rowcast.adapters.memory.journal import EmptyJournalReader
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.adapters.sqlite.store import SqliteStore
-from rowcast.history.chain import ERASURES, Erasure, decode_erasure, seal_erasure
+from rowcast.errors import HistoryError
+from rowcast.history.chain import ERASURES, Erasure, SealedEntry, decode_erasure, seal_erasure
 from rowcast.history.entry_filter import Selection
 from rowcast.history.heads import ChainHead
 from rowcast.history.ports import ErasureRequest
@@ -293,3 +295,19 @@ def test_published_heads_of_the_chain_of_erasures_are_compared(tmp_path: Path) -
 
         assert places(History(store, EmptyJournalReader()).verify([head], KEY)) == [(ERASURES, 1)]
     assert places(verify(MemoryStore(), head)) == [(ERASURES, 1)]
+
+
+def test_a_chain_whose_first_entry_cannot_be_read_is_broken_at_its_start() -> None:
+    class DamagedJournals(EmptyJournalReader):
+        """Journals with one writer whose entries cannot be read."""
+
+        def writers(self) -> list[str]:
+            return ["w"]
+
+        def chain(self, writer: str, after: int = -1) -> Iterator[SealedEntry]:
+            raise HistoryError("damaged")
+
+    verification = History(MemoryStore(), DamagedJournals()).verify()
+
+    assert verification.broken == [{"writer": "w", "seq": 0, "reason": "damaged"}]
+    assert (verification.writers, verification.entries) == (1, 0)

@@ -294,3 +294,13 @@ def test_an_archive_that_fails_verification_is_not_published(registry: FolderReg
 
     assert refused.value.message == "cannot import Iris 2.rowcast: copy@1 has wrong answers"
     assert list(registry.models()) == ["iris-2"]
+
+
+def test_the_graph_of_an_onnx_file_is_inspected_before_it_is_run(registry: FolderRegistry, path: Path) -> None:
+    importer = ModelImporter(registry, InProcessSandbox(), read_document, max_model_mb=1, max_model_nodes=1)
+
+    with pytest.raises(BundleError) as refused:
+        importer.import_file(path)
+
+    assert "cannot import Iris 2.onnx: the ONNX graph has more than 1 nodes" in refused.value.message
+    assert registry.models() == {}

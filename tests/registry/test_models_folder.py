@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.app.documents import read_document
+from rowcast.registry import models_folder
 from rowcast.registry.importer import ModelImporter
 from rowcast.registry.models_folder import RECORD, SHARED_METADATA, ModelsFolder, preferred_model
 from rowcast.registry.ports import ImportResult
@@ -211,3 +214,33 @@ def test_a_preferred_model_must_have_a_name(drop: Path) -> None:
     for name in ("", 7, None):
         (drop / SHARED_METADATA).write_text(json.dumps({"model_name": name}))
         assert preferred_model(drop, read_document) == ""
+
+
+def test_an_import_waits_fifteen_minutes_for_another_process(
+    folder: ModelsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, float]] = []
+    lock = models_folder.locked
+
+    def note(path: Path, seconds: float) -> AbstractContextManager[None]:
+        calls.append((path.name, seconds))
+        return lock(path, seconds)
+
+    monkeypatch.setattr(models_folder, "locked", note)
+    folder.import_new()
+
+    assert calls == [(".imports.lock", 900.0)]
+
+
+def test_a_lock_that_another_process_holds_is_reported(
+    folder: ModelsFolder, drop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models_folder, "IMPORT_SECONDS", 0.01)
+    folder.import_new()
+    with (drop.parent / "models" / ".imports.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        (result,) = folder.import_new()
+
+    assert ".imports.lock" in result.error
+    assert result.model == ""

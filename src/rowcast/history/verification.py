@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -144,7 +144,8 @@ class ChainAudit:
         walk = walked()
         try:
             self._breaks += chain.verify(writer, walk)
-            deque(walk, maxlen=0)  # entries after a break are still counted and compared with published heads
+            for _ in walk:
+                pass  # entries after a break are still counted and compared with published heads
         except HistoryError as error:
             self._breaks.append(ChainBreak(writer, length, error.message))
         self._lengths[writer] = length

@@ -14,6 +14,7 @@ from rowcast.adapters.sqlite import store as store_module
 from rowcast.adapters.sqlite.migrations import MIGRATIONS, read_statement
 from rowcast.adapters.sqlite.store import SqliteStore
 from rowcast.errors import HistoryError
+from rowcast.history.chain import Erasure, seal_erasure
 from rowcast.history.entry_filter import Selection
 from rowcast.history.ports import ErasureRequest
 from support.entries import MIXED, drafts, sealed
@@ -106,3 +107,13 @@ def test_the_entries_of_the_first_release_can_be_read_before_and_after_the_migra
     with SqliteStore(path) as store:
         store.record("w", sealed("w", drafts(0, 2)))
         assert list(store.chain("w")) == sealed("w", drafts(0, 2))
+
+
+def test_the_erasures_of_the_second_release_can_be_read_before_the_migration(path: Path) -> None:
+    create_with_version(path, 2)
+    entry = seal_erasure(0, None, Erasure(1, "user", "erase", b"{}", 3, 1))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO erasures VALUES (?, ?, ?)", [entry.seq, entry.head, entry.link])
+
+    assert SqliteStore(path).erasures() == [entry]
+    assert execute(path, "PRAGMA user_version") == [(2,)]

@@ -197,10 +197,8 @@ class SqliteStore:
     def open_erasure(self, request: ErasureRequest, folder_id: str, journals: frozenset[str]) -> OpenErasure:
         """Store an erasure request, which stays open until every folder has completed it."""
         with self._transaction() as connection:
-            added = connection.execute(
-                "INSERT INTO requests (mark, request) VALUES (0, ?)", [msgspec.json.encode(request)]
-            )
-            number = added.lastrowid or 0
+            connection.execute("INSERT INTO requests (mark, request) VALUES (0, ?)", [msgspec.json.encode(request)])
+            number = connection.execute("SELECT last_insert_rowid()").fetchone()[0]
             connection.execute(
                 "INSERT INTO erasure_folders (number, folder) SELECT ?, folder FROM journal_folders", [number]
             )
