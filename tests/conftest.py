@@ -54,6 +54,18 @@ def _loggers_of_this_process() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limit forests to 20 trees, boosting to 40 trees and networks to 10 rounds, so that training runs are short."""
+    from rowcast.training.models import network
+    from rowcast.training.models.boosting import Boosting
+    from rowcast.training.models.forest import Forest
+
+    monkeypatch.setattr(Forest, "TREES", 20)
+    monkeypatch.setattr(Boosting, "MOST_ROUNDS", 40)
+    monkeypatch.setattr(network, "MOST_ROUNDS", 10)
+
+
 @pytest.fixture(scope="session")
 def loan_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry folder that contains the trained loan example. Tests must not change the folder."""

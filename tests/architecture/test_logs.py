@@ -35,28 +35,31 @@ def session(folder: Path, logged: str, *options: str) -> subprocess.CompletedPro
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "support.logs", "-p", "no:cacheprovider", *options, str(folder)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])},
+        env={
+            **os.environ,
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
+        },
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-@pytest.mark.parametrize(
-    "leak",
-    ["income was 73519.25", "refused Ottilie Hablützel", '{"key": "sesame-open-up"}', "Authorization: Basic eA=="],
-)
-def test_a_session_with_a_planted_leak_fails(tmp_path: Path, leak: str) -> None:
-    finished = session(tmp_path, f'{{"event": "ready"}}\n{leak}\n')
+LEAKS = ("income was 73519.25", "refused Ottilie Hablützel", '{"key": "sesame-open-up"}', "Authorization: Basic eA==")
+
+
+def test_a_session_with_planted_leaks_fails_and_shows_each_leak(tmp_path: Path) -> None:
+    finished = session(tmp_path, "\n".join(['{"event": "ready"}', *LEAKS, ""]))
 
     assert "1 passed" in finished.stdout
-    assert "2 log lines scanned, 1 with leaks" in finished.stdout
-    assert leak in finished.stdout
+    assert "5 log lines scanned, 4 with leaks" in finished.stdout
+    assert [leak for leak in LEAKS if leak not in finished.stdout] == []
     assert finished.returncode == 1
 
 
 def test_a_session_with_a_leak_in_a_worker_process_fails(tmp_path: Path) -> None:
-    finished = session(tmp_path, '{"key": "sesame-open-up"}\n', "-n", "1")
+    finished = session(tmp_path, '{"key": "sesame-open-up"}\n', "-p", "xdist", "-n", "1")
 
     assert "1 log lines scanned, 1 with leaks" in finished.stdout
     assert finished.returncode == 1

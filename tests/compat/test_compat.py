@@ -15,7 +15,7 @@ from rowcast.adapters.files.journal_reader import FolderJournalReader
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.history import chain
 from support import apps, servers
-from support.servers import rowcast
+from support.commands import rowcast
 
 V1 = Path(__file__).parent / "v1"
 BLOCKS = Path(__file__).parent / "journal-2"

@@ -23,7 +23,8 @@ from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.schema.schema import Column, Schema
 from rowcast.tables import examples
 from support import models, servers
-from support.servers import ROWCAST, environment, rowcast
+from support.commands import rowcast
+from support.servers import ROWCAST, environment, rowcast_process
 
 ROWS = models.loan_rows(60)
 SINGLES, BATCHED = ROWS[:25], ROWS[25:]
@@ -509,7 +510,7 @@ def test_a_failed_command_prints_one_line_and_exits_with_code_2(
 def test_a_failed_command_in_a_separate_process_prints_one_line(
     arguments: str, used: Path, used_port: int, tmp_path: Path
 ) -> None:
-    finished = rowcast(*arguments.format(home=used, port=used_port).split(), cwd=tmp_path)
+    finished = rowcast_process(*arguments.format(home=used, port=used_port).split(), cwd=tmp_path)
 
     assert finished.returncode == 2
     assert finished.stdout == ""
@@ -517,7 +518,7 @@ def test_a_failed_command_in_a_separate_process_prints_one_line(
 
 
 def test_a_failed_startup_leaves_no_journal_behind(copy: Path, used_port: int) -> None:
-    finished = rowcast("serve", "--port", str(used_port), "--home", copy, cwd=copy)
+    finished = rowcast_process("serve", "--port", str(used_port), "--home", copy, cwd=copy)
 
     assert finished.returncode == 2
     assert list((copy / "journal").glob("*.journal")) == []

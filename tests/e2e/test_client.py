@@ -17,7 +17,8 @@ from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.client import Client, PredictionReply
 from support import access, models, servers
 from support.clients import KINDS
-from support.servers import ROWCAST, Server, environment, rowcast
+from support.commands import rowcast
+from support.servers import Server
 from support.waiting import eventually
 
 SUM = models.number_columns(2)
@@ -112,15 +113,7 @@ def in_order(parts: list[list[PredictionReply]]) -> list[PredictionReply]:
 def call(server: Server | str, *words: str, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
     """Run `rowcast call` with the server's URL in the environment."""
     address = server if isinstance(server, str) else server.address
-    return subprocess.run(
-        [*ROWCAST, "call", *words],
-        env=environment(ROWCAST_URL=address, **settings),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return rowcast("call", *words, cwd=Path(), settings={"ROWCAST_URL": address, **settings}, given=stdin.encode())
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from support import models, servers, v2
+from support import commands, models, servers, v2
 from support.waiting import eventually
 
 ROWS = 300
@@ -29,8 +29,8 @@ def test_every_row_of_an_answered_batch_is_in_the_history_after_the_server_is_ki
     with servers.running(home) as second, second.client() as client:
         eventually(lambda: len(client.get("/predictions?limit=1000").json()["predictions"]) == ROWS)
         entries = [client.get(f"/predictions/{prediction_id}").json() for prediction_id in outputs["id"]]
-    verified = servers.rowcast("history", "verify", "--json", "--home", home, cwd=home)
-    replayed = servers.rowcast("replay", "--json", "--home", home, cwd=home)
+    verified = commands.rowcast("history", "verify", "--json", "--home", home, cwd=home)
+    replayed = commands.rowcast("replay", "--json", "--home", home, cwd=home)
 
     assert journaled.json()["prediction"]["score"] == outputs["score"][7]
     labels = outputs["prediction"]

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from support import models, servers
+from support.commands import rowcast
 from support.load import Load
-from support.servers import Server, is_running, rowcast
+from support.servers import Server, is_running
 from support.waiting import eventually
 
 ROWS = models.loan_rows(500)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from support import models, servers, v2
-from support.servers import rowcast
+from support.commands import rowcast
 
 ROW = models.loan_rows(1, seed=3)[0]
 BLOCK_ROWS = 20

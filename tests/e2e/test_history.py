@@ -20,7 +20,8 @@ import polars as pl
 import pytest
 
 from support import models, servers
-from support.servers import Server, rowcast
+from support.commands import rowcast
+from support.servers import Server
 from support.waiting import eventually
 
 ROWS = models.loan_rows(60, seed=21)
@@ -98,6 +99,7 @@ def test_an_erasure_covers_every_home_that_shares_the_store(home: Path, tmp_path
     ):
         fill(client, ROWS[:12])
         fill(second_client)
+        eventually(lambda: len(client.get("/predictions", params={"limit": 1000}).json()["predictions"]) == 72)
         erased = answer("history", "erase", "--entity", "customer-3", "--home", home, cwd=home)
         verification = answer("verify", "--home", home, cwd=home)
 

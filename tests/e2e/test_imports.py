@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from support import servers, v2
-from support.servers import rowcast
+from support.commands import rowcast
 from support.waiting import eventually
 
 FEATURES = [f"feature_{number}" for number in range(10)]

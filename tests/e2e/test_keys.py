@@ -13,7 +13,8 @@ import pytest
 
 from rowcast.adapters.files.registry import FolderRegistry
 from support import models, servers
-from support.servers import Server, rowcast
+from support.commands import rowcast
+from support.servers import Server
 from support.waiting import eventually
 
 SUM = models.number_columns(2)

@@ -16,7 +16,8 @@ import polars as pl
 import pytest
 
 from rowcast import cli
-from support.servers import ROWCAST, environment, rowcast
+from support.commands import rowcast
+from support.servers import ROWCAST, environment
 
 RNG = np.random.default_rng(5)
 QUICK = ("--trials", "1", "--candidates", "logistic", "--name", "m")
@@ -137,7 +138,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("published")
     table(folder / "t.csv")
     table(folder / "big.csv", 20_000)
-    done = rowcast("train", "t.csv", "--target", "y", *QUICK, "--home", "home", cwd=folder, seconds=120)
+    done = rowcast("train", "t.csv", "--target", "y", *QUICK, "--home", "home", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -203,9 +204,7 @@ def test_training_fails_and_leaves_the_disk_unchanged_if_the_disk_is_too_small(p
         if mounted:
             shutil.copytree(published / "home", disk / "home")
             before = all_files(disk)
-            done = rowcast(
-                "train", "t.csv", "--target", "y", *QUICK, "--home", disk / "home", cwd=tmp_path, seconds=120
-            )
+            done = rowcast("train", "t.csv", "--target", "y", *QUICK, "--home", disk / "home", cwd=tmp_path)
             assert all_files(disk) == before
         else:  # without root privileges, simulate a disk that is already full
             done = limited("train", "t.csv", "--target", "y", *QUICK, "--home", str(disk), cwd=tmp_path)
@@ -265,7 +264,7 @@ def many_columns(path: Path) -> Path:
 
 def many_classes(path: Path) -> Path:
     species = RNG.permutation(np.arange(1900) % 32)
-    shapes = {f"s{index}": species * RNG.random() + RNG.normal(size=1900) for index in range(20)}
+    shapes = {f"s{index}": species * RNG.random() + RNG.normal(size=1900) for index in range(8)}
     pl.DataFrame(shapes | {"y": [f"kind {number}" for number in species]}).write_csv(path)
     return path
 

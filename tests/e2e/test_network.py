@@ -12,11 +12,11 @@ import pytest
 
 from rowcast.registry import bundle
 from rowcast.tables import examples
+from support.commands import rowcast
 
 
-def rowcast(*arguments: object, cwd: Path) -> str:
-    command = [sys.executable, "-m", "rowcast.cli", *map(str, arguments)]
-    finished = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+def output_of(*arguments: str, cwd: Path) -> str:
+    finished = rowcast(*arguments, cwd=cwd)
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
 
@@ -36,8 +36,8 @@ def test_a_trained_network_is_certified_and_can_score_a_table(tmp_path: Path, ta
         examples.write_example(table, tmp_path / "t.csv", rows=600 if table == "loans" else None)
     train = ["train", "t.csv", "--target", target, "--candidates", "mlp", "--trials", "1", "--json"]
 
-    result = json.loads(rowcast(*train, cwd=tmp_path))
-    rowcast("predict", "t", "t.csv", "--out", "scored.csv", cwd=tmp_path)
+    result = json.loads(output_of(*train, cwd=tmp_path))
+    output_of("predict", "t", "t.csv", "--out", "scored.csv", cwd=tmp_path)
 
     assert [candidate["name"] for candidate in result["candidates"]] == ["mlp"]
     assert result["parity"]["label_flips"] == 0
@@ -47,7 +47,7 @@ def test_a_trained_network_is_certified_and_can_score_a_table(tmp_path: Path, ta
     assert "mlp" in (Path(tmp_path, result["path"]) / bundle.CARD).read_text()
     with (tmp_path / "t.csv").open() as table, (tmp_path / "scored.csv").open() as scored:
         assert len(list(csv.DictReader(table))) == len(list(csv.DictReader(scored)))
-    parts = json.loads(rowcast("doctor", "--json", cwd=tmp_path))["parts"]  # doctor checks the golden rows
+    parts = json.loads(output_of("doctor", "--json", cwd=tmp_path))["parts"]  # doctor checks the golden rows
     assert all(part["ok"] for part in parts if part["part"].startswith("model"))
 
 
@@ -56,7 +56,7 @@ def test_training_with_the_same_seed_produces_identical_bundles(tmp_path: Path) 
     examples.write_example("iris", tmp_path / "t.csv")
     train = ["train", "t.csv", "--target", "species", "--candidates", "mlp", "--trials", "1", "--json"]
 
-    first, again = (json.loads(rowcast(*train, cwd=tmp_path)) for _ in range(2))
+    first, again = (json.loads(output_of(*train, cwd=tmp_path)) for _ in range(2))
 
     assert (first["version"], again["version"]) == (1, 2)
     assert first["digest"] == again["digest"]

@@ -22,7 +22,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from rowcast.adapters.files.registry import FolderRegistry
 from support import access, logs, models, servers
-from support.servers import Server, free_port, rowcast
+from support.commands import rowcast
+from support.servers import Server, free_port
 from support.waiting import eventually
 
 ROW = {"x0": 2.0, "x1": 3.5}

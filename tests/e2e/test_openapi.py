@@ -18,7 +18,7 @@ CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
     "response_schema_conformance"
 )
-EXAMPLES = 25
+EXAMPLES = 10
 MATRIX = {
     "request": {"form": "matrix", "path": "data", "use_cache": "use_cache", "on_unknown": "ignore"},
     "labels": {"a": "A", "b": 2},

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from rowcast.adapters.files.registry import FolderRegistry
-from support import models, servers
+from support import commands, models, servers
 from support.waiting import eventually
 
 BODY = b'{"x0":1.5,"x1":2.0}'
@@ -220,10 +220,10 @@ def test_a_body_that_exceeds_the_size_limit_is_rejected_before_it_is_fully_recei
 def test_a_server_on_a_public_interface_requires_a_key(tmp_path: Path) -> None:
     registry = FolderRegistry(tmp_path / "home" / "models")
     models.publish(registry, "sum", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
-    without_key = servers.rowcast(
+    without_key = servers.rowcast_process(
         "serve", "--host", "0.0.0.0", "--port", "0", "--home", tmp_path / "home", cwd=tmp_path
     )
-    created = servers.rowcast("keys", "create", "web", "--scope", "predict", "--home", tmp_path / "home", cwd=tmp_path)
+    created = commands.rowcast("keys", "create", "web", "--scope", "predict", "--home", tmp_path / "home", cwd=tmp_path)
 
     assert without_key.returncode == 2
     assert "rowcast keys create" in without_key.stderr

@@ -18,7 +18,8 @@ import pytest
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.schema.schema import Column, Schema
 from support import models, servers
-from support.servers import PYTHON, ROWCAST, environment, free_port, rowcast
+from support.commands import rowcast
+from support.servers import PYTHON, ROWCAST, environment, free_port
 from support.waiting import eventually
 
 

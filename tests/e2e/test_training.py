@@ -22,7 +22,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rowcast.registry import bundle
 from support import redis
-from support.servers import ROWCAST, environment, rowcast
+from support.commands import rowcast
+from support.servers import ROWCAST, environment
 from support.waiting import eventually
 
 TRIALS = 7
@@ -41,7 +42,7 @@ def options(table: Path, *more: str) -> list[str]:
 
 
 def train(cwd: Path, table: Path, *more: str) -> dict[str, Any]:
-    finished = rowcast(*options(table, "--trials", str(TRIALS), *more), cwd=cwd, seconds=120)
+    finished = rowcast(*options(table, "--trials", str(TRIALS), *more), cwd=cwd)
     assert finished.returncode == 0, finished.stderr
     result: dict[str, Any] = json.loads(finished.stdout)
     return result

@@ -18,6 +18,8 @@ from rowcast.training.options import TrainingOptions
 from rowcast.training.result import TrainingResult
 from rowcast.training.run import train
 
+pytestmark = pytest.mark.usefixtures("small_models")
+
 ROWS = 240
 RNG = np.random.default_rng(1)
 NUMBER = np.arange(ROWS)
@@ -35,7 +37,7 @@ def write_csv(path: Path, columns: dict[str, Any], encoding: str = "utf-8") -> P
 def train_table(path: Path) -> TrainingResult:
     return train(
         read_table(path),
-        TrainingOptions(target="y", name="ugly", trials=2),
+        TrainingOptions(target="y", name="ugly", trials=2, candidates=("logistic", "tree")),
         open_graph=open_graph,
         registry=FolderRegistry(path.parent / "models"),
         now=datetime(2026, 11, 1, tzinfo=UTC),

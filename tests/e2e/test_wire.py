@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from support import servers
-from support.servers import rowcast
+from support.commands import rowcast
 from support.waiting import eventually
 
 CONFIG = """

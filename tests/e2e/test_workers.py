@@ -20,7 +20,8 @@ from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.registry import bundle
 from rowcast.registry.ports import Reference
 from support import models, servers
-from support.servers import Server, children, command_of, is_running, rowcast
+from support.commands import rowcast
+from support.servers import Server, children, command_of, is_running, rowcast_process
 from support.waiting import eventually
 
 ROW = {"x0": 2.0, "x1": 3.0}
@@ -242,7 +243,7 @@ def test_workers_stop_when_the_supervisor_is_killed(tmp_path: Path) -> None:
 def test_a_startup_error_is_reported_once_and_leaves_no_processes_running(
     home: Path, arguments: list[str], names: list[str]
 ) -> None:
-    finished = rowcast("serve", "--workers", "2", *arguments, "--port", "0", "--home", home, cwd=home)
+    finished = rowcast_process("serve", "--workers", "2", *arguments, "--port", "0", "--home", home, cwd=home)
 
     assert (finished.returncode, finished.stdout) == (2, "")
     assert [name for name in names if name not in finished.stderr] == []
@@ -361,8 +362,8 @@ def test_a_failed_training_run_is_reported_on_one_line(tmp_path: Path) -> None:
     table.write_text("a,b\n1,2\n")
     serve = ["serve", "--port", "0", "--home", tmp_path, "--train-if-missing", table]
 
-    without_target = rowcast(*serve, cwd=tmp_path)
-    wrong_target = rowcast(*serve, "--target", "nobody", cwd=tmp_path)
+    without_target = rowcast_process(*serve, cwd=tmp_path)
+    wrong_target = rowcast_process(*serve, "--target", "nobody", cwd=tmp_path)
 
     assert (without_target.returncode, wrong_target.returncode) == (2, 2)
     assert "--target" in without_target.stderr

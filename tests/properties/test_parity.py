@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -120,7 +121,11 @@ def client_rows(data: st.DataObject, problem: LearningProblem, pipeline: Trained
     return stack_rows(encoder.plan, encoded)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+SUPPRESSED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
+
+
+@pytest.mark.usefixtures("small_models")
+@settings(max_examples=60, suppress_health_check=SUPPRESSED)
 @given(posed(), st.data())
 def test_the_graph_agrees_with_the_model_on_any_row(
     case: tuple[LearningProblem, TrainingOptions], data: st.DataObject

@@ -35,10 +35,10 @@ def environment(**settings: str) -> dict[str, str]:
     return {**others, **settings}
 
 
-def rowcast(
+def rowcast_process(
     *arguments: str | Path, cwd: Path, settings: Mapping[str, str] | None = None, seconds: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    """Run a `rowcast` command and wait for it to finish."""
+    """Run a `rowcast` command in a new process and wait for it to finish; `commands.rowcast` is faster."""
     return subprocess.run(
         [*ROWCAST, *map(str, arguments)],
         cwd=cwd,

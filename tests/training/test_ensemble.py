@@ -20,6 +20,8 @@ from rowcast.training.problem import LearningProblem
 from rowcast.training.search import SearchResult
 from support.training import learning_problem, train_model
 
+pytestmark = pytest.mark.usefixtures("small_models")
+
 
 def linear_and_stepwise() -> Table:
     """Return a table whose target depends equally on the sum of six columns and on the parity of two other columns."""

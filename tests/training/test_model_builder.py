@@ -26,6 +26,8 @@ from rowcast.training.options import TrainingOptions
 from rowcast.training.search import search
 from support.training import learning_problem, train_model, weighted_loans
 
+pytestmark = pytest.mark.usefixtures("small_models")
+
 LOANS = table_from_memory(examples.loans(1500), "loans")
 
 

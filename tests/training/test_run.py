@@ -30,7 +30,9 @@ from rowcast.training.events import TrainingEvent
 from rowcast.training.result import TrainingResult
 from support.training import customers, train_model, weighted_loans
 
-LOANS = table_from_memory(examples.loans(1500), "loans")
+pytestmark = pytest.mark.usefixtures("small_models")
+
+LOANS = table_from_memory(examples.loans(600), "loans")
 IRIS = table_from_memory(examples.iris(), "iris")
 EVERY_KIND = table_from_memory(
     {
@@ -59,7 +61,7 @@ COSTLY = Cost(false_positive=5.0, false_negative=1.0)
 def test_training_publishes_a_certified_bundle(
     tmp_path: Path, table: Table, target: str, task: str, candidate: str
 ) -> None:
-    result = train_model(tmp_path, table, target, candidates=(candidate,))
+    result = train_model(tmp_path, table, target, trials=1, candidates=(candidate,))
 
     assert (result.model, result.version, result.task) == ("model", 1, task)
     assert result.parity.label_flips == 0
@@ -100,7 +102,8 @@ def test_golden_rows_are_valid_client_rows_and_contain_the_scores_from_the_graph
 
 
 def test_values_keep_their_format_in_golden_rows(tmp_path: Path) -> None:
-    rows = [golden.row for golden in bundle.open(Path(train_model(tmp_path, EVERY_KIND, "y").path)).golden]
+    result = train_model(tmp_path, EVERY_KIND, "y", trials=1, candidates=("ridge",))
+    rows = [golden.row for golden in bundle.open(Path(result.path)).golden]
 
     assert {type(row["count"]) for row in rows} == {int}
     assert {row["own"] for row in rows} == {"Yes", "No"}
@@ -207,9 +210,8 @@ def test_the_card_and_the_report_describe_the_options(
 
 
 def test_the_alias_moves_to_the_new_version(tmp_path: Path) -> None:
-    train_model(tmp_path, IRIS, "species", trials=2)
-    train_model(tmp_path, IRIS, "species", trials=2, alias="challenger")
-    train_model(tmp_path, IRIS, "species", trials=2, alias=None)
+    for options in ({}, {"alias": "challenger"}, {"alias": None}):
+        train_model(tmp_path, IRIS, "species", trials=1, candidates=("logistic",), **options)
 
     assert FolderRegistry(tmp_path).aliases("model") == {"champion": 1, "challenger": 2}
 
@@ -217,7 +219,7 @@ def test_the_alias_moves_to_the_new_version(tmp_path: Path) -> None:
 def test_the_loan_example_can_be_learned_but_not_perfectly(tmp_path: Path) -> None:
     table = table_from_memory(examples.loans(), "loans")
 
-    result = train_model(tmp_path, table, "loan_status", trials=4)
+    result = train_model(tmp_path, table, "loan_status", trials=1, candidates=("logistic",))
 
     assert 0.86 <= result.holdout["accuracy"].value <= 0.94
     assert result.holdout["calibration_error"].value < 0.06
@@ -293,7 +295,7 @@ def test_training_succeeds_with_only_a_few_positive_rows(tmp_path: Path, positiv
 
 
 def test_spaces_around_the_target_name_are_ignored(tmp_path: Path) -> None:
-    result = train_model(tmp_path, IRIS, " species ", trials=2)
+    result = train_model(tmp_path, IRIS, " species ", trials=1, candidates=("logistic",))
 
     assert bundle.open(Path(result.path)).manifest.training.target == "species"
 

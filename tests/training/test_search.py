@@ -20,6 +20,8 @@ from rowcast.training.options import TrainingOptions
 from rowcast.training.problem import build_problem
 from support.training import customers, train_model
 
+pytestmark = pytest.mark.usefixtures("small_models")
+
 LOANS = table_from_memory(examples.loans(1500), "loans")
 IRIS = table_from_memory(examples.iris(), "iris")
 

@@ -207,6 +207,7 @@ def test_reading_the_folder_id_fails_if_the_folder_cannot_be_created(tmp_path: P
         _ = FolderJournalReader(tmp_path / "file" / "journal").folder_id
 
 
+@pytest.mark.usefixtures("small_segments")
 def test_an_entry_is_found_wherever_the_pieces_of_its_journal_end(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

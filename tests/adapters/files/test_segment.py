@@ -177,6 +177,7 @@ def test_a_damaged_journal_is_renamed_if_no_entry_after_the_damage_is_verifiable
     assert FolderJournalReader(folder).damaged() == ["w-000000000000.damaged"]
 
 
+@pytest.mark.usefixtures("small_segments")
 def test_a_segment_with_a_damaged_header_is_read_completely(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 4))
     whole = segment.read_bytes()[: end_of_entries(segment) + 100]

@@ -22,6 +22,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(11)
 
 
+@pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize("validated", [False, True])
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 @pytest.mark.parametrize("candidate", CANDIDATES.values(), ids=lambda candidate: candidate.name)
@@ -45,6 +46,7 @@ def test_every_candidate_uses_row_weights(rng: Rng, candidate: Candidate, task: 
         assert np.mean(raw.argmax(axis=1) == rule) > 0.6
 
 
+@pytest.mark.usefixtures("small_models")
 @pytest.mark.parametrize("validated", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(

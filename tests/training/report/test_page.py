@@ -23,6 +23,8 @@ from rowcast.training.report.behaviour_sections import MAX_SLICES
 from rowcast.training.report.metric_titles import metric_title
 from rowcast.training.run import train
 
+pytestmark = pytest.mark.usefixtures("small_models")
+
 HOSTILE = '<script>alert("1")</script> & \''
 VOID_ELEMENTS = ("meta", "link", "path", "rect")
 
@@ -65,7 +67,7 @@ class PageParser(HTMLParser):
 def train_report(folder: Path, columns: dict[str, list[Any]], target: str, **options: Any) -> tuple[str, Manifest]:
     result = train(
         table_from_memory(columns, options.pop("table", "table")),
-        TrainingOptions(target=target, name="model", **{"trials": 3, **options}),
+        TrainingOptions(target=target, name="model", **{"trials": 2, "candidates": ("boosting",), **options}),
         open_graph=open_graph,
         registry=FolderRegistry(folder),
         now=datetime(2026, 11, 1, tzinfo=UTC),
