@@ -19,7 +19,7 @@ from rowcast.http.dialects.native import NativeRoutes
 from rowcast.http.edge import Edge
 from rowcast.http.idempotency import Idempotency
 from rowcast.http.quick_path import QuickPath
-from rowcast.http.routes import RequestRules, Router
+from rowcast.http.routes import Dialect, RequestRules, Router
 from rowcast.serving.batcher import Batcher
 from rowcast.serving.cache import ScoreCache
 from rowcast.serving.deployment import Deployment
@@ -58,7 +58,10 @@ class Front:
         self.deployment = Deployment({model.name: model for model in models}, default)
         self.service = PredictionService(self.deployment, self.batcher, recorder, max_rows=100, cache=cache)
         self.native = NativeRoutes(self.service)
-        router, request_rules, ids = Router(self.native.routes, [], []), RequestRules(100_000, 60), RequestIds("made")
+        self.dialects: list[Dialect] = []
+        """Dialects that a test adds; the router keeps a reference to this list."""
+        router = Router(self.native.routes, self.dialects, [])
+        request_rules, ids = RequestRules(100_000, 60), RequestIds("made")
         access = Authenticator(MemoryKeys(keys), rules or AccessRules(hosts=frozenset("*")))
         idempotency = Idempotency(MemoryIdempotencyStore(), 60)
         self.edge = Edge(router, _not_found, _no_lifespan, listen, access, idempotency, request_rules, ids)
