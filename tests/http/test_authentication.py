@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from rowcast.access import keys as access_keys
 from rowcast.access.addresses import parse_networks
-from rowcast.access.callers import Caller
+from rowcast.access.callers import UNAUTHENTICATED, Caller
 from rowcast.access.keys import Key
 from rowcast.access.quotas import Quota
 from rowcast.adapters.memory.keys import MemoryKeys
 from rowcast.errors import Forbidden, OverQuota, SettingsError, Unauthorized
 from rowcast.http import authentication
-from rowcast.http.authentication import AccessRules, Authenticator, require, require_everything
+from rowcast.http.authentication import AccessRules, Authenticator, allow_model, require, require_everything
 from support.access import SECRET, new_key
 
 HOUR = 3600
@@ -164,6 +166,7 @@ def test_the_key_from_the_settings_has_every_scope() -> None:
 
     caller = gate.admit(presented("hunter22"), None)
 
+    assert (caller.key_id, caller.meter, caller.general_meter) == ("env", None, None)
     assert caller.scopes == {"predict", "read", "admin"}
     assert caller.sees_all_tenants
     with pytest.raises(Unauthorized):
@@ -265,3 +268,200 @@ def test_only_the_most_recently_used_addresses_keep_their_meters(monkeypatch: py
 
     assert meters[0] is meters[2] is meters[4]
     assert meters[1] is not meters[5]
+
+
+class CountingKeys(MemoryKeys):
+    """Counts how often the revision is read."""
+
+    reads = 0
+
+    def revision(self) -> object:
+        self.reads += 1
+        return super().revision()
+
+
+@pytest.mark.parametrize(
+    ("shift", "is_read"), [(0.0, False), (0.49, False), (0.5, True), (-0.4, False), (-0.5, False), (-0.6, True)]
+)
+def test_the_keys_are_checked_for_changes_every_half_second(shift: float, *, is_read: bool) -> None:
+    clock, keys = Clock(), CountingKeys([new_key()])
+    gate = Authenticator(keys, AccessRules(), clock)
+    gate.admit(presented(), None)
+    before = keys.reads
+
+    clock.now += shift
+    gate.admit(presented(), None)
+
+    assert keys.reads - before == is_read
+
+
+def test_unchanged_keys_are_not_read_again() -> None:
+    class FragileKeys(MemoryKeys):
+        reads = 0
+
+        def all(self) -> Sequence[Key]:
+            self.reads += 1
+            return super().all()
+
+    clock, keys = Clock(), FragileKeys([new_key()])
+    gate = Authenticator(keys, AccessRules(), clock)
+    for _ in range(3):
+        clock.now += 1
+        gate.admit(presented(), None)
+
+    assert keys.reads == 1
+
+
+def test_unreadable_keys_are_reported_in_the_log() -> None:
+    class BrokenKeys(MemoryKeys):
+        is_broken = False
+
+        def revision(self) -> object:
+            return self.is_broken
+
+        def all(self) -> Sequence[Key]:
+            if self.is_broken:
+                raise SettingsError("the disk is gone")
+            return super().all()
+
+    clock, keys = Clock(), BrokenKeys([new_key()])
+    gate = Authenticator(keys, AccessRules(), clock)
+    keys.is_broken = True
+    clock.now += 1
+
+    with capture_logs() as lines:
+        gate.admit(presented(), None)
+
+    assert [(line["log_level"], line["reason"]) for line in lines] == [("warning", "the disk is gone")]
+
+
+def test_the_error_says_whether_a_key_is_missing_or_invalid() -> None:
+    gate = Authenticator(MemoryKeys([new_key()]), AccessRules(), Clock())
+
+    def message(headers: dict[bytes, bytes]) -> str:
+        with pytest.raises(Unauthorized) as refused:
+            gate.admit(headers, None)
+        return refused.value.message
+
+    missing = "an API key is required; send it in the header x-api-key or as a bearer token"
+    assert message({}) == message({b"x-api-key": b""}) == message({b"authorization": b"Bearer "}) == missing
+    assert message(presented("x")) == "the API key is unknown, expired or revoked"
+    assert gate.admit({b"authorization": b"BEARER  " + SECRET.encode() + b" "}, None).key_id == "1"
+    assert gate.admit({**presented(), b"authorization": b"Bearer x"}, None).key_id == "1"
+
+
+def test_a_public_route_recognizes_a_valid_key_and_tolerates_a_missing_key() -> None:
+    gate = Authenticator(MemoryKeys([new_key()]), AccessRules(), Clock())
+
+    assert gate.recognise(presented(), None).key_id == "1"
+    assert gate.recognise({}, None) is gate.recognise(presented("x"), None) is UNAUTHENTICATED
+
+
+def test_predictions_have_their_own_quota_for_clients_without_a_key_and_for_the_key_from_the_settings() -> None:
+    rules = AccessRules(quota=Quota(4, 60), predict_quota=Quota(6, 60), processes=2, api_key="hunter22")
+    keyed = Authenticator(MemoryKeys(), rules, Clock()).admit(presented("hunter22"), None)
+    unkeyed = Authenticator(MemoryKeys(), msgspec.structs.replace(rules, api_key="")).admit(HOST, LOCAL)
+    only_predict = Authenticator(MemoryKeys(), AccessRules(predict_quota=Quota(6, 60))).admit(HOST, LOCAL)
+
+    for caller in (keyed, unkeyed):
+        for meter, rows in ((caller.meter, 3), (caller.general_meter, 2)):
+            assert meter is not None
+            meter.spend(rows, 0.0)
+            with pytest.raises(OverQuota):
+                meter.spend(1, 0.0)
+    assert only_predict.meter is not None
+    assert only_predict.general_meter is None
+    assert Authenticator(MemoryKeys(), AccessRules()).admit(HOST, LOCAL).meter is None
+
+
+def test_the_meters_of_10_000_addresses_are_kept() -> None:
+    gate = Authenticator(MemoryKeys(), AccessRules(quota=Quota(1, 60), insecure=True))
+    first = gate.admit({}, ("0", 1)).meter
+    for number in range(1, 10_000):
+        gate.admit({}, (str(number), 1))
+    assert gate.admit({}, ("0", 1)).meter is first
+    second = gate.admit({}, ("1", 1)).meter
+
+    gate.admit({}, ("10000", 1))  # replaces the address "2", which has not been used for the longest time
+
+    assert gate.admit({}, ("0", 1)).meter is first
+    assert gate.admit({}, ("1", 1)).meter is second
+    assert len(gate._addresses) == 10_000
+
+
+def test_the_error_for_a_missing_scope_names_the_key_and_the_scope() -> None:
+    for caller, who in ((Caller("1", scopes=frozenset()), "key 1"), (UNAUTHENTICATED, "a caller without a key")):
+        with pytest.raises(Forbidden) as refused:
+            require(caller, "read")
+        assert refused.value.message == f"{who} lacks the required scope 'read'"
+
+
+def test_metrics_are_available_to_administrators() -> None:
+    require_everything(Caller("1", scopes=frozenset({"admin"})))
+
+
+def test_access_to_a_model_covers_all_its_versions() -> None:
+    caller = Caller("1", models=frozenset({"loans"}))
+
+    allow_model(caller, "loans")
+    allow_model(caller, "loans@2")
+    with pytest.raises(Forbidden) as refused:
+        allow_model(caller, "loan@loans")
+    assert refused.value.message == "key 1 does not grant access to this model"
+
+
+PREFLIGHT = {b"origin": b"https://app.example", b"access-control-request-method": b"POST"}
+
+
+def test_a_preflight_response_lists_methods_and_headers() -> None:
+    gate = Authenticator(MemoryKeys(), AccessRules(origins=frozenset({"https://app.example"})))
+
+    assert gate.preflight(PREFLIGHT, "POST") is None
+    assert gate.preflight({b"origin": b"https://app.example"}, "OPTIONS") is None
+    assert gate.preflight(PREFLIGHT, "OPTIONS") == [
+        (b"access-control-allow-origin", b"https://app.example"),
+        (b"access-control-allow-methods", authentication.METHODS),
+        (b"access-control-allow-headers", authentication.ALLOWED_HEADERS),
+        (b"access-control-max-age", b"600"),
+        (b"vary", b"Origin"),
+    ]
+    assert gate.cross_origin(PREFLIGHT, "POST") == [
+        (b"access-control-allow-origin", b"https://app.example"),
+        (b"access-control-expose-headers", authentication.EXPOSED_HEADERS),
+        (b"vary", b"Origin"),
+    ]
+    with pytest.raises(Forbidden) as refused:
+        gate.preflight({**PREFLIGHT, b"origin": b"https://evil.example"}, "OPTIONS")
+    assert refused.value.slug == "cross-origin"
+
+
+def test_every_origin_can_be_allowed() -> None:
+    gate = Authenticator(MemoryKeys(), AccessRules(origins=frozenset({"*"})))
+
+    assert gate.cross_origin(PREFLIGHT, "POST")[0] == (b"access-control-allow-origin", b"https://app.example")
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_own"),
+    [
+        ({b"host": b"app.example"}, True),
+        ({b"host": b"app.example:80"}, False),
+        ({}, False),
+        ({b"sec-fetch-site": b"same-origin"}, True),
+        ({b"sec-fetch-site": b"none"}, True),
+        ({b"host": b"app.example", b"sec-fetch-site": b"same-site"}, False),
+    ],
+)
+def test_a_page_of_another_origin_can_only_read(headers: dict[bytes, bytes], *, is_own: bool) -> None:
+    gate = Authenticator(MemoryKeys(), AccessRules())
+    request = {b"origin": b"https://app.example", **headers}
+
+    for method in ("GET", "HEAD", "OPTIONS"):
+        assert gate.cross_origin(request, method) == []
+    for method in ("POST", "DELETE", "PUT"):
+        if is_own:
+            assert gate.cross_origin(request, method) == []
+        else:
+            with pytest.raises(Forbidden) as refused:
+                gate.cross_origin(request, method)
+            assert refused.value.slug == "cross-origin"

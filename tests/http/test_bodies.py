@@ -135,3 +135,65 @@ async def test_a_request_id_of_up_to_128_characters_is_used() -> None:
 
     assert ids.id_of({b"x-request-id": b"r" * 128}) == "r" * 128
     assert [ids.id_of({b"x-request-id": sent}) for sent in (b"r" * 129, b"", b"a b")] == ["made-0", "made-1", "made-2"]
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"x-gzip", b" GZIP ", b"X-Gzip"])
+async def test_both_names_of_gzip_are_accepted_in_any_case(encoding: bytes) -> None:
+    assert bodies.decompress(gzip.compress(b"{}"), encoding, 10) == b"{}"
+
+
+@pytest.mark.parametrize("encoding", [b"", b"identity", b" Identity "])
+async def test_a_body_without_compression_is_returned_unchanged(encoding: bytes) -> None:
+    assert bodies.decompress(b"{}", encoding, 1) == b"{}"
+
+
+async def test_the_errors_for_compressed_bodies_name_the_encoding() -> None:
+    def error(body: bytes, encoding: bytes) -> tuple[str, str]:
+        with pytest.raises(RequestError) as refused:
+            bodies.decompress(body, encoding, 10)
+        return refused.value.slug, refused.value.message
+
+    assert error(b"{}", b"b" * 50) == (
+        "unsupported-encoding",
+        f"unsupported content encoding {'b' * 40!r}; use gzip or deflate, or send the body uncompressed",
+    )
+    assert error(b"{}", b"gzip") == ("malformed-body", "the body is not valid gzip data")
+    assert error(zlib.compress(b"{}")[:-1], b"deflate") == (
+        "malformed-body",
+        "the body must be exactly one complete deflate stream",
+    )
+    assert error(zlib.compress(b"{}") + b"x", b"deflate")[1] == "the body must be exactly one complete deflate stream"
+
+
+TRACE, SPAN = b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7"
+
+
+async def test_a_trace_id_is_read_from_a_valid_header_only() -> None:
+    assert bodies.trace_id(b"00-%b-%b-00" % (TRACE, SPAN)) == TRACE.decode()
+    assert bodies.trace_id(b"00-%b1-%b1-00" % (b"0" * 31, b"0" * 15)) == "0" * 31 + "1"
+    for invalid in (
+        b"",
+        b"01-%b-%b-00" % (TRACE, SPAN),
+        b"00-%b-%b-00" % (b"0" * 32, SPAN),
+        b"00-%b-%b-00" % (TRACE, b"0" * 16),
+        b"00-%b-%b-00-x" % (TRACE, SPAN),
+    ):
+        assert bodies.trace_id(invalid) == ""
+
+
+async def test_a_new_span_has_random_ids_and_keeps_the_flags_of_the_trace() -> None:
+    continued = [bodies.child_traceparent(b"00-%b-%b-00" % (TRACE, SPAN)).split(b"-") for _ in range(2)]
+    started = [bodies.child_traceparent(b"no trace").split(b"-") for _ in range(2)]
+
+    assert [(version, trace, flags) for version, trace, _, flags in continued] == [(b"00", TRACE, b"00")] * 2
+    assert [(version, flags) for version, _, _, flags in started] == [(b"00", b"01")] * 2
+    assert {len(trace) for _, trace, _, _ in started} == {32}
+    assert {len(span) for _, _, span, _ in continued + started} == {16}
+    assert len({span for _, _, span, _ in continued + started}) == 4
+    assert len({trace for _, trace, _, _ in started}) == 2
+
+
+async def test_generated_request_ids_are_numbered_in_hexadecimal() -> None:
+    ids = bodies.RequestIds("made")
+
+    assert [ids.id_of({}) for _ in range(17)][-2:] == ["made-f", "made-10"]

@@ -355,3 +355,59 @@ async def test_the_same_bytes_with_another_header_length_are_a_different_request
 
     assert (whole.status_code, again.headers["idempotency-replayed"]) == (200, "true")
     assert shorter.json()["type"] == "urn:rowcast:error:repeat-differs"
+
+
+async def test_a_key_can_have_255_visible_characters() -> None:
+    ask = asking(Idempotency(MemoryIdempotencyStore(), 60), Handler())
+
+    assert await ask(b"!" * 254 + b"~") == (b"reply 1", False)
+
+
+class CountingStore(MemoryIdempotencyStore):
+    """Records the calls that remove replies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[str, float]] = []
+
+    def purge(self, before: float) -> None:
+        self.calls.append(("purge", before))
+        super().purge(before)
+
+    def trim(self, max_bytes: int) -> None:
+        self.calls.append(("trim", max_bytes))
+        super().trim(max_bytes)
+
+
+async def test_expired_replies_are_removed_once_a_minute_and_when_the_clock_is_set_back() -> None:
+    now, store = [1000.0], CountingStore()
+    ask = asking(Idempotency(store, 600, lambda: now[0]), Handler())
+
+    for number, clock in enumerate((1000.0, 1059.9, 1060.0, 1119.9, 1119.0, 500.0, 500.0)):
+        now[0] = clock
+        await ask(b"%d" % number)
+
+    assert store.calls == [("purge", 460.0), ("purge", -100.0)]
+
+
+async def test_the_store_is_trimmed_whenever_a_sixteenth_of_the_limit_has_been_saved() -> None:
+    store = CountingStore()
+    ask = asking(Idempotency(store, 60, max_bytes=16 * 14), Handler())  # a reply has 7 bytes
+
+    for number in range(7):
+        await ask(b"%d" % number)
+
+    assert store.calls == [("trim", 16 * 14)] * 2
+
+
+async def test_by_default_256_mib_of_replies_are_kept() -> None:
+    store, big = CountingStore(), bytes(16 * 1024 * 1024)
+
+    async def first() -> bytes:
+        return big
+
+    idempotency = Idempotency(store, 60)
+    for number in range(2):
+        await idempotency.answer(b"%d" % number, ANYONE, "/predict", b"", b"", first)
+
+    assert store.calls == [("trim", 256 * 1024 * 1024)]

@@ -61,3 +61,86 @@ def test_an_internal_error_reveals_no_details(error: Exception) -> None:
     assert status == 500
     assert b"secret" not in body
     assert msgspec.json.decode(body)["type"] == "urn:rowcast:error:internal"
+
+
+STATUS = {
+    400: "malformed-body empty-body too-deep bad-option bad-request",
+    401: "unauthorized",
+    403: "forbidden cross-origin local-only host-not-allowed",
+    404: "not-found model-not-found",
+    405: "method-not-allowed",
+    408: "request-timeout",
+    409: "repeat-in-flight",
+    413: "body-too-large",
+    415: "unsupported-media-type unsupported-encoding",
+    422: "invalid-row no-answer wrong-shape not-an-object no-rows too-many-rows repeat-differs",
+    429: "over-quota",
+    431: "head-too-large",
+    501: "not-supported",
+    503: "overloaded not-ready unavailable disk-low not-stored",
+    504: "too-late",
+    505: "unsupported-version",
+}
+
+
+def test_clients_can_rely_on_the_status_of_every_slug() -> None:
+    assert {slug: status for status, slugs in STATUS.items() for slug in slugs.split()} == problems.STATUS
+
+
+JSON = (b"content-type", b"application/problem+json")
+
+
+@pytest.mark.parametrize(
+    ("error", "headers"),
+    [
+        (errors.BodyError("no"), [JSON]),
+        (Overloaded("no"), [JSON, (b"retry-after", b"1")]),
+        (errors.RepeatConflict("no", slug="repeat-in-flight"), [JSON, (b"retry-after", b"1")]),
+        (errors.RepeatConflict("no", slug="repeat-differs"), [JSON]),
+        (errors.OverQuota("no", 7), [JSON, (b"retry-after", b"7")]),
+        (errors.OverQuota("no", 0), [JSON]),
+        (errors.Unauthorized("no"), [JSON, (b"www-authenticate", b'Bearer realm="rowcast"')]),
+        (
+            errors.RequestError("no", slug="unsupported-encoding"),
+            [JSON, (b"accept-encoding", b"gzip, deflate, identity")],
+        ),
+        (errors.MethodNotAllowed("GET"), [JSON, (b"allow", b"GET")]),
+        (ZeroDivisionError("no"), [JSON]),
+    ],
+    ids=lambda value: getattr(value, "slug", None) or type(value).__name__,
+)
+def test_an_error_response_has_the_headers_of_its_status(error: Exception, headers: list[tuple[bytes, bytes]]) -> None:
+    assert problems.answer(error, "r1")[2] == headers
+
+
+def test_a_dialect_replaces_the_body_the_status_and_the_content_type() -> None:
+    seen: list[problems.Problem] = []
+
+    def form(problem: problems.Problem) -> tuple[int, bytes]:
+        seen.append(problem)
+        return 418, b"teapot"
+
+    status, body, headers = problems.answer(Overloaded("wait"), "r1", form)
+
+    assert (status, body) == (418, b"teapot")
+    assert headers == [(b"content-type", b"application/json"), (b"retry-after", b"1")]
+    assert seen == [
+        problems.Problem("urn:rowcast:error:overloaded", "Server overloaded", 503, "wait", "urn:rowcast:request:r1", [])
+    ]
+
+
+def test_a_problem_without_row_errors_has_no_list_of_errors() -> None:
+    _, body, _ = problems.answer(ZeroDivisionError("secret"), "r1")
+
+    assert msgspec.json.decode(body) == {
+        "type": "urn:rowcast:error:internal",
+        "title": "Internal server error",
+        "status": 500,
+        "detail": "an internal error occurred; search the server log for the request id to find the cause",
+        "instance": "urn:rowcast:request:r1",
+    }
+
+
+def test_status_lines_contain_the_reason() -> None:
+    assert problems.STATUS_LINES[200] == b"HTTP/1.1 200 OK\r\n"
+    assert problems.STATUS_LINES[504] == b"HTTP/1.1 504 Gateway Timeout\r\n"

@@ -56,3 +56,26 @@ def test_the_headers_of_untrusted_peers_are_ignored() -> None:
 def test_headers_that_disagree_are_ignored() -> None:
     assert client(x_forwarded_for="203.0.113.7", forwarded="for=203.0.113.7") == "203.0.113.7"
     assert client(x_forwarded_for="203.0.113.7", forwarded="for=192.0.2.1") == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("203.0.113.7, 10.1.2.3, 127.0.0.1", "203.0.113.7"),
+        ("10.9.9.9, 10.1.2.3", "10.9.9.9"),
+        ("unknown, 10.1.2.3", "10.1.2.3"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("203.0.113.7:123456", "127.0.0.1"),
+    ],
+)
+def test_the_addresses_are_read_from_the_last_to_the_first(header: str, expected: str) -> None:
+    assert client(x_forwarded_for=header) == expected
+
+
+def test_only_addresses_in_the_networks_are_trusted() -> None:
+    assert [PROXIES.trusts(text) for text in ("127.0.0.1", "10.255.0.1", "11.0.0.1", "::1", "proxy", "")] == [
+        *(True, True),
+        *(False, False, False, False),
+    ]
+    assert PROXIES.trusts.cache_parameters()["maxsize"] == 1024  # type: ignore[attr-defined]
+    assert client() == "127.0.0.1"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from rowcast.access.quotas import parse_quota
 from rowcast.events import RequestAnswered, RequestFailed
@@ -252,3 +253,87 @@ async def test_requests_to_an_unloaded_default_model_get_404_and_other_models_re
     reply = await front.ask_quickly("/models/wire/predict", BODY, OPEN)
     assert reply is not None
     assert reply.status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "content_type"),
+    [
+        ("/predict", b"GET", b"application/json"),
+        ("/predict", b"POST", b"application/json; charset=utf-8"),
+        ("/predict/", b"POST", b"application/json"),
+    ],
+)
+def test_only_plain_post_requests_have_a_quick_route(
+    live: Models, path: str, method: bytes, content_type: bytes
+) -> None:
+    front = Front(live.native)
+
+    assert front.quick_path.find("/predict", b"POST", {b"content-type": b"application/json"}) is not None
+    assert front.quick_path.find(path, method, {b"content-type": content_type}) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "is_found"),
+    [("/api/predict", True), ("/predict", True), ("/api/api/predict", False), ("/x/predict", False)],
+)
+def test_the_root_path_may_remain_in_the_path_once(live: Models, path: str, *, is_found: bool) -> None:
+    front = Front(live.native)
+    front.quick_path._root_path = "/api"
+
+    assert (front.quick_path.find(path, b"POST", OPEN) is not None) is is_found
+
+
+async def test_a_body_of_the_maximum_size_takes_the_quick_path(live: Models) -> None:
+    front = Front(live.native)
+    front.quick_path._max_body = len(BODY)
+
+    assert await front.ask_quickly("/predict", BODY, OPEN) is not None
+    assert await front.ask_quickly("/predict", BODY + b" ", OPEN) is None
+
+
+async def test_a_response_that_cannot_be_written_is_answered_with_an_error_and_never_raises(live: Models) -> None:
+    front = Front(live.native)
+    route = front.quick_path.find("/predict", b"POST", OPEN)
+    assert route is not None
+    heads: list[bytes] = []
+
+    def broken(head: bytes, body: bytes) -> None:
+        heads.append(head)
+        raise ZeroDivisionError
+
+    with capture_logs() as lines:
+        assert front.quick_path.answer(route, dict(OPEN), b"", BODY, LOCAL, broken, is_alone=True)
+
+    assert [head.split(b"\r\n")[0] for head in heads] == [b"HTTP/1.1 200 OK", b"HTTP/1.1 500 Internal Server Error"]
+    assert [line.get("request_id") for line in lines] == ["r1", "r1"]
+
+
+async def test_a_lone_request_is_answered_before_the_call_returns(live: Models) -> None:
+    front = Front(live.native)
+    route = front.quick_path.find("/predict", b"POST", OPEN)
+    assert route is not None
+    replies: list[tuple[bytes, bytes]] = []
+
+    def answer(*, is_alone: bool) -> int:
+        front.quick_path.answer(
+            route, dict(OPEN), b"", BODY, LOCAL, lambda head, body: replies.append((head, body)), is_alone=is_alone
+        )
+        return len(replies)
+
+    assert [answer(is_alone=True), answer(is_alone=False)] == [1, 1]
+    head, body = replies[0]
+    assert head == (
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-content-type-options: nosniff\r\n"
+        b"cache-control: no-store\r\ncontent-length: %d\r\nx-request-id: r1\r\n" % len(body)
+    )
+    (answered,) = [event for event in front.events if isinstance(event, RequestAnswered)]
+    assert (answered.route, answered.method, answered.status) == ("/predict", "POST", 200)
+    assert 0 < answered.seconds < 60
+
+
+async def test_a_shared_quota_is_left_to_the_general_path(live: Models) -> None:
+    front = Front(live.native, keys=KEYS)
+    front.quick_path._admit(keyed("rk_4_limited"), LOCAL).meter.is_immediate = False  # type: ignore[union-attr]
+
+    assert await front.ask_quickly("/predict", BODY, keyed("rk_4_limited")) is None
+    assert front.store.count() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,84 @@ async def test_the_response_contains_the_ids_of_the_exported_span(model: LiveMod
     assert "traceparent" not in untraced.headers
     assert tracer.begun == [("POST", PARENT), ("POST", "")]
     assert [(span.route, span.status, span.model) for span in tracer.ended] == [("/predict", 200, "m")] * 2
+
+
+async def test_the_duration_is_logged_in_milliseconds_and_predictions_only_with_rows() -> None:
+    logged = LoggedRequest("r1", "GET", b"")
+    with capture_logs() as lines:
+        logged.write()
+        logged.finish("/x", 204, 0.0123456)
+        logged.use("m", 3, 2)
+        logged.write()
+
+    common = {"event": "request", "log_level": "info", "request_id": "r1", "method": "GET"}
+    assert lines == [
+        {**common, "route": "unmatched", "status": 499, "milliseconds": 0.0},
+        {**common, "route": "/x", "status": 204, "milliseconds": 12.346, "model": "m", "version": 3, "rows": 2},
+    ]
+
+
+async def test_generated_request_ids_are_unique_and_numbered(model: LiveModel) -> None:
+    with capture_logs() as lines:
+        async with apps.client(logged_app(model)) as client:
+            for _ in range(2):
+                await client.get("/x")
+
+    prefixes, numbers = zip(*[line["request_id"].split("-") for line in lines], strict=True)
+    assert numbers == ("0", "1")
+    assert len(set(prefixes)) == 1
+    assert len(prefixes[0]) == 12
+
+
+async def test_only_the_parts_that_are_enabled_are_used(model: LiveModel) -> None:
+    tracer = MemoryTracer()
+    with capture_logs() as lines:
+        async with apps.client(RequestLog(Front(model).edge, access_log=False, tracer=tracer)) as client:
+            await client.post("/predict", content=BODY)
+        async with apps.client(RequestLog(Front(model).edge, access_log=True, tracer=None)) as client:
+            traced = await client.post("/predict", content=BODY, headers={"traceparent": PARENT})
+
+    assert [span.status for span in tracer.ended] == [200]
+    assert [line["trace_id"] for line in lines] == [TRACE]
+    assert traced.headers["traceparent"].split("-")[1] == TRACE
+    assert traced.headers["traceparent"] != PARENT
+
+
+async def test_a_span_starts_now_and_ends_even_if_the_app_fails(model: LiveModel) -> None:
+    started: list[int] = []
+
+    class TimingTracer(MemoryTracer):
+        def begin(self, method: str, traceparent: bytes, started_at: int) -> MemoryTracer:
+            started.append(started_at)
+            return super().begin(method, traceparent, started_at)
+
+    async def fail(scope: Any, receive: Any, send: Any) -> None:
+        raise ZeroDivisionError
+
+    tracer, before = TimingTracer(), time.time_ns()
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    with capture_logs() as lines, pytest.raises(ZeroDivisionError):
+        await RequestLog(fail, access_log=True, tracer=tracer)(scope, None, None)  # type: ignore[arg-type]
+
+    assert before <= started[0] <= time.time_ns()
+    assert [span.status for span in tracer.ended] == [line["status"] for line in lines] == [499]
+
+
+async def test_the_app_sees_the_log_entry_and_the_generated_request_id() -> None:
+    seen: list[Any] = []
+
+    async def note(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope)
+
+    log = RequestLog(note, access_log=False, tracer=None)
+    lifespan = {"type": "lifespan"}
+    sent = {"type": "http", "method": "GET", "headers": [(b"a", b"b"), (b"x-request-id", b"r1")], "state": {"own": 1}}
+    for scope in (lifespan, sent, {**sent, "headers": [(b"a", b"b")]}):
+        await log(scope, None, None)  # type: ignore[arg-type]
+
+    assert seen[0] is lifespan
+    assert [scope["state"]["own"] for scope in seen[1:]] == [1, 1]
+    assert seen[1]["headers"] == sent["headers"]
+    logged = seen[2]["state"]["logged_request"]
+    assert seen[2]["headers"] == [(b"a", b"b"), (b"x-request-id", logged.request_id.encode())]
+    assert sent["state"] == {"own": 1}

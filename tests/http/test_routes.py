@@ -14,6 +14,7 @@ from rowcast.http.cold_routes import add_cold_routes
 from rowcast.http.routes import (
     NO_OPTIONS,
     Request,
+    Response,
     Route,
     Router,
     answer_not_found,
@@ -107,3 +108,48 @@ def test_a_route_without_options_rejects_a_query_string() -> None:
 async def test_a_request_for_an_unknown_path_in_a_dialect_raises_not_found() -> None:
     with pytest.raises(NotFound):
         await answer_not_found(Request("/v2/none", {}, b"", RequestContext("v2", "r")))
+
+
+def test_the_defaults_of_requests_responses_and_options() -> None:
+    request = Request("/x", {}, b"", RequestContext("native", "r"))
+    response, options = Response(b"{}"), NO_OPTIONS
+
+    assert (request.options, request.is_alone, request.response_headers) == (NO_OPTIONS, False, ())
+    assert (request.model, request.rows) == (None, 0)
+    assert (response.status, response.content_type, response.headers) == (200, b"application/json", [])
+    assert (options.partial, options.use_cache, options.use_wire, options.entity) == (False, True, True, "")
+
+
+def test_a_request_records_its_model_and_whether_the_cache_had_all_rows() -> None:
+    for hit, headers in ((None, ()), (True, [(b"x-cache", b"hit")]), (False, [(b"x-cache", b"miss")])):
+        request, model = Request("/x", {}, b"", RequestContext("native", "r")), object()
+        request.used(model, 3, hit)  # type: ignore[arg-type]
+        assert (request.model, request.rows, request.response_headers) == (model, 3, headers)
+    request.add_header(b"a", b"b")
+    assert request.response_headers == [(b"x-cache", b"miss"), (b"a", b"b")]
+
+
+def test_a_parameter_matches_one_segment_unless_it_is_a_path() -> None:
+    routes = [Route(pattern=pattern, method="GET", handler=None) for pattern in ("/a/{x}", "/b/{x:path}", "/c.d")]
+    router = Router({}, [], routes)
+
+    paths = ("/a/1", "/a/1/2", "/a/", "/b/1/2", "/b/", "/c.d", "/cxd")
+    patterns = [router.find(path, "GET").pattern for path in paths]
+    assert patterns == ["/a/{x}", "unmatched", "unmatched", "/b/{x:path}", "unmatched", "/c.d", "unmatched"]
+    assert [router.find("/none", method).scope for method in ("GET", "HEAD", "OPTIONS", "POST")] == [None] * 3 + [
+        "admin"
+    ]
+    assert router.find("/none", "POST").read_options(b"a=1") is NO_OPTIONS
+
+
+def test_the_defaults_of_a_route_protect_it() -> None:
+    route = Route(pattern="/x", method="POST", handler=None)
+
+    assert (route.scope, route.is_public, route.is_probe, route.is_idempotent) == (None, False, False, False)
+    assert (route.dialect, route.error_form, route.quick, route.content_types) == (
+        "",
+        None,
+        None,
+        {b"application/json"},
+    )
+    assert route.read_options is no_options

@@ -57,7 +57,7 @@ def deadline(timeout: bytes, started: float) -> float:
 def trace_id(traceparent: bytes) -> str:
     """Return the trace id of a `traceparent` header, or an empty string if the header is invalid."""
     match = _match_traceparent(traceparent)
-    return "" if match is None or not int(match[1], 16) or not int(match[2], 16) else match[1].decode()
+    return "" if match is None or not match[1].strip(b"0") or not match[2].strip(b"0") else match[1].decode()
 
 
 def child_traceparent(traceparent: bytes) -> bytes:
