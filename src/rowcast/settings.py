@@ -141,7 +141,8 @@ class Settings(BaseSettings):
     )
     quota_predict: str | None = Field(
         None,
-        description="Default quota for predictions. If it is set, `quota` applies only to all other requests.",
+        description="Default quota for predictions. If it is set, `quota` applies only to all other requests. "
+        "Neither applies to an API key with its own quota, which covers all of the key's requests.",
     )
     url: str | None = Field(
         None, description="Server URL that `rowcast call` uses. Default: derived from `host`, `port` and `root_path`."
@@ -181,7 +182,8 @@ class Settings(BaseSettings):
     idempotency_mb: int = Field(
         256,
         ge=1,
-        description="Maximum total size (MiB) of these replies; beyond that, the oldest replies are deleted early.",
+        description="Maximum total size (MiB) of these replies; beyond that, the oldest replies of the tenants with "
+        "the most data are deleted early.",
     )
     cache: bool = Field(False, description="Cache scores by row; useful for slow models.")
     cache_entries: int = Field(

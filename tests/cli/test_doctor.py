@@ -252,18 +252,22 @@ def test_an_indexer_that_stores_entries_is_not_reported(checkup: Doctor, home: P
         assert "the indexer is running" in checkup.parts()["journal"]["says"]
 
 
-def test_a_home_that_other_users_can_read_is_reported(checkup: Doctor, home: Path) -> None:
-    private = [path for path in home.parents if path.stat().st_mode & 0o001 == 0]
-    for path in private:
-        path.chmod(path.stat().st_mode | 0o001)
+@pytest.mark.parametrize(("mode", "readers"), [(0o755, "other users"), (0o750, "the members of its group")])
+def test_a_home_that_others_can_read_is_reported(checkup: Doctor, home: Path, mode: int, readers: str) -> None:
+    private = {path: path.stat().st_mode for path in home.parents if path.stat().st_mode & 0o011 != 0o011}
+    for path, before in private.items():
+        path.chmod(before | 0o011)
     try:
-        home.chmod(0o755)
-        assert checkup.parts("privacy")["privacy"]["fix"] == f"run `chmod -R go= {home}`"
+        home.chmod(mode)
+        part = checkup.parts("privacy")["privacy"]
+        assert (part["says"], part["fix"]) == (f"{readers} can read {home}", f"run `chmod -R go= {home}`")
+        home.chmod(0o710)  # the group can enter the folder, but it cannot list it
+        checkup.parts()
         home.chmod(0o700)
         checkup.parts()
     finally:
-        for path in private:
-            path.chmod(path.stat().st_mode & ~0o001)
+        for path, before in private.items():
+            path.chmod(before)
 
 
 def test_unusable_api_keys_are_reported(checkup: Doctor, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

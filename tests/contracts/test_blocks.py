@@ -224,7 +224,7 @@ def test_damage_to_a_block_that_has_already_been_stored_does_not_break_the_chain
 def test_a_full_segment_is_followed_by_a_segment_of_a_new_writer(
     journal: FileJournal, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rowcast.adapters.files.journal.SEGMENT_BYTES", 2000)
+    monkeypatch.setattr("rowcast.adapters.files.journal.RESERVED_BYTES", 2000)
     for number in range(3):
         journal.append_block(block(number))
     store = MemoryStore()

@@ -86,6 +86,18 @@ def test_trimming_deletes_the_oldest_replies_and_no_claims(store: IdempotencySto
         store.claim("open", b"f", 9.0)
 
 
+def test_trimming_deletes_the_replies_of_the_owners_with_the_most_data(store: IdempotencyStore) -> None:
+    keys = ["small:a", *(f"large:{number}" for number in range(5)), "medium:a", "medium:b"]
+    for at, key in enumerate(keys):
+        store.claim(key, b"f", float(at))
+        store.save_reply(key, b"12345678", float(at))
+
+    store.trim(40)
+
+    kept = [key for key in keys if store.claim(key, b"f", 9.0) is not None]
+    assert kept == ["small:a", "large:3", "large:4", "medium:a", "medium:b"]
+
+
 def test_a_healthy_store_passes_its_check_before_and_after_the_first_claim(store: IdempotencyStore) -> None:
     store.check()
     store.claim("k", b"f", 1.0)

@@ -96,6 +96,19 @@ async def test_the_total_size_of_the_stored_replies_is_limited() -> None:
     assert await ask(b"a") == (b"reply 4", False)
 
 
+async def test_a_tenant_with_many_keys_does_not_displace_the_replies_of_other_tenants() -> None:
+    ask = asking(Idempotency(MemoryIdempotencyStore(), 60, max_bytes=28), Handler())
+    first = Caller("k1", "small")
+    await ask(b"a", first)
+
+    for number in range(6):
+        await ask(b"b%d" % number, Caller(f"large{number}", "large"))
+
+    assert await ask(b"a", first) == (b"reply 1", True)
+    assert await ask(b"b5", Caller("large5", "large")) == (b"reply 7", True)
+    assert await ask(b"b0", Caller("large0", "large")) == (b"reply 8", False)
+
+
 async def test_only_one_of_two_simultaneous_requests_with_the_same_key_is_executed() -> None:
     handler = Handler()
     ask = asking(Idempotency(MemoryIdempotencyStore(), 60), handler)

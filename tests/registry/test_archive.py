@@ -73,6 +73,20 @@ def test_the_name_of_an_archive_must_end_with_the_archive_suffix(tmp_path: Path,
         archive.write_archive(folder, tmp_path / "sum.zip")
 
 
+def test_an_export_neither_uses_nor_leaves_the_temporary_file_of_another_export(tmp_path: Path, folder: Path) -> None:
+    out = tmp_path / "out"
+    (out / "folder.rowcast").mkdir(parents=True)
+    other = out / ".sum.rowcast.part"
+    other.write_bytes(b"unfinished")
+
+    archive.write_archive(folder, out / "sum.rowcast")
+    with pytest.raises(BundleError):  # a folder cannot be replaced with a file
+        archive.write_archive(folder, out / "folder.rowcast")
+
+    assert other.read_bytes() == b"unfinished"
+    assert {path.name for path in out.iterdir()} == {"folder.rowcast", other.name, "sum.rowcast"}
+
+
 def test_an_archive_cannot_be_written_to_a_missing_folder(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(BundleError):
         archive.write_archive(folder, tmp_path / "none" / "sum.rowcast")

@@ -108,6 +108,24 @@ def test_an_unseen_category_is_encoded_with_a_warning() -> None:
     assert (warning.column, warning.code) == ("city", "unseen-category")
 
 
+@pytest.mark.parametrize(
+    ("unseen", "omitted"), [(100, None), (101, "1 more warning omitted"), (130, "30 more warnings")]
+)
+def test_the_last_warning_says_how_many_warnings_about_a_row_were_omitted(unseen: int, omitted: str | None) -> None:
+    names = [f"c{number}" for number in range(unseen)]
+    schema = Schema(tuple(Column(name=name, kind="category", levels=("a", "b")) for name in names))
+
+    warnings = RowEncoder(schema, own_plan(schema)).read(json.dumps(dict.fromkeys(names, "new")).encode()).warnings
+
+    assert [warning.column for warning in warnings[:100]] == names[:100]
+    if omitted is None:
+        assert len(warnings) == 100
+    else:
+        (last,) = warnings[100:]
+        assert (last.column, last.code) == ("", "more-warnings")
+        assert last.message.startswith(omitted)
+
+
 @pytest.mark.parametrize("sensitive", [False, True])
 def test_a_warning_does_not_contain_the_value(sensitive: bool) -> None:
     schema = Schema((Column(name="name", kind="category", levels=("a",), sensitive=sensitive),))

@@ -66,7 +66,10 @@ class IdempotencyStore(Protocol):
         ...
 
     def trim(self, max_bytes: int) -> None:
-        """Delete the oldest replies until the remaining replies have at most `max_bytes` in total."""
+        """Delete replies until the remaining replies have at most `max_bytes` in total.
+
+        The owners with the most data lose their oldest replies. The owner of a key is the text before its first colon.
+        """
         ...
 
     def check(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Collection
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from rowcast.app.imports import preferred_model, sandbox
@@ -97,9 +97,11 @@ def journal_monitor(settings: Settings, parts: PredictionParts, health: Health) 
 
     refuse, least = parts.batcher.refuse, settings.min_free_mb * MEBIBYTE
 
+    key = cache(partial(signing_key, settings))
+
     def sign(head: ChainHead) -> ChainHead:
         try:
-            return sign_head(head, signing_key(settings))
+            return sign_head(head, key())
         except SettingsError:
             return head  # the folder of the store is not available, which the check "history" reports
 

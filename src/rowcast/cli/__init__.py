@@ -36,7 +36,9 @@ def _discard_unwritten_output() -> None:
         try:
             stream.flush()
         except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            from rowcast.cli import output
+
+            output.discard(stream)
 
 
 def _run() -> object:

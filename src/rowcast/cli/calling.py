@@ -153,7 +153,7 @@ def _print_prediction(prediction: PredictionReply) -> None:
         ("prediction", prediction.prediction),
         ("probability", prediction.probability),
         ("score", prediction.score),
-        *(("warning", f"{warning.column}: {warning.message}") for warning in prediction.warnings),
+        *(("warning", f"{warning.column}: {warning.message}".removeprefix(": ")) for warning in prediction.warnings),
         ("model", f"{prediction.model}@{prediction.version}"),
         ("id", prediction.id),
     ]

@@ -12,6 +12,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -260,13 +261,30 @@ def _advances(recorded: Mapping[str, int], position: Callable[[str], Position | 
 
 
 def _check_privacy(loaded: Settings) -> str:
-    """Check that other users of the machine cannot read the home folder and cannot hold its locks."""
+    """Check that other users of the machine cannot read the home folder and cannot hold its locks.
+
+    A group may have access to a registry outside of the home folder, because models can be shared.
+    """
     folders = [folder for folder in (loaded.home, loaded.journal_folder, loaded.registry_folder) if folder.exists()]
     for folder in folders:
-        can_be_reached = all(parent.stat().st_mode & 0o001 for parent in (folder, *folder.absolute().parents))
-        if can_be_reached and folder.stat().st_mode & 0o004:
-            raise CheckFailed(f"other users can read {folder}", f"run `chmod -R go= {folder}`")
+        readers = _readers(folder)
+        if readers == "other users" or (readers and folder != loaded.registry_folder):
+            raise CheckFailed(f"{readers} can read {folder}", f"run `chmod -R go= {folder}`")
     return f"other users cannot read {loaded.home}"
+
+
+def _readers(folder: Path) -> str:
+    """Return who can read a folder in addition to its owner; return an empty string if nobody else can."""
+    path = [each.stat() for each in (folder, *folder.absolute().parents)]
+    group = path[0].st_gid
+    for readers, bits in (
+        ("other users", [each.st_mode & 0o007 for each in path]),
+        # On a folder of another group, the members of the group have the rights of other users.
+        ("the members of its group", [(each.st_mode >> (3 if each.st_gid == group else 0)) & 0o007 for each in path]),
+    ):
+        if bits[0] & 0o004 and all(bit & 0o001 for bit in bits):
+            return readers
+    return ""
 
 
 def _check_disk(loaded: Settings) -> str:

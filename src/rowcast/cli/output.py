@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
@@ -38,11 +38,15 @@ def print_lines(lines: Iterable[str]) -> None:
             sys.stdout.write(printable(line) + "\n")
         sys.stdout.flush()
     except OSError as error:
-        # The interpreter flushes standard output again at exit, and that flush must not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         if isinstance(error, BrokenPipeError):  # the reader has exited, as in `rowcast history list | head`
             sys.exit(0)
         raise RowcastError(f"cannot write to standard output: {error.strerror}") from None
+
+
+def discard(stream: TextIO) -> None:
+    """Discard what is in the buffer of a stream. The interpreter flushes it at exit, and that flush must not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def print_table(

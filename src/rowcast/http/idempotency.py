@@ -56,7 +56,9 @@ class Idempotency:
         if not VALID_KEY(sent):
             raise RequestError("Idempotency-Key must be 1 to 255 visible ASCII characters", slug="bad-option")
         # Two callers can choose the same key, so the hash includes the caller.
-        key = sha256(b"\0".join((caller.key_id.encode(), caller.tenant.encode(), sent))).hexdigest()
+        identity = caller.key_id.encode(), caller.tenant.encode()
+        owner = sha256(b"\0".join(identity[1:] if caller.tenant else identity)).hexdigest()[:16]
+        key = owner + ":" + sha256(b"\0".join((*identity, sent))).hexdigest()
         fingerprint = sha256(b"\0".join((path.encode(), meaning, body))).digest()
         now = self._now()
         await self._purge(now)

@@ -5,6 +5,7 @@ Every archive is treated as untrusted input.
 
 from __future__ import annotations
 
+import uuid
 import zipfile
 import zlib
 from pathlib import Path
@@ -31,9 +32,9 @@ def write_archive(folder: Path, path: Path) -> None:
     if path.suffix != SUFFIX:
         raise SettingsError(f"{path}: the name of an archive must end in {SUFFIX}")
     manifest = bundle.verify(folder)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(part, "x", zipfile.ZIP_DEFLATED) as archive:
             for name in sorted([bundle.MANIFEST, *manifest.files]):
                 archive.write(folder / name, name)
         part.replace(path)

@@ -78,6 +78,8 @@ _cells = msgspec.structs.astuple
 TOO_LONG = "too-long"
 BYTES_PER_COLUMN = 256
 """The size that every column may use in a row, whatever the limit is."""
+MAX_ROW_WARNINGS = 100
+"""The maximum number of warnings about one row. The last one can be followed by a warning about omitted warnings."""
 UNSEEN = "the value was not seen in training; treated as an unseen value"
 
 
@@ -178,12 +180,18 @@ class RowEncoder:
             )
 
     def _warnings(self, parsed: Sequence[Value]) -> tuple[RowWarning, ...]:
-        warnings = []
+        warnings: list[RowWarning] = []
         for column, value in zip(self.schema.columns, parsed, strict=True):
             known = self._known.get(column.name)
             if known is not None and value is not None and value not in known:
                 warnings.append(RowWarning(column.name, "unseen-category", UNSEEN))
-        return tuple(warnings)
+        omitted = len(warnings) - MAX_ROW_WARNINGS
+        return tuple(warnings) if omitted <= 0 else (*warnings[:MAX_ROW_WARNINGS], more_warnings(omitted))
+
+
+def more_warnings(count: int) -> RowWarning:
+    """Return the warning that stands for `count` omitted warnings."""
+    return RowWarning("", "more-warnings", f"{count} more warning{'s' if count > 1 else ''} omitted")
 
 
 def decode_object(body: bytes | msgspec.Raw) -> dict[str, Any]:

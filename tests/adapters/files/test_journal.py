@@ -50,7 +50,7 @@ def test_a_closed_journal_is_unavailable(folder: Path) -> None:
 ROW = b'{"x":"' + b"y" * 100_000 + b'"}'
 
 
-PER_SEGMENT = journal_module.SEGMENT_BYTES // len(ROW)
+PER_SEGMENT = journal_module.RESERVED_BYTES // len(ROW)
 
 
 def test_the_chain_continues_in_the_next_segment(folder: Path) -> None:
@@ -254,7 +254,7 @@ def frame_size(entry: chain.Draft) -> int:
 def test_a_segment_is_filled_to_its_last_byte(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = draft(0)
     header = len(b'{"format":1,"writer":"w","first":0,"previous":"') + 64 + len(b'"}\n')
-    monkeypatch.setattr(journal_module, "SEGMENT_BYTES", header + 2 * frame_size(entry))
+    monkeypatch.setattr(journal_module, "RESERVED_BYTES", header + 2 * frame_size(entry))
     journal = FileJournal(folder, lambda: "w")
 
     journal.append([entry])
@@ -277,7 +277,7 @@ def test_the_segment_of_a_large_batch_has_room_for_the_whole_batch(folder: Path)
     journal.append(batch)
 
     sizes = {path.name: path.stat().st_size for path in folder.glob("*.journal")}
-    assert sizes["w-000000000000.journal"] >= sum(map(frame_size, batch)) > journal_module.SEGMENT_BYTES
+    assert sizes["w-000000000000.journal"] >= sum(map(frame_size, batch)) > journal_module.RESERVED_BYTES
     journal.close()
 
 
@@ -406,7 +406,7 @@ def test_a_block_segment_is_filled_to_its_last_byte_or_holds_one_large_block(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     header = len(b'{"format":2,"writer":"w","first":0,"previous":"') + 64 + len(b'"}\n')
-    monkeypatch.setattr(journal_module, "SEGMENT_BYTES", header + 2 * (10 + 100 + 32))
+    monkeypatch.setattr(journal_module, "RESERVED_BYTES", header + 2 * (10 + 100 + 32))
     folder.mkdir()
     blocks = journal_module.BlockJournal(folder, writer_names(), sync=False)
     names = ["w-000000000000.journal", "w2-000000000000.journal"]

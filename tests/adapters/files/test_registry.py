@@ -59,7 +59,7 @@ def test_the_users_who_can_read_the_registry_can_read_its_bundles_and_files(
     reference = publish(registry, "loans", "champion")
 
     home = registry.root / "loans"
-    assert mode(registry.folder(reference)) == folder
+    assert mode(home) == mode(registry.folder(reference)) == folder
     paths = [home / "1" / "file", home / "aliases.json", home / "aliases.log", home / "last_version"]
     assert {mode(path) for path in (*paths, registry.root / "generation")} == {file}
 

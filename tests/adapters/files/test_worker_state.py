@@ -112,6 +112,7 @@ def test_the_record_of_the_served_versions_survives_a_restart(tmp_path: Path) ->
     first.record_served({"loans": 3})
     first.record_served({"iris": 1, "loans": 4})
     first.remove()
+    assert (tmp_path / "good").stat().st_mode & 0o777 == 0o600
 
     assert ServerFolder(tmp_path, 1).last_served() == {"loans": 4, "iris": 1}
     (tmp_path / "good").write_bytes(b"{damaged")

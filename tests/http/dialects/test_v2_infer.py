@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from rowcast.adapters.files.registry import FolderRegistry
-from rowcast.schema.encoding import RowEncoder, own_plan
+from rowcast.http.dialects import v2_infer
+from rowcast.http.dialects.scoring import ScoredRow
+from rowcast.schema.encoding import RowEncoder, RowWarning, own_plan
 from rowcast.schema.schema import Column, Schema
 from rowcast.schema.stacking import stack_rows
 from support import apps, models, v2
@@ -225,6 +227,18 @@ async def test_outputs_have_the_requested_order_and_encoding(client: httpx.Async
     assert list(outputs) == ["score", "id", "prediction"]
     assert [len(cells) for cells in outputs.values()] == [3, 3, 3]
     assert reply.headers["content-type"] == "application/octet-stream"
+
+
+async def test_the_last_warning_says_how_many_warnings_about_a_request_were_omitted() -> None:
+    warning = RowWarning("c", "unseen-category", "m")
+    rows = [ScoredRow(str(number), "a", warnings=(warning,)) for number in range(103)]
+
+    listed = json.loads(v2_infer.warnings(rows))
+
+    assert [each["row"] for each in listed] == list(range(101))
+    assert (listed[100]["column"], listed[100]["code"]) == ("", "more-warnings")
+    assert listed[100]["message"].startswith("3 more warnings")
+    assert len(json.loads(v2_infer.warnings(rows[:100]))) == 100
 
 
 async def test_a_request_that_selects_an_output_twice_is_rejected(client: httpx.AsyncClient) -> None:

@@ -31,7 +31,6 @@ from rowcast.history.chain import Chain, Draft, genesis
 from rowcast.history.ports import Position
 from rowcast.private_files import make_private_folder
 
-SEGMENT_BYTES = RESERVED_BYTES
 SUFFIX = ".journal"
 STARTING = ".starting"
 ROLL = "roll"
@@ -83,7 +82,7 @@ class FileJournal:
             frames.append(chain.extend(head, salt, row))
         block = b"".join(frames)
         try:
-            if self._size + len(block) > SEGMENT_BYTES:
+            if self._size + len(block) > RESERVED_BYTES:
                 fd = self._start_segment(first, previous, len(block))
             if os.pwrite(fd, block, self._size) != len(block):
                 raise OSError(errno.ENOSPC, "the disk accepted only part of the data")
@@ -170,7 +169,7 @@ class BlockJournal:
     def append(self, payload: bytes) -> None:
         """Write one block."""
         needed = block_segment.FRAME.size + len(payload) + block_segment.LINK_BYTES
-        if self._fd is not None and self._size + needed > SEGMENT_BYTES:
+        if self._fd is not None and self._size + needed > RESERVED_BYTES:
             self.release()
         try:
             fd = self._start(needed) if self._fd is None else self._fd
@@ -217,7 +216,7 @@ def _new_segment(folder: Path, header: SegmentHeader, room: int) -> tuple[int, i
     fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        _reserve(fd, max(SEGMENT_BYTES, len(line) + room))
+        _reserve(fd, max(RESERVED_BYTES, len(line) + room))
         os.pwrite(fd, line, 0)
         hidden.rename(path)
     except OSError:

@@ -153,7 +153,9 @@ class FolderRegistry:
         try:
             make_private_folder(self.root)
             with locked(self.root / ".lock"):
-                home.mkdir(exist_ok=True)
+                if not home.exists():
+                    home.mkdir()
+                    home.chmod(stat.S_IMODE(self.root.stat().st_mode))
                 for folder in (self.root, *(path for path in self.root.iterdir() if path.is_dir())):
                     _clear(folder)
                 handle, lock = tempfile.mkstemp(prefix=STAGED, suffix=".lock", dir=home)

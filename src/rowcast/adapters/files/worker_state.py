@@ -246,5 +246,6 @@ def _is_free(path: Path) -> bool:
 def _replace(path: Path, content: bytes) -> None:
     """Replace a file atomically: readers see either the old or the new content."""
     fresh = path.with_name(f".{path.name}.new")
+    fresh.touch(mode=0o600)
     fresh.write_bytes(content)
     fresh.replace(path)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+from rowcast.access.fair_shares import fair_share
 from rowcast.access.ports import IN_FLIGHT, OTHER_REQUEST
 from rowcast.errors import RepeatConflict
 
@@ -39,12 +42,19 @@ class MemoryIdempotencyStore:
         self._claims = {key: claim for key, claim in self._claims.items() if claim[1] >= before}
 
     def trim(self, max_bytes: int) -> None:
-        """Delete the oldest replies."""
-        total = 0
+        """Delete the oldest replies of the owners with the most data."""
+        sizes: Counter[str] = Counter()
+        for key, (_, _, reply) in self._claims.items():
+            sizes[_owner(key)] += len(reply or b"")
+        share, kept = fair_share(sizes.values(), max_bytes), Counter[str]()
         for key, (_, _, reply) in sorted(self._claims.items(), key=lambda item: item[1][1], reverse=True):
-            total += len(reply or b"")
-            if reply is not None and total > max_bytes:
+            kept[_owner(key)] += len(reply or b"")
+            if reply is not None and kept[_owner(key)] > share:
                 del self._claims[key]
 
     def check(self) -> None:
         """Do nothing: memory is always available."""
+
+
+def _owner(key: str) -> str:
+    return key[: key.find(":") + 1]

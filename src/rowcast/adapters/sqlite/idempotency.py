@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from rowcast.access.fair_shares import fair_share
 from rowcast.access.ports import IN_FLIGHT, OTHER_REQUEST
 from rowcast.errors import RepeatConflict, Unavailable
 from rowcast.private_files import make_private_folder
@@ -21,9 +22,13 @@ VERSION = 1
 CREATE = """CREATE TABLE IF NOT EXISTS repeats (
     key TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, at REAL NOT NULL, owner INTEGER NOT NULL, reply BLOB
 ) WITHOUT ROWID"""
+SIZES = """SELECT sum(length(reply)) FROM repeats WHERE reply IS NOT NULL
+    GROUP BY substr(key, 1, instr(key, ':'))"""
 TRIM = """DELETE FROM repeats WHERE key IN (
     SELECT key FROM (
-        SELECT key, sum(length(reply)) OVER (ORDER BY at DESC, key) AS total FROM repeats WHERE reply IS NOT NULL
+        SELECT key, sum(length(reply)) OVER (
+            PARTITION BY substr(key, 1, instr(key, ':')) ORDER BY at DESC, key
+        ) AS total FROM repeats WHERE reply IS NOT NULL
     ) WHERE total > ?
 )"""
 
@@ -73,9 +78,10 @@ class SqliteIdempotencyStore:
             connection.execute("DELETE FROM repeats WHERE at < ?", [before])
 
     def trim(self, max_bytes: int) -> None:
-        """Delete the oldest replies."""
+        """Delete the oldest replies of the owners with the most data."""
         with self._transaction() as connection:
-            connection.execute(TRIM, [max_bytes])
+            share = fair_share([size for (size,) in connection.execute(SIZES)], max_bytes)
+            connection.execute(TRIM, [share])
 
     def check(self) -> None:
         """Run `PRAGMA quick_check` on the file, if the file exists."""

@@ -21,6 +21,7 @@ from rowcast.http.routes import JSON, Request, Response
 from rowcast.schema import tensors
 from rowcast.schema.datatypes import BYTES
 from rowcast.schema.decoding import DATATYPES, decode_columns
+from rowcast.schema.encoding import more_warnings
 from rowcast.schema.prediction import Decision, label_text
 from rowcast.schema.scores import winning_classes
 from rowcast.schema.tensors import TYPES, Tensor, TensorHeader
@@ -309,7 +310,10 @@ def warnings(rows: Sequence[ScoredRow]) -> str:
         for number, row in enumerate(rows)
         for warning in row.warnings
     ]
-    return msgspec.json.encode(listed[:MAX_WARNINGS]).decode() if listed else ""
+    if len(listed) > MAX_WARNINGS:
+        more = msgspec.structs.asdict(more_warnings(len(listed) - MAX_WARNINGS))
+        listed = [*listed[:MAX_WARNINGS], {"row": listed[MAX_WARNINGS]["row"], **more}]
+    return msgspec.json.encode(listed).decode() if listed else ""
 
 
 def compress(request: Request, plain: Response) -> Response:
