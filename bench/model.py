@@ -58,7 +58,7 @@ def main(table: str, home: str) -> None:
     """Train `loans`, publish it in HOME, and publish a copy with a wire template in HOME-wire."""
     candidates.CANDIDATES["boosting"] = TwoHundredTrees()
     options = TrainingOptions(
-        target="loan_status", name="loans", candidates=("boosting",), trials=1, positive="Approved"
+        target="loan_status", name="loans", candidates=("boosting",), preset="fast", trials=1, positive="Approved"
     )
     registry = FolderRegistry(Path(home) / "models")
     result = run.train(

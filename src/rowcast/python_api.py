@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rowcast.serving.live_models import LiveModel
     from rowcast.training.cost import Cost
     from rowcast.training.events import TrainingEvent
+    from rowcast.training.presets import PresetName
     from rowcast.training.result import TrainingResult
 
 Names = str | Sequence[str]
@@ -40,7 +41,8 @@ def train(
     weight: str | None = None,
     class_weight: str = "none",
     seed: int = 0,
-    trials: int = 20,
+    preset: PresetName = "balanced",
+    trials: int | None = None,
     timeout: float | None = None,
     jobs: int = 1,
     candidates: Names = ("logistic", "boosting", "forest", "extra"),
@@ -49,7 +51,7 @@ def train(
     cost: str | Mapping[str, float] | Cost | None = None,
     storage: str | None = None,
     holdout: float = 0.2,
-    folds: int = 3,
+    folds: int | None = None,
     alias: str | None = "champion",
     promote: bool | None = None,
     wire: str | Path | Mapping[str, Any] | None = None,

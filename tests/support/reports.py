@@ -32,7 +32,7 @@ class SigmoidGraph:
 def evaluated_model(
     count: int = 500,
     *,
-    graph_bytes: int = 1000,
+    row_cost: float = 10.0,
     threshold: float = 0.5,
     metric: str = "roc_auc",
     cost: Cost | None = None,
@@ -44,7 +44,8 @@ def evaluated_model(
     schema = Schema((Column(name="used", kind="number"), Column(name="idle", kind="number")))
     return EvaluatedModel(
         graph=SigmoidGraph(),
-        graph_bytes=graph_bytes,
+        row_microseconds=12.5,
+        row_cost=row_cost,
         decision=Decision(task="binary", classes=("no", "yes"), positive=1, threshold=threshold),
         metric=metric,
         schema=schema,

@@ -25,6 +25,7 @@ VARIABLE: Final = (
     (r"\b[0-9a-f]{12}-[0-9a-f]+\b", "<request>"),
     (r"\b\d{4}-\d\d-\d\dT[0-9:.]+(Z|\+00:00)", "<time>"),
     (r"\bin \d+\.\d+ s\b", "<duration>"),
+    (r"\btime per row: \d+ µs", "<duration>"),
     (r"\([\d,]+ rows/s\)", "<rate>"),
     (r"\bdifference \d\.\de-\d\d\b", "<difference>"),
 )

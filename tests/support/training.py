@@ -19,6 +19,7 @@ from rowcast.training.calibration import sigmoid
 from rowcast.training.events import TrainingEvent
 from rowcast.training.models.candidate import Setting
 from rowcast.training.options import TrainingOptions
+from rowcast.training.presets import PRESETS, PresetName
 from rowcast.training.problem import LearningProblem, build_problem
 from rowcast.training.result import TrainingResult
 from rowcast.training.run import train
@@ -29,7 +30,10 @@ Columns = dict[str, list[Any]]
 
 def learning_problem(columns: Columns, target: str = "y", **options: Any) -> LearningProblem:
     """Build a learning problem from these columns."""
-    return build_problem(table_from_memory(columns, "loans"), TrainingOptions(target=target, name="loans", **options))
+    return build_problem(
+        table_from_memory(columns, "loans"),
+        TrainingOptions(target=target, name="loans", **{"preset": "fast", **options}),
+    )
 
 
 def train_model(
@@ -41,10 +45,13 @@ def train_model(
     opener: OpenGraph = open_graph,
     **options: Any,
 ) -> TrainingResult:
-    """Train on a table, by default with three trials, and publish the result as `model` in a registry in `folder`."""
+    """Train on a table and publish the result as `model` in a registry in `folder`.
+
+    By default, the run has three trials and the preset `fast`.
+    """
     return train(
         table if isinstance(table, Table) else table_from_memory(table, "loans"),
-        TrainingOptions(target=target, name="model", **{"trials": 3, **options}),
+        TrainingOptions(target=target, name="model", **{"trials": 3, "preset": "fast", **options}),
         open_graph=opener,
         registry=FolderRegistry(folder),
         now=NOW,
@@ -52,9 +59,11 @@ def train_model(
     )
 
 
-def fit_setting(task: Task, rows: int, *, out_of_time: bool = False) -> Setting:
+def fit_setting(
+    task: Task, rows: int, *, out_of_time: bool = False, preset: PresetName = "fast", bags: int = 1
+) -> Setting:
     """Return the `Setting` of a single-threaded fit; a multiclass task has three classes."""
-    return Setting(task, 3 if task == "multiclass" else 1, rows, 0, 1, lambda: out_of_time)
+    return Setting(task, 3 if task == "multiclass" else 1, rows, 0, 1, lambda: out_of_time, PRESETS[preset], bags)
 
 
 def customers(seed: int = 0, count: int = 120) -> Columns:

@@ -12,6 +12,7 @@ from rowcast.errors import ParityError
 from rowcast.registry.bundle import Parity
 from rowcast.schema.prediction import Decision
 from rowcast.training import certificate
+from rowcast.training.presets import NO_TREES, Size
 from rowcast.training.problem import LearningProblem
 from support.training import customers, learning_problem
 
@@ -122,6 +123,8 @@ def test_the_tolerance_for_regression_values_grows_with_their_magnitude_and_spre
 class OneThreshold:
     """A model with one threshold on its first numeric column."""
 
+    size = NO_TREES
+
     def thresholds(self) -> Mapping[int, Any]:
         return {0: np.array([0.25], np.float32)}
 
@@ -143,7 +146,8 @@ def test_the_probe_starts_with_the_holdout_and_contains_thresholds_and_unusual_v
 class ManyThresholds:
     """A model with thresholds on both numeric columns and on a feature that is not a numeric column."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, size: Size = NO_TREES) -> None:
+        self.size = size
         largest = np.finfo(np.float32).max
         self.first = np.arange(count, dtype=np.float32)
         self.second = np.array([-largest, 0.5, largest], np.float32)
@@ -270,3 +274,14 @@ def test_the_spread_of_a_regression_target_is_one_by_default() -> None:
     assert certificate.certify(np.zeros(1), np.array([0.9e-5], np.float32), NUMBERS).rows == 1
     with pytest.raises(ParityError):
         certificate.certify(np.zeros(1), np.array([1.1e-5], np.float32), NUMBERS)
+
+
+@pytest.mark.parametrize(("trees", "tested"), [(100, 10_000), (1_000, 8_000), (1_000_000, 1_000)])
+def test_fewer_thresholds_are_tested_if_a_row_takes_longer(trees: int, tested: int) -> None:
+    problem, model = mixed_problem(), ManyThresholds(20_000, Size(trees, trees * 61))
+    trained: Any = model
+
+    probe = certificate.build_probe(trained, problem.training, problem.holdout, 0)
+
+    found = set(probe.numbers[:, 0].tolist()) & set(model.first.tolist())
+    assert len(found) == pytest.approx(tested, rel=0.1)

@@ -12,6 +12,7 @@ from rowcast.schema.encoding import NUMBERS, TEXTS
 from rowcast.training import features, split
 from rowcast.training.onnx_graph import FLOAT, STRING, GraphBuilder, Trees, tensor
 from rowcast.training.split import SplitColumn
+from support.trees import stump
 
 RNG = np.random.default_rng(7)
 
@@ -55,9 +56,7 @@ def test_trees_in_the_graph_read_the_same_features_as_in_numpy(levels: tuple[int
     splits += [(feature, value) for feature in range(matrix.shape[1]) for value in (-1.0, 0.5, 2.0)]
     for tree, (feature, value) in enumerate(splits):  # all sums of these weights are exact
         weight = 2.0 ** (tree % 13)
-        trees.split(tree, 0, feature, value, 1, 2)
-        trees.leaf(tree, 1, {0: weight})
-        trees.leaf(tree, 2, {0: 0.0})
+        trees.add(stump(feature, value, weight, 0.0))
         expected += weight * (matrix[:, feature] <= value)
     graph = GraphBuilder()
     raw = trees.emit(graph, transformation.emit(graph, NUMBERS, TEXTS))

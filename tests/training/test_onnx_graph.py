@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rowcast.training.onnx_graph import GraphBuilder, Trees, floor32
+from support.trees import stump
 
 RNG = np.random.default_rng(7)
 
@@ -20,11 +21,10 @@ def test_floor32_keeps_every_float32_on_the_same_side_of_a_threshold() -> None:
 
 def test_thresholds_are_grouped_by_numeric_column() -> None:
     trees = Trees(1)
-    trees.split(0, 0, 3, 0.5, 1, 2)
-    trees.leaf(0, 1, {0: 1.0})
-    trees.leaf(0, 2, {0: -1.0})
+    trees.add(stump(3, 0.5, 1.0, -1.0))
+    trees.add(stump(3, 0.1, 1.0, -1.0))
 
-    assert {key: values.tolist() for key, values in trees.thresholds().items()} == {3: [0.5]}
+    assert {key: values.tolist() for key, values in trees.thresholds().items()} == {3: [floor32(0.1), 0.5]}
 
 
 def test_identical_nodes_and_constants_are_added_only_once() -> None:

@@ -66,7 +66,7 @@ def test_a_version_that_is_not_worse_on_new_rows_replaces_the_champion(
 ) -> None:
     train(tmp_path, points(1), target, candidates=("boosting",))
 
-    result = train(tmp_path, points(2), target, candidates=("boosting",))
+    result = train(tmp_path, points(4), target, candidates=("boosting",))
 
     comparison = result.promotion.comparison
     assert comparison is not None, result.promotion.reason

@@ -24,6 +24,7 @@ from rowcast.cli.options import (
     ModelReference,
     OnnxOut,
     Positive,
+    Preset,
     Promote,
     Rows,
     Sensitive,
@@ -32,6 +33,8 @@ from rowcast.cli.options import (
     TargetFile,
     TaskOption,
     Time,
+    Timeout,
+    Trials,
     Version,
     Weight,
     Wire,
@@ -79,8 +82,9 @@ def train(
     refit: Annotated[
         bool, typer.Option("--refit", help="Retrain on all rows after evaluating on the holdout.")
     ] = False,
-    trials: Annotated[int, typer.Option(min=1, help="Total number of trials.")] = 20,
-    timeout: Annotated[float | None, typer.Option(min=1, help="Time limit for the search, in seconds.")] = None,
+    preset: Preset = None,
+    trials: Trials = None,
+    timeout: Timeout = None,
     seed: Annotated[int, typer.Option(help="Random seed; the same data, options and seed produce the same model.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Number of threads.")] = 1,
     storage: Storage = None,

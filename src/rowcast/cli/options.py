@@ -80,6 +80,14 @@ Promote = Annotated[
     bool | None,
     typer.Option("--promote/--no-promote", help="Whether the new version becomes champion [if it is not worse]."),
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="How long the model may take per row: fast (about 20 µs), balanced (100 µs) or best (1 ms) [balanced]."
+    ),
+]
+Trials = Annotated[int | None, typer.Option(min=1, help="Total number of trials [20, or unlimited with --timeout].")]
+Timeout = Annotated[float | None, typer.Option(min=1, help="Time limit for the training run, in seconds.")]
 Config = Annotated[
     Path | None,
     typer.Option(

@@ -131,8 +131,11 @@ def print_result(result: TrainingResult) -> None:
     ]
     output.print_table(["metric", "holdout", "95% interval"], metrics, "Holdout metrics")
     flips = output.counted(result.parity.label_flips, "label flip")
+    stale = f"the search stopped because {result.stale_trials} trials in a row did not improve the score"
     output.print_lines(
         [
+            *([stale] if result.stale_trials else []),
+            f"time per row: {result.row_microseconds:.0f} µs, one row at a time on one core (preset {result.preset})",
             f"parity: {result.parity.rows} rows, {flips}, largest difference {result.parity.max_abs_diff:.1e}",
             f"published {result.model}@{result.version} in {result.seconds:.1f} s: {result.path}",
             *_promotion_lines(result),

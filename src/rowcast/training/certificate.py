@@ -24,7 +24,10 @@ from rowcast.training.problem import LabelledRows
 TOLERANCE: Final = 1e-5
 RANDOM_ROWS: Final = 2000
 MOST_THRESHOLDS: Final = 10_000
-"""The maximum number of tree thresholds to test. If a model has more thresholds, a sample is tested."""
+"""The maximum number of tree thresholds to test. If a model has more thresholds, an even selection is tested."""
+FEWEST_THRESHOLDS: Final = 1000
+THRESHOLD_SECONDS: Final = 1.5
+"""The estimated time for the rows near thresholds to be scored once."""
 ODD_NUMBERS: Final = (np.nan, -0.0, 0.0, 1e38, -1e38, 3.4028234663852886e38, 2.0**53 + 1, 1e-40, -1e-40)
 ODD_TEXTS: Final = ("", "never seen", "Ünïcödé ☃", " ", "x" * 300)
 
@@ -49,7 +52,7 @@ def build_probe(pipeline: Trained, training: LabelledRows, holdout: LabelledRows
         (holdout.numbers, holdout.texts),
         _random_rows(training, rng),
         *_odd_values(training, rng),
-        *_thresholds(pipeline, training, rng),
+        *_thresholds(pipeline, training, rng, most_thresholds(pipeline.size.microseconds)),
     ]
     return Probe(np.concatenate([numbers for numbers, _ in parts]), np.concatenate([texts for _, texts in parts]))
 
@@ -84,11 +87,23 @@ def _odd_values(training: LabelledRows, rng: np.random.Generator) -> Iterator[tu
         yield base.numbers, base.texts
 
 
-def _thresholds(pipeline: Trained, training: LabelledRows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
+def most_thresholds(row_microseconds: float) -> int:
+    """Return the maximum number of thresholds to test. A model that takes long to score a row is tested at fewer."""
+    return int(np.clip(THRESHOLD_SECONDS * 1e6 / 3 / max(row_microseconds, 1.0), FEWEST_THRESHOLDS, MOST_THRESHOLDS))
+
+
+def probe_rows(holdout: int, row_microseconds: float) -> int:
+    """Return the approximate number of rows in the probe."""
+    return holdout + RANDOM_ROWS + 3 * most_thresholds(row_microseconds)
+
+
+def _thresholds(
+    pipeline: Trained, training: LabelledRows, rng: np.random.Generator, most: int
+) -> Iterator[tuple[Numbers, Texts]]:
     """Yield training rows in which one number is exactly at, just below or just above a tree threshold."""
     numbers = training.numbers.shape[1]  # in tree models, the first features are the unscaled numbers
     thresholds = {feature: each for feature, each in pipeline.thresholds().items() if feature < numbers}
-    share = MOST_THRESHOLDS / max(MOST_THRESHOLDS, sum(map(len, thresholds.values())))
+    share = most / max(most, sum(map(len, thresholds.values())))
     for feature, every in thresholds.items():
         sample = every[np.unique(np.linspace(0, len(every) - 1, int(np.ceil(len(every) * share))).astype(np.intp))]
         with np.errstate(over="ignore"):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property, reduce
+from operator import add
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +19,27 @@ from threadpoolctl import threadpool_limits
 from rowcast.training import calibration, features, metrics, split
 from rowcast.training.calibration import Calibration
 from rowcast.training.features import Features, Numbers, Style
-from rowcast.training.models.candidate import Candidate, LabelledMatrix, Params, Raw, Setting
+from rowcast.training.models.candidate import (
+    Candidate,
+    Estimator,
+    LabelledMatrix,
+    Params,
+    Raw,
+    Setting,
+    TreeEstimator,
+)
 from rowcast.training.options import TrainingOptions
-from rowcast.training.pipeline import Pipeline
+from rowcast.training.pipeline import Bag, Pipeline
+from rowcast.training.presets import MEMBER_SHARE, NO_TREES, Size
 from rowcast.training.problem import LabelledRows, LearningProblem
+
+
+@dataclass(frozen=True)
+class FoldModel:
+    """The features and the estimator of one fold."""
+
+    features: Features
+    estimator: TreeEstimator
 
 
 @dataclass(frozen=True)
@@ -31,6 +51,15 @@ class TrialResult:
     score: float
     raw: Raw
     """The out-of-fold raw scores of all validation rows."""
+    models: tuple[FoldModel, ...] = ()
+    """The models of all folds, if their average is served; otherwise, a model is fitted to all training rows."""
+    size: Size = NO_TREES
+    """The size of the served model."""
+
+    @property
+    def is_bagged(self) -> bool:
+        """Whether the average of the fold models is served."""
+        return bool(self.models)
 
 
 @dataclass(frozen=True)
@@ -44,12 +73,17 @@ class Fold:
 
 
 class FoldResult(NamedTuple):
-    """The raw scores of one fold's validation rows, with the number of training rounds and the duration."""
+    """The raw scores of one fold's validation rows, with the fold's model and the duration."""
 
     raw: Raw
-    rounds: int
-    """0 if the candidate does not train in rounds."""
+    features: Features
+    estimator: Estimator
     seconds: float
+
+    @property
+    def rounds(self) -> int:
+        """The number of training rounds; 0 if the candidate does not train in rounds."""
+        return int(self.estimator.params.get("rounds", 0))
 
 
 AfterFold = Callable[[int, float, float], None]
@@ -69,20 +103,29 @@ class CrossValidator:
     folds: list[Fold]
     validation: LabelledRows
     """The validation rows of all folds. A time-based split never uses the earliest rows for validation."""
-    _matrices: dict[tuple[int, Style], tuple[Numbers, Numbers]] = field(default_factory=dict)
+    _matrices: dict[tuple[int, Style], tuple[Features, Numbers, Numbers]] = field(default_factory=dict)
 
     def run(self, candidate: Candidate, params: Params, after_fold: AfterFold) -> TrialResult:
         """Cross-validate one configuration."""
         raw = np.zeros((len(self.validation), self.setting.width))
-        scores, rounds = [], []
+        scores, rounds, models, sizes = [], [], [], []
+        is_bagged = candidate.is_bagged(self.setting)
         with closing(self._fold_results(candidate, params)) as results:
             for index, (fold, result) in enumerate(zip(self.folds, results, strict=True)):
                 raw[fold.places] = result.raw
                 scores.append(self._score(result.raw, fold.valid))
                 rounds.append(result.rounds)
+                if is_bagged:
+                    models.append(_reduced(result, self.setting))
+                sizes.append(models[-1].estimator.size if is_bagged else result.estimator.size)
                 after_fold(index, self._mean(scores), result.seconds)
-        fixed = {"rounds": max(1, round(float(np.mean(rounds))))} if any(rounds) else {}
-        return TrialResult(candidate, params | fixed, self._mean(scores), raw)
+        fixed = {**result.estimator.params}
+        if any(rounds):
+            fixed["rounds"] = max(1, round(float(np.mean(rounds))))
+        size = reduce(add, sizes)
+        if not is_bagged or not self.setting.preset.allows_member(size):
+            models, size = [], max(sizes, key=lambda each: each.nodes)
+        return TrialResult(candidate, fixed, self._mean(scores), raw, tuple(models), size)
 
     def _fold_results(self, candidate: Candidate, params: Params) -> Generator[FoldResult, None, None]:
         """Yield the results in fold order. If the candidate is thread-safe, the folds are processed in parallel."""
@@ -100,9 +143,9 @@ class CrossValidator:
 
     def _fit_fold(self, candidate: Candidate, params: Params, setting: Setting, index: int) -> FoldResult:
         started, fold = time.monotonic(), self.folds[index]
-        train, valid = self._matrix(index, candidate.style)
+        transformation, train, valid = self._matrix(index, candidate.style)
         model = candidate.fit(_label(train, fold.train), params, setting, _label(valid, fold.valid))
-        return FoldResult(model.raw(valid), model.params.get("rounds", 0), time.monotonic() - started)
+        return FoldResult(model.raw(valid), transformation, model, time.monotonic() - started)
 
     def _score(self, raw: Raw, rows: LabelledRows) -> float:
         base = calibration.uncalibrated(self.problem.task, self.problem.class_weights)
@@ -114,21 +157,53 @@ class CrossValidator:
         worst = 0.0 if self.metric in metrics.GREATER else 1e300
         return float(np.mean(finite)) if finite else worst
 
-    def _matrix(self, index: int, style: Style) -> tuple[Numbers, Numbers]:
+    def _matrix(self, index: int, style: Style) -> tuple[Features, Numbers, Numbers]:
+        """Return the features of a fold with the matrices of its training rows and its validation rows."""
         if (index, style) not in self._matrices:
             fold = self.folds[index]
-            transformation, train = _fit_features(self.problem, fold.train, style)
-            self._matrices[index, style] = train, transformation.transform(fold.valid.numbers, fold.valid.texts)
+            vocabulary = self._vocabulary if self.setting.bags > 1 else None
+            transformation, train = _fit_features(self.problem, fold.train, style, vocabulary)
+            valid = transformation.transform(fold.valid.numbers, fold.valid.texts)
+            self._matrices[index, style] = transformation, train, valid
         return self._matrices[index, style]
+
+    @cached_property
+    def _vocabulary(self) -> list[Counter[str]]:
+        """The counts of each text column's levels in all training rows."""
+        return [Counter(column.tolist()) for column in self.problem.training.texts.T]
+
+
+def _reduced(result: FoldResult, setting: Setting) -> FoldModel:
+    """Return a fold's model with as many trees as the preset allows."""
+    assert isinstance(result.estimator, TreeEstimator)
+    trees = setting.preset.forest_trees // setting.bags
+    nodes = int(setting.preset.nodes * MEMBER_SHARE) // setting.bags
+    return FoldModel(result.features, result.estimator.reduced(trees, nodes))
 
 
 def make_folds(problem: LearningProblem, options: TrainingOptions) -> tuple[list[Fold], LabelledRows]:
     """Return the folds and their combined validation rows."""
     rows = problem.training
-    sides = split.make_folds(rows.target, problem.task, options.folds, options.seed, rows.split_column)
+    sides = split.make_folds(rows.target, problem.task, problem.folds, options.seed, rows.split_column)
     validated = np.sort(np.concatenate([valid for _, valid in sides]))
     folds = [Fold(rows.take(train), rows.take(valid), np.searchsorted(validated, valid)) for train, valid in sides]
     return folds, rows if len(validated) == len(rows) else rows.take(validated)
+
+
+def bag(problem: LearningProblem, models: Sequence[FoldModel], calibration: Calibration) -> Bag:
+    """Return the average of the models of all folds."""
+    first, *others = (model.estimator for model in models)
+    features = tuple(model.features for model in models)
+    return Bag(problem.task, problem.positive, features, tuple(first.averaged(others)), calibration)
+
+
+def refit_models(
+    problem: LearningProblem, trial: TrialResult, setting: Setting, options: TrainingOptions, metric: str
+) -> tuple[FoldModel, ...]:
+    """Fit the models of all folds of other training rows with the parameters of a trial."""
+    validator = CrossValidator(problem, setting, metric, *make_folds(problem, options))
+    with threadpool_limits(setting.threads):
+        return validator.run(trial.candidate, trial.params, lambda index, mean, seconds: None).models
 
 
 def train_final(problem: LearningProblem, trial: TrialResult, setting: Setting, calibration: Calibration) -> Pipeline:
@@ -139,14 +214,18 @@ def train_final(problem: LearningProblem, trial: TrialResult, setting: Setting, 
     return Pipeline(problem.task, problem.positive, transformation, model, calibration)
 
 
-def _fit_features(problem: LearningProblem, rows: LabelledRows, style: Style) -> tuple[Features, Numbers]:
+def _fit_features(
+    problem: LearningProblem, rows: LabelledRows, style: Style, vocabulary: Sequence[Counter[str]] | None = None
+) -> tuple[Features, Numbers]:
     """Fit the preprocessing to the rows; return it with the resulting feature matrix."""
     if problem.task == "multiclass":
         target = np.eye(problem.width)[rows.target]
     else:
         target = rows.target.astype(np.float64)[:, None]
     inner = split.make_inner_folds(rows.split_column)
-    return features.fit(rows.numbers, rows.texts, target, style=style, inner=inner, weight=rows.weight)
+    return features.fit(
+        rows.numbers, rows.texts, target, style=style, inner=inner, weight=rows.weight, vocabulary=vocabulary
+    )
 
 
 def _label(matrix: Numbers, rows: LabelledRows) -> LabelledMatrix:

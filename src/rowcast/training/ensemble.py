@@ -1,14 +1,14 @@
 """Choose between the best single model and a weighted average of several models (an ensemble).
 
-The choice is based only on out-of-fold predictions. A single model is faster to serve, so an ensemble is chosen only if
-it is clearly better (decision 0017).
+The choice is based only on out-of-fold predictions. The preset limits the number of members and the estimated cost of a
+row (decision 0017).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -17,16 +17,17 @@ from numpy.typing import NDArray
 from rowcast.schema.prediction import Task
 from rowcast.training import calibration, metrics
 from rowcast.training.calibration import Calibration
-from rowcast.training.cross_validation import TrialResult, train_final
+from rowcast.training.cross_validation import TrialResult, bag, refit_models, train_final
 from rowcast.training.models.candidate import Setting
-from rowcast.training.pipeline import Ensemble, Pipeline, Trained
+from rowcast.training.options import TrainingOptions
+from rowcast.training.pipeline import Ensemble, Trained
+from rowcast.training.presets import Preset, Size
 from rowcast.training.problem import LearningProblem
 from rowcast.training.search import SearchResult
 
-PICKS: Final = 8
-MOST_MEMBERS: Final = 4
-LEAST_GAIN: Final = 0.01
-"""The minimum gain of an ensemble, as a share of the gap between the best model's score and a perfect score."""
+PICKS: Final = 25
+MOST_ROWS: Final = 20_000
+"""About as many rows are used to choose the members, because hundreds of averages are scored."""
 
 Predictions = NDArray[np.float64]
 
@@ -58,8 +59,11 @@ class Choice:
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weight of each candidate in the average."""
-        return {member.trial.candidate.name: member.weight for member in self.members}
+        """The weight of each candidate in the average; several members can have the same candidate."""
+        weights: dict[str, float] = {}
+        for member in self.members:
+            weights[member.trial.candidate.name] = weights.get(member.trial.candidate.name, 0.0) + member.weight
+        return weights
 
     def predictions(self) -> Predictions:
         """Return the weighted average of the members' out-of-fold predictions."""
@@ -93,8 +97,8 @@ class FoldScorer:
         return float(scores[np.isfinite(scores)].mean()) if np.isfinite(scores).any() else -np.inf
 
 
-def choose(result: SearchResult, problem: LearningProblem, metric: str) -> Choice:
-    """Return the best single model, or an ensemble if it is clearly better."""
+def choose(result: SearchResult, problem: LearningProblem, metric: str, preset: Preset) -> Choice:
+    """Return the best single model, or an ensemble if it is better."""
     rows = result.validation
     rivals = [
         EnsembleMember(
@@ -104,14 +108,17 @@ def choose(result: SearchResult, problem: LearningProblem, metric: str) -> Choic
             ),
             1.0,
         )
-        for trial in result.trials
+        for trial in _affordable(result.trials, preset)
     ]
-    single = Choice((rivals[0],), result.best.score)
-    if len(rivals) == 1:
+    single = Choice((rivals[0],), rivals[0].trial.score)
+    if len(rivals) == 1 or preset.members == 1:
         return single
     scorer = FoldScorer(metric, problem.task, rows.target, rows.weight, result.folds)
+    step = max(1, len(rows) // MOST_ROWS)
+    quick = replace(scorer, folds=[fold[::step] for fold in result.folds])
     predictions = [rival.predictions() for rival in rivals]
-    picks = Counter(_pick_greedily(scorer, predictions))
+    sizes = [rival.trial.size for rival in rivals]
+    picks = Counter(_pick_greedily(quick, predictions, sizes, preset))
     if len(picks) == 1:
         return single
     total = picks.total()
@@ -120,12 +127,19 @@ def choose(result: SearchResult, problem: LearningProblem, metric: str) -> Choic
         for index, count in sorted(picks.items())
     ]
     average = Choice(tuple(members), 0.0)
-    if not _is_clear_gain(scorer.scores(average.predictions()) - scorer.scores(predictions[0]), single.score, metric):
-        return single
-    return Choice(average.members, abs(scorer.mean(average.predictions())))
+    score = scorer.mean(average.predictions())
+    return Choice(average.members, abs(score)) if score > scorer.mean(predictions[0]) else single
 
 
-def _pick_greedily(scorer: FoldScorer, predictions: Sequence[Predictions]) -> list[int]:
+def _affordable(trials: Sequence[TrialResult], preset: Preset) -> Sequence[TrialResult]:
+    """Return the trials whose models the preset allows; if there are none, the model with the lowest cost."""
+    allowed = [trial for trial in trials if preset.allows([trial.size])]
+    return allowed or [min(trials, key=lambda trial: trial.size.microseconds)]
+
+
+def _pick_greedily(
+    scorer: FoldScorer, predictions: Sequence[Predictions], sizes: Sequence[Size], preset: Preset
+) -> list[int]:
     """Start with the best model and repeatedly add the model that yields the best average (Caruana, 2004).
 
     A model can be added several times. Models that were added after the best average was reached are dropped.
@@ -133,7 +147,12 @@ def _pick_greedily(scorer: FoldScorer, predictions: Sequence[Predictions]) -> li
     picks, total = [0], predictions[0]
     best, best_length = scorer.mean(total), 1
     while len(picks) < PICKS:
-        options = range(len(predictions)) if len(set(picks)) < MOST_MEMBERS else sorted(set(picks))
+        chosen = sorted(set(picks))
+        options = [
+            index
+            for index in range(len(predictions))
+            if index in chosen or preset.allows([sizes[each] for each in [*chosen, index]])
+        ]
         means = {index: scorer.mean((total + predictions[index]) / (len(picks) + 1)) for index in options}
         index = max(means, key=lambda each: means[each])
         picks.append(index)
@@ -143,32 +162,44 @@ def _pick_greedily(scorer: FoldScorer, predictions: Sequence[Predictions]) -> li
     return picks[:best_length]
 
 
-def _is_clear_gain(gains: NDArray[np.float64], score: float, metric: str) -> bool:
-    gains = gains[np.isfinite(gains)]
-    from_perfect = 1.0 - score if metric in metrics.GREATER else score
-    return bool(len(gains) and gains.mean() > LEAST_GAIN * from_perfect)
-
-
 def train_choice(problem: LearningProblem, choice: Choice, setting: Setting) -> Trained:
     """Train the chosen model on all training rows."""
-    trained = [train_final(problem, member.trial, setting, member.calibration) for member in choice.members]
+    trained = [
+        bag(problem, member.trial.models, member.calibration)
+        if member.trial.is_bagged
+        else train_final(problem, member.trial, setting, member.calibration)
+        for member in choice.members
+    ]
     if len(trained) == 1:
         return trained[0]
     return Ensemble(tuple(trained), tuple(member.weight for member in choice.members))
 
 
+def refit_choice(
+    choice: Choice, problem: LearningProblem, setting: Setting, options: TrainingOptions, metric: str
+) -> Choice:
+    """Return the choice with new fold models that are fitted to the rows of `problem`."""
+    members = []
+    for member in choice.members:
+        if member.trial.is_bagged:
+            models = refit_models(problem, member.trial, setting, options, metric)
+            member = replace(member, trial=replace(member.trial, models=models))
+        members.append(member)
+    return replace(choice, members=tuple(members))
+
+
 def describe(choice: Choice, trained: Trained) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the parameters and the calibration to record in the bundle's training fingerprint."""
-    if isinstance(trained, Pipeline):
-        return dict(trained.estimator.params), _describe_calibration(trained.calibration)
+    if not isinstance(trained, Ensemble):
+        return trained.params, _describe_calibration(trained.calibration)
     members = [
         {
             "candidate": member.trial.candidate.name,
             "weight": member.weight,
-            "params": dict(pipeline.estimator.params),
-            "calibration": _describe_calibration(pipeline.calibration),
+            "params": model.params,
+            "calibration": _describe_calibration(model.calibration),
         }
-        for member, pipeline in zip(choice.members, trained.members, strict=True)
+        for member, model in zip(choice.members, trained.members, strict=True)
     ]
     return {"members": members}, {"method": "of each member"}
 

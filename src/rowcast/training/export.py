@@ -9,7 +9,7 @@ import numpy as np
 from rowcast.registry.bundle import Output
 from rowcast.schema.encoding import NUMBERS, TEXTS, Plan
 from rowcast.training.onnx_graph import FLOAT, STRING, GraphBuilder, tensor
-from rowcast.training.pipeline import Ensemble, Pipeline, Trained
+from rowcast.training.pipeline import Bag, Ensemble, Pipeline, Trained
 
 PROBABILITIES: Final = Output("rowcast_probabilities", "probabilities")
 VALUES: Final = Output("rowcast_values", "values")
@@ -27,10 +27,9 @@ def export(trained: Trained, plan: Plan, classes: int) -> tuple[bytes, Output]:
     return graph.model(inputs, tensor(PROBABILITIES.name, FLOAT, "N", classes)), PROBABILITIES
 
 
-def _emit(graph: GraphBuilder, pipeline: Pipeline) -> str:
-    """Add one pipeline to the graph and return the name of its output: probabilities [N, k] or values [N, 1]."""
-    matrix = pipeline.features.emit(graph, NUMBERS, TEXTS)
-    raw = pipeline.calibration.emit(graph, pipeline.estimator.emit(graph, matrix), pipeline.positive)
+def _emit(graph: GraphBuilder, pipeline: Pipeline | Bag) -> str:
+    """Add one model to the graph and return the name of its output: probabilities [N, k] or values [N, 1]."""
+    raw = pipeline.calibration.emit(graph, pipeline.emit_raw(graph, NUMBERS, TEXTS), pipeline.positive)
     if pipeline.task == "regression":
         return raw
     return graph.node("Softmax", raw, axis=1) if pipeline.task == "multiclass" else graph.node("Sigmoid", raw)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from statistics import median
+from time import perf_counter
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -20,6 +22,8 @@ from rowcast.training.models.candidate import Setting
 from rowcast.training.options import TrainingOptions
 from rowcast.training.pipeline import Trained
 from rowcast.training.problem import LabelledRows, LearningProblem
+
+TIMED_ROWS: Final = 200
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class CertifiedModel:
     """The graph's metrics on the holdout."""
     holdout_output: NDArray[np.float32]
     """The graph's output for the holdout rows."""
+    row_microseconds: float
+    """The measured time in which the graph scores a single row on one core."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +79,25 @@ class ModelBuilder:
         holdout = metrics.measure_holdout(
             decision, holdout_output, rows.target, seed=self.options.seed, weight=rows.weight, group=rows.group
         )
-        return CertifiedModel(problem, trained, content, output, graph, decision, parity, holdout, holdout_output)
+        return CertifiedModel(
+            problem,
+            trained,
+            content,
+            output,
+            graph,
+            decision,
+            parity,
+            holdout,
+            holdout_output,
+            row_microseconds(graph, rows),
+        )
 
     def refit(self, model: CertifiedModel) -> CertifiedModel:
         """Rebuild the model on the training rows and the holdout, but keep the holdout metrics of `model`."""
         problem = model.problem
-        refitted = self.build(replace(problem, training=problem.training.concat(problem.holdout)))
+        problem = replace(problem, training=problem.training.concat(problem.holdout))
+        choice = ensemble.refit_choice(self.choice, problem, self.setting, self.options, self.metric)
+        refitted = replace(self, choice=choice).build(problem)
         return replace(refitted, holdout=model.holdout, holdout_output=model.holdout_output)
 
     def _decide(self, problem: LearningProblem, reference: NDArray[Any]) -> Decision:
@@ -99,3 +118,17 @@ class ModelBuilder:
             cost=self.options.cost,
         )
         return msgspec.structs.replace(decision, threshold=threshold)
+
+
+def row_microseconds(graph: Graph, rows: LabelledRows) -> float:
+    """Return the median time in which the graph scores a single row; the caller's thread is the only one."""
+    probes = []
+    for number in range(TIMED_ROWS):
+        row = rows.take(np.array([number % len(rows)]))
+        probes.append(certificate.Probe(row.numbers, row.texts).tensors())
+    seconds = []
+    for tensors in [*probes[:20], *probes]:  # the first runs fill the caches
+        began = perf_counter()
+        graph.run(tensors)
+        seconds.append(perf_counter() - began)
+    return round(median(seconds[20:]) * 1e6, 1)

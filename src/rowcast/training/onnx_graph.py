@@ -6,8 +6,8 @@ with the trained model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Final
 
@@ -83,71 +83,117 @@ class Matrix:
     """How trees read each feature; empty if the matrix contains exactly the features, without missing values."""
 
 
+@dataclass(frozen=True)
+class Tree:
+    """One tree as arrays with an item for each node. The root is node 0, and a leaf has no children.
+
+    Rows with `x <= threshold` go to the true child.
+    """
+
+    features: NDArray[Any]
+    thresholds: NDArray[np.float32]
+    true: NDArray[Any]
+    """The number of the true child; negative for a leaf."""
+    false: NDArray[Any]
+    weights: NDArray[np.float64]
+    """The weights [nodes, k] of each leaf. The weights of inner nodes have no effect."""
+    target: int = 0
+    """The raw score to which the first column of the weights is added."""
+
+    @property
+    def is_leaf(self) -> NDArray[np.bool_]:
+        return np.asarray(self.true < 0)
+
+
 class Trees:
-    """Additive trees as flat lists, with one raw score per target. Rows with `x <= threshold` go to the true child."""
+    """Additive trees with one raw score per target."""
 
-    def __init__(self, targets: int) -> None:
+    def __init__(self, targets: int, trees: Iterable[Tree] = ()) -> None:
         self.targets = targets
-        self._nodes: dict[str, list[Any]] = {
-            key: [] for key in ("treeids", "nodeids", "featureids", "modes", "values", "truenodeids", "falsenodeids")
-        }
-        self._leaves: dict[str, list[Any]] = {key: [] for key in ("treeids", "nodeids", "ids", "weights")}
+        self._trees = list(trees)
 
-    def split(self, tree: int, node: int, feature: int, threshold: float, true: int, false: int) -> None:
-        """Add an inner node.
+    def add(self, tree: Tree) -> None:
+        """Add a tree.
 
-        Rounding the threshold down to float32 does not change the path of any float32 number.
+        Rounding the thresholds down to float32 does not change the path of any float32 number.
         """
-        self._node(tree, node, feature, "BRANCH_LEQ", float(floor32(threshold)), true, false)
+        self._trees.append(replace(tree, thresholds=floor32(tree.thresholds)))
 
-    def leaf(self, tree: int, node: int, weights: dict[int, float]) -> None:
-        """Add a leaf with a weight for each target."""
-        self._node(tree, node, 0, "LEAF", 0.0, 0, 0)
-        for target, weight in weights.items():
-            for key, value in zip(self._leaves, (tree, node, target, float(np.float32(weight))), strict=True):
-                self._leaves[key].append(value)
+    def with_features_from(self, first: int) -> Trees:
+        """Return the same trees, with `first` added to the number of each feature."""
+        return Trees(self.targets, [replace(tree, features=tree.features + first) for tree in self._trees])
 
-    def _node(self, *values: Any) -> None:
-        for key, value in zip(self._nodes, values, strict=True):
-            self._nodes[key].append(value)
+    def __add__(self, other: Trees) -> Trees:
+        return Trees(self.targets, [*self._trees, *other._trees])
 
     def thresholds(self) -> dict[int, NDArray[np.float32]]:
         """Return the distinct split thresholds of each feature."""
-        thresholds: dict[int, set[float]] = {}
-        nodes = self._nodes
-        for feature, mode, value in zip(nodes["featureids"], nodes["modes"], nodes["values"], strict=True):
-            if mode != "LEAF":
-                thresholds.setdefault(feature, set()).add(value)
-        return {feature: np.array(sorted(values), np.float32) for feature, values in sorted(thresholds.items())}
+        splits = [~tree.is_leaf for tree in self._trees]
+        features = np.concatenate([tree.features[at] for tree, at in zip(self._trees, splits, strict=True)])
+        values = np.concatenate([tree.thresholds[at] for tree, at in zip(self._trees, splits, strict=True)])
+        return {int(feature): np.unique(values[features == feature]) for feature in np.unique(features)}
 
     def emit(self, graph: GraphBuilder, matrix: Matrix) -> str:
         """Add the trees to a graph and return the name of the raw scores [N, targets]."""
-        table: dict[str, Any] = {f"nodes_{key}": values for key, values in self._nodes.items()}
-        table |= {f"target_{key}": values for key, values in self._leaves.items()}
+        sizes = [len(tree.true) for tree in self._trees]
+        is_leaf = np.concatenate([tree.is_leaf for tree in self._trees])
+        nodes: dict[str, NDArray[Any]] = {
+            "treeids": np.repeat(np.arange(len(sizes)), sizes),
+            "nodeids": np.concatenate([np.arange(size) for size in sizes]),
+            "featureids": self._of_splits("features", is_leaf).astype(np.int64),
+            "modes": np.where(is_leaf, "LEAF", "BRANCH_LEQ"),
+            "values": self._of_splits("thresholds", is_leaf),
+            "truenodeids": self._of_splits("true", is_leaf),
+            "falsenodeids": self._of_splits("false", is_leaf),
+        }
         if matrix.features:
-            splits = list(zip(*self._splits(matrix.features), strict=True))
-            for key, values in zip(("featureids", "values", "missing_value_tracks_true"), splits, strict=True):
-                table[f"nodes_{key}"] = values
+            nodes |= _read_missing_values(nodes, is_leaf, matrix.features)
+        table = {f"nodes_{key}": values.tolist() for key, values in nodes.items()} | self._leaves()
         return graph.node("TreeEnsembleRegressor", matrix.name, domain=ML, n_targets=self.targets, **table)
 
-    def _splits(self, features: Sequence[MatrixFeature]) -> Iterator[tuple[int, float, int]]:
-        """Yield each node's position in the matrix, threshold, and direction for a missing value."""
-        nodes = self._nodes
-        for number, mode, value in zip(nodes["featureids"], nodes["modes"], nodes["values"], strict=True):
-            feature = features[number]
-            if mode == "LEAF":
-                yield 0, value, 0
-            elif feature.is_flag:  # all present values go where the flag 0 goes
-                yield feature.position, np.inf if value >= 0 else -np.inf, int(value >= 1)
-            else:
-                yield feature.position, value, int(feature.median is not None and feature.median <= value)
+    def _of_splits(self, field: str, is_leaf: NDArray[np.bool_]) -> NDArray[Any]:
+        """Return a field of all nodes, with 0 for leaves."""
+        return np.where(is_leaf, 0, np.concatenate([getattr(tree, field) for tree in self._trees]))
+
+    def _leaves(self) -> dict[str, list[Any]]:
+        parts = []
+        for number, tree in enumerate(self._trees):
+            nodes, width = np.flatnonzero(tree.is_leaf), tree.weights.shape[1]
+            ids = np.tile(np.arange(tree.target, tree.target + width), len(nodes))
+            weights = tree.weights[nodes].astype(np.float32).reshape(-1)
+            parts.append((np.full(len(ids), number), np.repeat(nodes, width), ids, weights))
+        keys = ("treeids", "nodeids", "ids", "weights")
+        return {
+            f"target_{key}": np.concatenate(arrays).tolist()
+            for key, arrays in zip(keys, zip(*parts, strict=True), strict=True)
+        }
 
 
-def floor32(value: float) -> np.float32:
+def _read_missing_values(
+    nodes: dict[str, NDArray[Any]], is_leaf: NDArray[np.bool_], features: Sequence[MatrixFeature]
+) -> dict[str, NDArray[Any]]:
+    """Return each node's position in the matrix, threshold, and direction for a missing value."""
+    numbers, values = nodes["featureids"], nodes["values"]
+    positions = np.array([feature.position for feature in features])[numbers]
+    is_flag = np.array([feature.is_flag for feature in features])[numbers]
+    # Without a replacement, no value is missing, and the direction has no effect.
+    medians = np.array([np.inf if feature.median is None else feature.median for feature in features])[numbers]
+    # All present values go where the flag 0 goes, and missing values go where the flag 1 goes.
+    values = np.where(is_flag, np.where(values >= 0, np.inf, -np.inf), values)
+    follows_true = np.where(is_flag, nodes["values"] >= 1, medians <= nodes["values"])
+    return {
+        "featureids": np.where(is_leaf, 0, positions),
+        "values": np.where(is_leaf, 0.0, values),
+        "missing_value_tracks_true": np.where(is_leaf, 0, follows_true).astype(np.int64),
+    }
+
+
+def floor32(values: NDArray[Any]) -> NDArray[np.float32]:
     """Return the largest float32 <= value. For every float32 x, x <= value if and only if x <= floor32(value)."""
+    values = np.asarray(values, np.float64)
     with np.errstate(over="ignore"):
-        nearest = np.float32(value)
-    return np.nextafter(nearest, np.float32(-np.inf)) if float(nearest) > value else nearest
+        nearest = values.astype(np.float32)
+    return np.where(nearest.astype(np.float64) > values, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
 def tensor(name: str, kind: int, *shape: int | str) -> onnx.ValueInfoProto:

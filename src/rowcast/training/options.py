@@ -9,6 +9,7 @@ import msgspec
 from rowcast.errors import TrainingError
 from rowcast.schema.prediction import Task
 from rowcast.training.cost import Cost
+from rowcast.training.presets import PRESETS, PresetName
 
 TASKS: Final[tuple[Task, ...]] = get_args(Task)
 
@@ -41,10 +42,13 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     class_weight: str = "none"
     """With `balanced`, all classes have equal total weight in fitting. Probabilities reflect the true proportions."""
     seed: int = 0
-    trials: int = 20
-    """The total number of trials; every candidate gets at least one trial."""
+    preset: PresetName = "balanced"
+    """How much time the model may need to score a row: `fast` is a single model, and `best` averages many models."""
+    trials: int | None = None
+    """The total number of trials; every candidate gets at least one trial. None for 20 trials, or for any number of
+    trials if there is a time limit."""
     timeout: float | None = None
-    """The time limit for the search, in seconds; when it expires, the search returns the best model so far."""
+    """The time limit for the training run, in seconds. The search stops early enough to finish the best model."""
     jobs: int = 1
     candidates: tuple[str, ...] = ("logistic", "boosting", "forest", "extra")
     """Names of the candidates to try; `ridge` replaces `logistic` in regression."""
@@ -56,7 +60,8 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     storage: str | None = None
     """Where to store trials: a file or a Redis URL. Stored trials of the same problem count toward `trials`."""
     holdout: float = 0.2
-    folds: int = 3
+    folds: int | None = None
+    """The number of folds in cross-validation; None to derive it from the preset and the number of rows."""
     alias: str | None = "champion"
     """The alias of the published version. A version gets the alias `champion` only if it is not worse."""
     promote: bool | None = None
@@ -69,8 +74,10 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise TrainingError(f"option 'task' must be one of {', '.join(TASKS)}, got {self.task!r}")
         if not 0 < self.holdout < 0.9:
             raise TrainingError(f"option 'holdout' must be between 0 and 0.9, got {self.holdout}")
+        if self.preset not in PRESETS:
+            raise TrainingError(f"option 'preset' must be {', '.join(map(repr, PRESETS))}, got {self.preset!r}")
         for option, value, least in (("folds", self.folds, 2), ("trials", self.trials, 1), ("jobs", self.jobs, 1)):
-            if value < least:
+            if value is not None and value < least:
                 raise TrainingError(f"option {option!r} must be at least {least}, got {value}")
         if self.class_weight not in ("none", "balanced"):
             raise TrainingError(f"option 'class_weight' must be 'none' or 'balanced', got {self.class_weight!r}")

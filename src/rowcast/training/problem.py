@@ -22,6 +22,7 @@ from rowcast.tables.table import Finding, Table
 from rowcast.training import labels, split
 from rowcast.training.data_check import check, special_columns
 from rowcast.training.options import TrainingOptions
+from rowcast.training.presets import PRESETS, fold_count
 from rowcast.training.result import ColumnCheck, TableCheck
 from rowcast.training.split import SplitColumn
 
@@ -102,8 +103,16 @@ class LearningProblem:
     training: LabelledRows
     holdout: LabelledRows
     findings: tuple[Finding, ...]
+    folds: int
+    """The number of folds in cross-validation."""
     class_weights: tuple[float, ...] = ()
     """The weight of each class during fitting, by class index; empty if classes are not weighted."""
+
+    @property
+    def is_split_by_time(self) -> bool:
+        """Whether validation rows and the holdout are later than the training rows."""
+        column = self.training.split_column
+        return column is not None and column.by == "time"
 
     @property
     def width(self) -> int:
@@ -148,7 +157,7 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
         weight,
         special_columns.read_split_column(labelled.table, options),
     )
-    training, holdout, class_weights = _split(rows, labelled, options)
+    training, holdout, folds, class_weights = _split(rows, labelled, options)
     examined = check.check_target(
         table.frame,
         schema=profile.schema,
@@ -164,6 +173,7 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
     special = special_columns.check_special_columns(
         labelled.table, target=name, features=profile.schema.names(), options=options
     )
+    findings = check.sort_by_severity([*profile.findings, *weightless, *special, *examined, *labelled.findings])
     return LearningProblem(
         labelled.task,
         labelled.classes,
@@ -175,9 +185,8 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
         name,
         training,
         holdout,
-        _without_sensitive_values(
-            check.sort_by_severity([*profile.findings, *weightless, *special, *examined, *labelled.findings]), sensitive
-        ),
+        _without_sensitive_values(findings, sensitive),
+        folds,
         class_weights,
     )
 
@@ -199,18 +208,19 @@ def run_data_check(table: Table, options: TrainingOptions) -> TableCheck:
 
 def _split(
     rows: LabelledRows, labelled: labels.LabelledTable, options: TrainingOptions
-) -> tuple[LabelledRows, LabelledRows, tuple[float, ...]]:
-    """Return the training rows, the holdout and the weight of each class during fitting."""
+) -> tuple[LabelledRows, LabelledRows, int, tuple[float, ...]]:
+    """Return the training rows, the holdout, the number of folds and the weight of each class during fitting."""
     names = labelled.classes
     if labelled.task == "binary":
         names = (labelled.classes[1 - labelled.positive], labelled.classes[labelled.positive])
     column = rows.split_column
     training_rows, holdout_rows = split.split_holdout(rows.target, labelled.task, options.holdout, options.seed, column)
+    folds = options.folds or _default_folds(rows.take(training_rows), options)
     if column is not None:
-        split.check_sides(rows.target, training_rows, holdout_rows, classes=names, folds=options.folds, column=column)
+        split.check_sides(rows.target, training_rows, holdout_rows, classes=names, folds=folds, column=column)
     training, holdout = rows.take(training_rows), rows.take(holdout_rows)
     if options.class_weight == "none":
-        return training, holdout, ()
+        return training, holdout, folds, ()
     if labelled.task == "regression":
         raise TableError(
             f"option 'class_weight' requires a classification target; {options.target!r} is a regression target",
@@ -219,7 +229,14 @@ def _split(
     shares = np.bincount(training.target, training.weight, len(names))
     balance = shares.sum() / (len(shares) * shares)
     emphasis = balance[training.target] * (1.0 if training.weight is None else training.weight)
-    return replace(training, emphasis=emphasis), holdout, tuple(balance.tolist())
+    return replace(training, emphasis=emphasis), holdout, folds, tuple(balance.tolist())
+
+
+def _default_folds(training: LabelledRows, options: TrainingOptions) -> int:
+    """Return the number of folds: with groups, not more than there are groups, but at least three."""
+    folds = fold_count(PRESETS[options.preset], len(training))
+    groups = training.group
+    return folds if groups is None else max(3, min(folds, len(np.unique(groups))))
 
 
 def client_value(column: Column, cell: Any) -> Any:

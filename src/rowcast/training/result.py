@@ -10,6 +10,7 @@ from rowcast.registry.bundle import Measure, Parity
 from rowcast.schema.prediction import Label, Task
 from rowcast.tables.table import Finding
 from rowcast.templates import render
+from rowcast.training.presets import PresetName
 
 
 class CandidateScore(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -61,12 +62,17 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     task: Task
     metric: str
     score: float
+    preset: PresetName
+    row_microseconds: float
+    """The measured time in which the graph scores a single row on one core."""
     holdout: dict[str, Measure]
     parity: Parity
     candidates: Sequence[CandidateScore]
     findings: Sequence[Finding]
     seconds: float
     promotion: Promotion
+    stale_trials: int = 0
+    """The number of trials without an improvement, if the search stopped because of them."""
     onnx: str | None = None
     """The path of the exported ONNX file, if an export was requested."""
 
@@ -85,6 +91,7 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
                 (f"holdout {name}", f"{measure.value:.4f} ({measure.low:.4f} to {measure.high:.4f})")
                 for name, measure in self.holdout.items()
             ),
+            ("time per row", f"{self.row_microseconds:.0f} µs"),
             ("parity", f"{self.parity.rows} rows, {self.parity.label_flips} label flips"),
             ("findings", str(len(self.findings))),
             ("alias", self.promotion.alias or "none"),

@@ -26,6 +26,7 @@ from rowcast.training.events import Progress, TrainingEvent
 from rowcast.training.model_builder import CertifiedModel, ModelBuilder
 from rowcast.training.models import candidates
 from rowcast.training.options import TrainingOptions
+from rowcast.training.presets import PRESETS
 from rowcast.training.problem import LearningProblem, build_problem
 from rowcast.training.promotion import NewVersion, PromotionRule
 from rowcast.training.report.evaluation import EvaluatedModel
@@ -50,6 +51,7 @@ def train(
 ) -> TrainingResult:
     """Train, certify and publish one model; raise TableError or TrainingError if no model can be trained."""
     started = time.monotonic()
+    preset = PRESETS[options.preset]
     candidates.check(options.candidates)
     problem = build_problem(table, options)
     metric = metrics.resolve(options.metric, problem.task)
@@ -66,8 +68,8 @@ def train(
         trials.append(event)
         progress(event)
 
-    search_result, setting = search(problem, options, record)
-    choice = ensemble.choose(search_result, problem, metric)
+    search_result, setting = search(problem, options, record, elapsed=time.monotonic() - started)
+    choice = ensemble.choose(search_result, problem, metric, preset)
     builder = ModelBuilder(options, metric, choice, setting, search_result.validation, open_graph, progress)
     measured = builder.build(problem)
     served = builder.refit(measured) if options.refit else measured
@@ -89,6 +91,9 @@ def train(
         task=problem.task,
         metric=metric,
         score=choice.score,
+        preset=options.preset,
+        row_microseconds=served.row_microseconds,
+        stale_trials=search_result.stale_trials,
         holdout=served.holdout,
         parity=served.parity,
         candidates=scores,
@@ -161,7 +166,8 @@ def _evaluated_model(
     problem = model.problem
     return EvaluatedModel(
         graph=model.graph,
-        graph_bytes=len(model.content),
+        row_microseconds=model.row_microseconds,
+        row_cost=model.trained.size.microseconds,
         decision=decision,
         metric=metric,
         schema=problem.schema,

@@ -1,14 +1,15 @@
 """Search for the best configuration, using only the training rows.
 
 The first trials use good default parameters for every candidate. Optuna suggests the configurations of the remaining
-trials.
+trials. With a time limit, the number of trials is unlimited unless it is given, and the search stops early only if many
+trials in a row have not improved the score.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Final, cast
 
@@ -19,23 +20,38 @@ from optuna.trial import BaseTrial, FrozenTrial, TrialState
 from threadpoolctl import threadpool_limits
 
 from rowcast.errors import TrainingError
-from rowcast.training import metrics, trial_storage
+from rowcast.training import certificate, metrics, trial_storage
 from rowcast.training.cross_validation import CrossValidator, TrialResult, make_folds
 from rowcast.training.events import Progress, TrainingEvent
 from rowcast.training.models.candidate import Candidate, Params, Setting
 from rowcast.training.models.candidates import select
 from rowcast.training.options import TrainingOptions
+from rowcast.training.presets import PRESETS, Preset
 from rowcast.training.problem import LabelledRows, LearningProblem
 from rowcast.training.result import CandidateScore
 from rowcast.training.trial_storage import FOLD_SECONDS, KIND, NO_TIME, SLOT, Study
 
 FINAL_FIT: Final = 1.5
 """The duration of a fit on all training rows, divided by the duration of a fold in threefold cross-validation."""
+DEFAULT_TRIALS: Final = 20
+"""The number of trials if neither a number nor a time limit is given."""
+UNLIMITED: Final = 100_000
+STALE_TRIALS: Final = 30
+"""If the number of trials is not given, the search stops after this number of trials without an improvement."""
+KEPT_TRIALS: Final = 3
+"""The number of trials of each candidate that can become members of an average."""
+
+FINISH_SECONDS: Final = 2.0
+"""The fixed part of the time that is needed after the search."""
+PROBE_PASSES: Final = 2.0
+"""The trained model and the graph score the certificate's probe."""
+REPORT_ROWS: Final = 60_000
+"""About as many rows are scored for the report."""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best trial of each candidate, ordered from best to worst, with the validation rows and the folds."""
+    """The best trials of each candidate, ordered from best to worst, with the validation rows and the folds."""
 
     trials: tuple[TrialResult, ...]
     scores: tuple[CandidateScore, ...]
@@ -45,6 +61,8 @@ class SearchResult:
     """The positions of each fold's rows in `validation`."""
     interrupted: bool = False
     """Whether Ctrl-C stopped the search early."""
+    stale_trials: int = 0
+    """The number of trials without an improvement, if the search stopped because of them."""
 
     @property
     def best(self) -> TrialResult:
@@ -58,13 +76,19 @@ class CandidateState:
     trials: int = 0
     seconds: float = 0.0
     folds: int = 0
-    best: TrialResult | None = None
+    kept: list[TrialResult] = field(default_factory=list)
+    """The best trials of this process, ordered from best to worst."""
     remote_best: FrozenTrial | None = None
     """The best trial from any other process, if it beats `best`."""
     folds_to_repeat: int = 0
     """The number of folds that this process must repeat before it can use `remote_best`."""
     remote_fold_seconds: float = 0.0
     """The duration of a fold in another process."""
+
+    @property
+    def best(self) -> TrialResult | None:
+        """The best trial of this process."""
+        return self.kept[0] if self.kept else None
 
     @property
     def fold_seconds(self) -> float:
@@ -87,6 +111,11 @@ class Search:
     candidates: dict[str, Candidate]
     states: dict[str, CandidateState]
     seconds_left: Callable[[], float]
+    """The seconds until the search must end, so that the model is finished within the time limit."""
+    refits: bool = False
+    """Whether the chosen model is fitted again to all rows."""
+    stale_trials: int = 0
+    """The number of trials since the most recent improvement of the best score."""
 
     @property
     def has_model(self) -> bool:
@@ -100,12 +129,27 @@ class Search:
 
     def try_params(self, candidate: Candidate, params: Params, after_fold: Callable[[int, float], None]) -> TrialResult:
         """Cross-validate one configuration; `after_fold` can stop the trial by raising an exception."""
-        state = self.states[candidate.name]
-        state.trials += 1
+        self.states[candidate.name].trials += 1
+        best = self.best_score
+        self.stale_trials += 1
         result = self._cross_validate(candidate, params, after_fold)
-        if state.best is None or self.is_better(result.score, state.best.score):
-            state.best = result
+        if best is None or self.is_better(result.score, best):
+            self.stale_trials = 0
+        self._keep(result)
         return result
+
+    @property
+    def best_score(self) -> float | None:
+        """The best score across all candidates and processes."""
+        scores = [state.score for state in self.states.values() if state.score is not None]
+        return None if not scores else max(scores) if self.validator.metric in metrics.GREATER else min(scores)
+
+    def _keep(self, result: TrialResult) -> None:
+        """Keep the best trials of each candidate. Trials with the same score are kept in their order."""
+        kept = self.states[result.candidate.name].kept
+        kept.append(result)
+        kept.sort(key=lambda trial: -metrics.sign(self.validator.metric) * trial.score)
+        del kept[KEPT_TRIALS:]
 
     def _cross_validate(
         self, candidate: Candidate, params: Params, after_fold: Callable[[int, float], None]
@@ -119,6 +163,12 @@ class Search:
 
         return self.validator.run(candidate, params, count)
 
+    def row_microseconds(self) -> float:
+        """Return the estimated cost of a row with the best trials of all candidates, as far as the preset allows it."""
+        best = [state.best.size for state in self.states.values() if state.best is not None]
+        preset = self.validator.setting.preset
+        return min(preset.microseconds, 10.0 + sum(size.microseconds for size in best))
+
     def has_time_for_fold(self, candidate: Candidate) -> bool:
         """Return whether another fold and the final fits are expected to finish in time.
 
@@ -129,9 +179,17 @@ class Search:
         return self.seconds_left() > self.states[candidate.name].fold_seconds + self.final_fit_seconds()
 
     def final_fit_seconds(self) -> float:
-        """Return the expected duration of the final fits. All candidates count, because any of them may be chosen."""
-        known = [state for state in self.states.values() if state.score is not None]
-        return sum((FINAL_FIT + state.folds_to_repeat) * state.fold_seconds for state in known)
+        """Return the expected duration of the final fits. All candidates count, because any of them may be chosen.
+
+        If the average of a candidate's fold models is served, no further fit is necessary.
+        """
+        total = 0.0
+        for state in self.states.values():
+            if state.score is not None:
+                is_bagged = state.best is not None and state.best.is_bagged
+                final = (len(self.validator.folds) if self.refits else 0.0) if is_bagged else FINAL_FIT
+                total += (final + state.folds_to_repeat) * state.fold_seconds
+        return total
 
     def sync_remote_trials(self, study: Study) -> None:
         """For each candidate, record the best trial from any other process if it beats this process's own trials."""
@@ -157,40 +215,76 @@ class Search:
             message = f"repeating the best {name} trial from another process"
             progress(TrainingEvent(stage="tune", message=message, best=trial.value))
             candidate, params = _params(trial, trial.user_attrs[SLOT], self.candidates, self.validator.setting)
-            state.best = self._cross_validate(candidate, params, lambda index, mean: None)
+            self._keep(self._cross_validate(candidate, params, lambda index, mean: None))
 
     def is_better(self, left: float, right: float) -> bool:
         return left > right if self.validator.metric in metrics.GREATER else left < right
 
 
-def search(problem: LearningProblem, options: TrainingOptions, progress: Progress) -> tuple[SearchResult, Setting]:
+def search(
+    problem: LearningProblem, options: TrainingOptions, progress: Progress, *, elapsed: float = 0.0
+) -> tuple[SearchResult, Setting]:
     """Run trials until all are finished or the time limit is reached; return the best configurations.
 
-    Ctrl-C stops the search early.
+    `elapsed` is the part of the time limit that has been used before the search. Ctrl-C stops the search early.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # failures are reported by the caller
     started = time.monotonic()
 
     def seconds_left() -> float:
-        return np.inf if options.timeout is None else options.timeout - (time.monotonic() - started)
+        if options.timeout is None:
+            return np.inf
+        finishing = finishing_seconds(problem, options.timeout, preset, running.row_microseconds())
+        return options.timeout - elapsed - (time.monotonic() - started) - finishing
 
     def out_of_time() -> bool:
         return seconds_left() <= running.final_fit_seconds()
 
-    setting = Setting(problem.task, problem.width, len(problem.training), options.seed, options.jobs, out_of_time)
+    preset = PRESETS[options.preset]
+    setting = Setting(
+        problem.task,
+        problem.width,
+        len(problem.training),
+        options.seed,
+        options.jobs,
+        out_of_time,
+        preset,
+        problem.folds if preset.is_bagged and not problem.is_split_by_time else 1,
+    )
     candidates = {candidate.name: candidate for candidate in select(options.candidates, problem.task)}
     metric = metrics.resolve(options.metric, problem.task)
     validator = CrossValidator(problem, setting, metric, *make_folds(problem, options))
-    running = Search(validator, candidates, {name: CandidateState() for name in candidates}, seconds_left)
-    total = max(options.trials, len(candidates))
+    running = Search(
+        validator, candidates, {name: CandidateState() for name in candidates}, seconds_left, options.refit
+    )
+    total = max(_trial_limit(options), len(candidates))
     study = trial_storage.open_study(options, problem.sha256, metric, total)
+    runner = TrialRunner(running, study, total, progress, is_patient=options.trials is not None)
     with threadpool_limits(setting.threads):
-        interrupted = TrialRunner(running, study, total, progress).run()
+        interrupted = runner.run()
     if not running.has_local_model:
         raise TrainingError(
             "the search stopped before this process trained a model; increase the value of 'timeout' or 'trials'"
         )
-    return replace(_result(running, study), interrupted=interrupted), setting
+    result = replace(_result(running, study), interrupted=interrupted)
+    return replace(result, stale_trials=running.stale_trials if runner.is_stale else 0), setting
+
+
+def _trial_limit(options: TrainingOptions) -> int:
+    if options.trials is not None:
+        return options.trials
+    return DEFAULT_TRIALS if options.timeout is None else UNLIMITED
+
+
+def finishing_seconds(problem: LearningProblem, timeout: float, preset: Preset, row_microseconds: float) -> float:
+    """Return the expected duration of the export, the certificate, the metrics and the report.
+
+    The time limit covers them, but they never use more than half of it in this estimate, because the search needs time
+    for at least one model.
+    """
+    rows = certificate.probe_rows(len(problem.holdout), row_microseconds) * PROBE_PASSES + REPORT_ROWS
+    seconds = FINISH_SECONDS + rows * row_microseconds / 1e6
+    return min(seconds, timeout / 2)
 
 
 def _result(running: Search, study: Study) -> SearchResult:
@@ -207,7 +301,9 @@ def _result(running: Search, study: Study) -> SearchResult:
         for name in ranked
     ]
     places = tuple(fold.places for fold in running.validator.folds)
-    return SearchResult(tuple(best[name] for name in ranked), tuple(scores), running.validator.validation, places)
+    kept = [trial for name in ranked for trial in running.states[name].kept]
+    trials = sorted(kept, key=lambda trial: -sign * trial.score)
+    return SearchResult(tuple(trials), tuple(scores), running.validator.validation, places)
 
 
 @dataclass
@@ -218,6 +314,13 @@ class TrialRunner:
     study: Study
     total: int
     progress: Progress
+    is_patient: bool
+    """Whether all trials run even if they do not improve the score."""
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether so many trials in a row have not improved the score that the search stops."""
+        return not self.is_patient and self.search.stale_trials >= STALE_TRIALS
 
     def __post_init__(self) -> None:
         self._started, self._finished_before = time.monotonic(), self.study.finished_count
@@ -275,7 +378,7 @@ class TrialRunner:
 
     def _stop_in_time(self, study: optuna.Study, _trial: FrozenTrial) -> None:
         candidates = self.search.candidates.values()
-        if self.study.is_used_up or not any(self.search.has_time_for_fold(each) for each in candidates):
+        if self.study.is_used_up or self.is_stale or not any(map(self.search.has_time_for_fold, candidates)):
             study.stop()
 
     def _report(self, name: str) -> None:
@@ -284,17 +387,15 @@ class TrialRunner:
         finished = self.study.finished_count + 1
         elapsed = time.monotonic() - self._started
         left = elapsed / (finished - self._finished_before) * max(self.total - finished, 0)
-        metric, states = self.search.validator.metric, self.search.states.values()
-        scores = [state.score for state in states if state.score is not None]
-        best = None if not scores else max(scores) if metric in metrics.GREATER else min(scores)
+        metric = self.search.validator.metric
         self.progress(
             TrainingEvent(
                 stage="tune",
                 message=f"{metric} in {len(self.search.validator.folds)}-fold cross-validation",
                 trial=min(finished, self.total),
-                trials=self.total,
+                trials=self.total if self.total < UNLIMITED else finished,
                 candidate=name,
-                best=best,
+                best=self.search.best_score,
                 seconds_left=max(0.0, min(left, self.search.seconds_left())),
             )
         )

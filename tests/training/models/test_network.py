@@ -14,6 +14,7 @@ from rowcast.training.models.candidate import LabelledMatrix, Setting
 from rowcast.training.models.candidates import CANDIDATES
 from rowcast.training.models.network import Network
 from rowcast.training.onnx_graph import FLOAT, GraphBuilder, Matrix, tensor
+from rowcast.training.presets import PRESETS
 
 torch = pytest.importorskip("torch")  # PyTorch is an optional extra; CI treats skipped tests as failures
 
@@ -30,7 +31,7 @@ TARGETS: dict[str, Any] = {
 
 
 def setting(task: Any, *, seed: int = 0, out_of_time: bool = False) -> Setting:
-    return Setting(task, 4 if task == "multiclass" else 1, len(MATRIX), seed, 1, lambda: out_of_time)
+    return Setting(task, 4 if task == "multiclass" else 1, len(MATRIX), seed, 1, lambda: out_of_time, PRESETS["fast"])
 
 
 def fit(task: Any, rounds: int = 8, *, seed: int = 0, target: Any = None, weight: Any = None) -> Network:

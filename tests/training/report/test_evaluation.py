@@ -69,7 +69,7 @@ def test_importance_ranks_the_decisive_column_first() -> None:
 
 
 def test_importance_is_computed_on_fewer_rows_for_a_large_graph_than_for_a_small_graph() -> None:
-    small, large = evaluated_model(graph_bytes=1000), evaluated_model(graph_bytes=1 << 40)
+    small, large = evaluated_model(row_cost=10.0), evaluated_model(row_cost=1e6)
 
     _, small_rows = evaluation.permutation_importance(small)
     _, large_rows = evaluation.permutation_importance(large)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 import lightgbm
@@ -15,7 +16,8 @@ from rowcast.errors import TrainingError
 from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
 from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params, Raw, Setting
-from rowcast.training.onnx_graph import GraphBuilder, Matrix, Trees
+from rowcast.training.onnx_graph import GraphBuilder, Matrix, Tree, Trees
+from rowcast.training.presets import Size
 
 LIGHTGBM_ZERO: Final = float(np.float32(1e-35))
 """LightGBM treats every number within this distance of zero as zero."""
@@ -28,40 +30,70 @@ class BoostedTrees:
     params: Params
     booster: lightgbm.Booster
     width: int
+    share: float = 1.0
+    """The weight of this booster in an average."""
 
     def raw(self, matrix: Numbers) -> Raw:
+        return self.link(self.sums(matrix))
+
+    def sums(self, matrix: Numbers) -> Raw:
         scores = self.booster.predict(matrix, raw_score=True, num_threads=1)
-        return np.asarray(scores, np.float64).reshape(len(matrix), self.width)
+        return np.asarray(scores, np.float64).reshape(len(matrix), self.width) * self.share
+
+    def link(self, sums: Raw) -> Raw:
+        return sums
+
+    def emit_link(self, _graph: GraphBuilder, sums: str) -> str:
+        return sums
+
+    def reduced(self, _trees: int, _nodes: int) -> BoostedTrees:
+        return self  # each tree corrects the errors of all trees before it
+
+    def averaged(self, others: Sequence[BoostedTrees]) -> Sequence[BoostedTrees]:
+        estimators = (self, *others)
+        return [replace(each, share=1.0 / len(estimators)) for each in estimators]
 
     def trees(self) -> Trees:
-        """Return the trees as a flat table."""
+        return self._trees
+
+    @cached_property
+    def _trees(self) -> Trees:
         trees = Trees(self.width)
         for index, tree in enumerate(self.booster.dump_model()["tree_info"]):
-            _flatten(trees, index, index % self.width, tree["tree_structure"])
+            trees.add(_flatten(tree["tree_structure"], index % self.width, self.share))
         return trees
 
     def emit(self, graph: GraphBuilder, matrix: Matrix) -> str:
         return self.trees().emit(graph, matrix)
 
+    @property
+    def size(self) -> Size:
+        trees = int(self.params["rounds"]) * self.width
+        return Size(trees, trees * (2 * int(self.params["num_leaves"]) - 1))
+
     def thresholds(self) -> Mapping[int, NDArray[np.float32]]:
         return self.trees().thresholds()
 
 
-def _flatten(trees: Trees, tree: int, target: int, root: Mapping[str, Any]) -> None:
-    stack, count = [(0, root)], 1
+def _flatten(root: Mapping[str, Any], target: int, share: float) -> Tree:
+    """Return a tree of LightGBM's dump as arrays, with leaf weights multiplied by `share`."""
+    nodes: list[tuple[int, float, int, int, float]] = [(0, 0.0, -1, -1, 0.0)]
+    stack = [(0, root)]
     while stack:
-        node, content = stack.pop()
+        number, content = stack.pop()
         if "split_feature" not in content:
-            trees.leaf(tree, node, {target: content["leaf_value"]})
+            nodes[number] = (0, 0.0, -1, -1, content["leaf_value"] * share)
             continue
         if content["decision_type"] != "<=":
             raise TrainingError(
                 f"LightGBM returned a split of type {content['decision_type']!r}, which cannot be exported"
             )
-        true, false = count, count + 1
-        count += 2
-        trees.split(tree, node, content["split_feature"], _outside_zero(content["threshold"]), true, false)
+        true, false = len(nodes), len(nodes) + 1
+        nodes += [nodes[0], nodes[0]]
+        nodes[number] = (content["split_feature"], _outside_zero(content["threshold"]), true, false, 0.0)
         stack += [(true, content["left_child"]), (false, content["right_child"])]
+    features, thresholds, trues, falses, weights = (np.array(column) for column in zip(*nodes, strict=True))
+    return Tree(features, thresholds, trues, falses, weights[:, None], target)
 
 
 def _outside_zero(threshold: float) -> float:
@@ -84,7 +116,23 @@ class Boosting:
     tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
     threadsafe = True
     MOST_ROUNDS: Final = 600
+    MANY_ROUNDS: Final = 2000
+    """The maximum number of rounds with random split points, which need more rounds."""
     PATIENCE: Final = 25
+    FEW_ROUNDS: Final = 150
+    """If a preset allows fewer rounds, the learning rate is increased."""
+
+    def is_bagged(self, setting: Setting) -> bool:
+        return setting.bags > 1
+
+    def _limits(self, params: Params, setting: Setting) -> Params:
+        """Return the number of rounds that the preset allows, and a learning rate that suits it."""
+        most = self.MANY_ROUNDS if params.get("extra_trees") else self.MOST_ROUNDS
+        rounds = max(1, min(most, setting.preset.trees_within(params["num_leaves"]) // setting.width))
+        rate = params["learning_rate"]
+        if rounds < self.FEW_ROUNDS:
+            rate = max(rate, min(0.3, rate * self.FEW_ROUNDS / rounds))
+        return {"rounds": rounds, "learning_rate": rate}
 
     def starts(self, setting: Setting) -> Sequence[Params]:
         # On nine public classification tables with fewer than 10,000 rows, trees with 8 leaves were better than trees
@@ -100,7 +148,8 @@ class Boosting:
             "lambda_l2": 1.0,
         }
         fewer_columns = {"num_leaves": 31 if shallow else 64, "learning_rate": 0.04, "feature_fraction": 0.5}
-        return first, first | fewer_columns
+        random_splits = {"extra_trees": True, "num_leaves": 15, "learning_rate": 0.05, "min_data_in_leaf": 5}
+        return first, first | random_splits, first | fewer_columns
 
     def suggest(self, trial: optuna.Trial, _setting: Setting) -> Params:
         return {
@@ -110,20 +159,23 @@ class Boosting:
             "feature_fraction": trial.suggest_float("boosting.feature_fraction", 0.4, 1.0),
             "bagging_fraction": trial.suggest_float("boosting.bagging_fraction", 0.5, 1.0),
             "lambda_l2": trial.suggest_float("boosting.lambda_l2", 1e-3, 30.0, log=True),
+            "extra_trees": trial.suggest_categorical("boosting.extra_trees", [False, True]),
         }
 
     def fit(
         self, rows: LabelledMatrix, params: Params, setting: Setting, validation: LabelledMatrix | None = None
     ) -> Estimator:
-        rounds = params.get("rounds", self.MOST_ROUNDS)
+        if "rounds" not in params:
+            params = params | self._limits(params, setting)
         settings = _lightgbm_settings(setting) | {key: value for key, value in params.items() if key != "rounds"}
         data = lightgbm.Dataset(rows.matrix, rows.target, weight=rows.weight, params=settings, free_raw_data=False)
         callbacks: list[Any] = [_stop_in_time(setting.out_of_time)]
         valid_sets: list[lightgbm.Dataset] = []
         if validation is not None:
             valid_sets = [data.create_valid(validation.matrix, validation.target, weight=validation.weight)]
-            callbacks.append(lightgbm.early_stopping(self.PATIENCE, verbose=False))
-        booster = lightgbm.train(settings, data, rounds, valid_sets=valid_sets, callbacks=callbacks)
+            patience = self.PATIENCE * (2 if params.get("extra_trees") else 1)
+            callbacks.append(lightgbm.early_stopping(patience, verbose=False))
+        booster = lightgbm.train(settings, data, params["rounds"], valid_sets=valid_sets, callbacks=callbacks)
         best = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
         return BoostedTrees({**params, "rounds": max(best, 1)}, booster, setting.width)
 

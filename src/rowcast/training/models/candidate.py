@@ -1,13 +1,15 @@
 """The interfaces of candidates (kinds of models) and of estimators (fitted models).
 
-An estimator returns raw scores [N, k]: the log-odds of the positive class, one score per class, or the value.
+An estimator returns raw scores [N, k]: the log-odds of the positive class, one score per class, or the value. It
+computes them in two steps, because the average of several estimators is the average of their sums: `sums` adds up the
+leaves or terms of a row, and `link` converts the sums into raw scores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import optuna
@@ -15,7 +17,8 @@ from numpy.typing import NDArray
 
 from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
-from rowcast.training.onnx_graph import GraphBuilder, Matrix
+from rowcast.training.onnx_graph import GraphBuilder, Matrix, Trees
+from rowcast.training.presets import Preset, Size
 
 MANY_ROWS: Final = 50_000
 Params = dict[str, Any]
@@ -35,6 +38,9 @@ class Setting:
     jobs: int
     out_of_time: Callable[[], bool]
     """Whether a fit should stop early because of the time limit."""
+    preset: Preset
+    bags: int = 1
+    """The number of fold models whose average is served; 1 if one model is fitted to all training rows."""
 
     @property
     def threads(self) -> int:
@@ -67,8 +73,42 @@ class Estimator(Protocol):
         """Add the estimator to a graph and return the name of the raw scores, float32 [N, k]."""
         ...
 
+    @property
+    def size(self) -> Size:
+        """The number of trees and nodes."""
+        ...
+
     def thresholds(self) -> Mapping[int, NDArray[np.float32]]:
         """Return the split thresholds of each feature in the matrix. A model without splits returns no thresholds."""
+        ...
+
+
+@runtime_checkable
+class TreeEstimator(Estimator, Protocol):
+    """An estimator that consists of trees, so that the average of several estimators is one table of trees."""
+
+    def sums(self, matrix: Numbers) -> Raw:
+        """Return the sum of each row's leaves in all trees, [N, k]."""
+        ...
+
+    def link(self, sums: Raw) -> Raw:
+        """Convert the sums of all averaged estimators into raw scores."""
+        ...
+
+    def emit_link(self, graph: GraphBuilder, sums: str) -> str:
+        """Add `link` to a graph and return the name of the raw scores."""
+        ...
+
+    def trees(self) -> Trees:
+        """Return the trees as a flat table."""
+        ...
+
+    def reduced(self, trees: int, nodes: int) -> TreeEstimator:
+        """Return the estimator with fewer trees, if it has more than these and still works with fewer."""
+        ...
+
+    def averaged(self, others: Sequence[Any]) -> Sequence[TreeEstimator]:
+        """Return this estimator and the others, scaled so that the sum of their sums is the average."""
         ...
 
 
@@ -91,6 +131,10 @@ class Candidate(Protocol):
     @property
     def threadsafe(self) -> bool:
         """Whether fitting in parallel threads is safe and saves time."""
+        ...
+
+    def is_bagged(self, setting: Setting) -> bool:
+        """Whether the average of the fold models is served if the preset allows it. Linear models gain nothing."""
         ...
 
     def starts(self, setting: Setting) -> Sequence[Params]:

@@ -7,7 +7,8 @@ Leaf weights are multiples of a power of two, so that float32 sums are exact in 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -24,13 +25,15 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
 from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params, Raw, Setting
-from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder, Matrix, Trees
+from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder, Matrix, Tree, Trees
+from rowcast.training.presets import Size
 
 SHARE: Final = 0.005
 """The fraction of each leaf's weight that is divided evenly among all classes.
 
 It keeps the proportion of each class above 0 even if no row in the leaf has that class.
 """
+FEWEST_TREES: Final = 5
 EXACT: Final = 2.0**24
 """Integers up to this limit are exact in float32."""
 
@@ -44,21 +47,50 @@ class Grove:
 
     params: Params
     task: Task
-    trees: tuple[Any, ...]
+    members: tuple[Any, ...]
     """The `Tree` object of each scikit-learn estimator."""
     weights: tuple[Raw, ...]
     base: float
 
     def raw(self, matrix: Numbers) -> Raw:
+        return self.link(self.sums(matrix))
+
+    def sums(self, matrix: Numbers) -> Raw:
         rows = np.ascontiguousarray(matrix, np.float32)
-        total = sum((weights[tree.apply(rows)] for tree, weights in zip(self.trees, self.weights, strict=True)), 0.0)
-        summed = np.asarray(total, np.float64)
+        total = sum((weights[tree.apply(rows)] for tree, weights in zip(self.members, self.weights, strict=True)), 0.0)
+        return np.asarray(total, np.float64)
+
+    def link(self, sums: Raw) -> Raw:
         if self.task == "regression":
-            return summed + self.base
-        return np.log(summed) - np.log(1.0 - summed) if self.task == "binary" else np.log(summed)
+            return sums + self.base
+        return np.log(sums) - np.log(1.0 - sums) if self.task == "binary" else np.log(sums)
+
+    def averaged(self, others: Sequence[Grove]) -> Sequence[Grove]:
+        groves = (self, *others)
+        base = float(np.mean([grove.base for grove in groves]))
+        weights = [each / len(groves) for grove in groves for each in grove.weights]
+        # The base is added once, so it must be the same in all groves.
+        exact = iter(_exact(weights))
+        return [replace(grove, base=base, weights=tuple(next(exact) for _ in grove.weights)) for grove in groves]
+
+    def reduced(self, trees: int, nodes: int) -> Grove:
+        """Return the grove of its first trees, as many as the limits allow, but at least five."""
+        count = max(FEWEST_TREES, min(trees, nodes * len(self.members) // self.size.nodes))
+        if count >= len(self.members):
+            return self
+        scale = len(self.members) / count
+        weights = _exact([each * scale for each in self.weights[:count]])
+        return replace(self, members=self.members[:count], weights=weights, params=self.params | {"rounds": count})
+
+    @property
+    def size(self) -> Size:
+        return Size(len(self.members), sum(tree.node_count for tree in self.members))
 
     def emit(self, graph: GraphBuilder, matrix: Matrix) -> str:
-        wide = graph.node("Cast", self.table().emit(graph, matrix), to=DOUBLE)
+        return self.emit_link(graph, self.trees().emit(graph, matrix))
+
+    def emit_link(self, graph: GraphBuilder, sums: str) -> str:
+        wide = graph.node("Cast", sums, to=DOUBLE)
         if self.task == "regression":
             raw = graph.node("Add", wide, graph.constant(np.array(self.base)))
         else:
@@ -69,20 +101,16 @@ class Grove:
         return graph.node("Cast", raw, to=FLOAT)
 
     def thresholds(self) -> Mapping[int, NDArray[np.float32]]:
-        return self.table().thresholds()
+        return self.trees().thresholds()
 
-    def table(self) -> Trees:
-        """Return the trees as a flat table."""
+    def trees(self) -> Trees:
+        return self._trees
+
+    @cached_property
+    def _trees(self) -> Trees:
         table = Trees(self.weights[0].shape[1])
-        for index, (tree, weights) in enumerate(zip(self.trees, self.weights, strict=True)):
-            columns = (tree.children_left, tree.children_right, tree.feature, tree.threshold, weights)
-            for node, (left, right, feature, threshold, leaf) in enumerate(
-                zip(*(column.tolist() for column in columns), strict=True)
-            ):
-                if left < 0:
-                    table.leaf(index, node, dict(enumerate(leaf)))
-                else:
-                    table.split(index, node, feature, threshold, left, right)
+        for tree, weights in zip(self.members, self.weights, strict=True):
+            table.add(Tree(tree.feature, tree.threshold, tree.children_left, tree.children_right, weights))
         return table
 
 
@@ -93,6 +121,9 @@ class DecisionTree:
     style: Style = "trees"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
     threadsafe = True
+
+    def is_bagged(self, _setting: Setting) -> bool:
+        return False  # an average of trees is no longer easy to interpret
 
     def starts(self, setting: Setting) -> Sequence[Params]:
         return ({"max_leaf_nodes": 32, "min_samples_leaf": max(5, min(setting.rows // 100, 50))},)
@@ -123,14 +154,21 @@ class Forest:
     """The number of trees to grow between checks of the time limit."""
     share: float = 0.3
     """The default share of columns considered at each split. In regression, the default is 1.5 times this share."""
+    larger_leaves: int = 1
+    """How much the minimum leaf size exceeds the smallest possible size by default."""
     estimators: tuple[type, type] = (RandomForestClassifier, RandomForestRegressor)
+
+    def is_bagged(self, setting: Setting) -> bool:
+        return setting.bags > 1
 
     def starts(self, setting: Setting) -> Sequence[Params]:
         fewest, share = _min_leaf_size(setting), self.share
         if setting.task == "regression":
             share = min(1.0, share * 1.5)
-        small, large = max(1 if setting.task == "multiclass" else 2, fewest), fewest + 7
-        return {"min_samples_leaf": small, "max_features": share}, {"min_samples_leaf": large, "max_features": share}
+        return (
+            {"min_samples_leaf": fewest + self.larger_leaves, "max_features": share},
+            {"min_samples_leaf": fewest + 7, "max_features": share},
+        )
 
     def suggest(self, trial: optuna.Trial, setting: Setting) -> Params:
         fewest = _min_leaf_size(setting)
@@ -158,15 +196,16 @@ class ExtraTrees(Forest):
 
     name = "extra"
     share = 0.6
+    larger_leaves = 0  # random split points vary enough without a minimum, and near-duplicate rows reward small leaves
     estimators = (ExtraTreesClassifier, ExtraTreesRegressor)
 
 
 def _min_leaf_size(setting: Setting) -> int:
-    """Return the minimum leaf size, which limits the size of the graph.
+    """Return the smallest leaf size with which about 100 trees stay within the preset's number of nodes.
 
-    With this limit, 100 trees trained on 50,000 rows have about 300,000 nodes.
+    Fully grown trees usually have less than one node per row.
     """
-    return max(1, setting.rows // 4000)
+    return max(1, setting.rows * 80 // setting.preset.nodes)
 
 
 def _make_grove(estimators: Sequence[Any], rows: LabelledMatrix, params: Params, setting: Setting) -> Grove:

@@ -16,6 +16,7 @@ from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
 from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params, Raw, Setting
 from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder, Matrix
+from rowcast.training.presets import Size
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Linear:
         product = graph.node("MatMul", wide, graph.constant(self.weights))
         return graph.node("Cast", graph.node("Add", product, graph.constant(self.bias)), to=FLOAT)
 
+    @property
+    def size(self) -> Size:
+        return Size()
+
     def thresholds(self) -> Mapping[int, NDArray[np.float32]]:
         return {}
 
@@ -47,6 +52,9 @@ class Logistic:
     style: Style = "linear"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass"})
     threadsafe = False  # warning filters apply to the whole process
+
+    def is_bagged(self, _setting: Setting) -> bool:
+        return False
 
     def starts(self, _setting: Setting) -> Sequence[Params]:
         return {"strength": 1.0}, {"strength": 0.03}
@@ -88,6 +96,9 @@ class SparseLinear:
     style: Style = "linear"
     tasks: frozenset[Task] = frozenset({"regression"})
     threadsafe = False
+
+    def is_bagged(self, _setting: Setting) -> bool:
+        return False
 
     def starts(self, _setting: Setting) -> Sequence[Params]:
         return ({"alpha": 0.01, "l1_ratio": 0.5},)

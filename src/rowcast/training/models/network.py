@@ -21,6 +21,7 @@ from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
 from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params, Raw, Setting
 from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder, Matrix
+from rowcast.training.presets import Size
 
 if TYPE_CHECKING:
     import torch
@@ -108,6 +109,10 @@ class Network:
         base = last.bias.mean(axis=0) * self.spread + self.centre
         return graph.node("Cast", graph.node("Add", scores, graph.constant(base)), to=FLOAT)
 
+    @property
+    def size(self) -> Size:
+        return Size()
+
     def thresholds(self) -> Mapping[int, NDArray[np.float32]]:
         return {}
 
@@ -130,6 +135,9 @@ class NetworkEnsemble:
     style: Style = "linear"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
     threadsafe = False
+
+    def is_bagged(self, _setting: Setting) -> bool:
+        return False
 
     def starts(self, setting: Setting) -> Sequence[Params]:
         first = {

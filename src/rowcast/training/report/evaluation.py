@@ -37,11 +37,9 @@ RESAMPLES: Final = 40
 MAX_ROWS: Final = 1000
 MIN_ROWS: Final = 100
 SCORED_ROWS: Final = 80_000
-"""The number of rows to score for importance if the graph is not larger than `GRAPH_BYTES`.
-
-A larger graph is slower, so fewer rows are scored.
-"""
-GRAPH_BYTES: Final = 150_000
+"""The number of rows to score for importance if a row costs at most `ROW_COST`."""
+ROW_COST: Final = 25.0
+"""A graph with a higher estimated cost per row scores fewer rows, so that the report takes only seconds."""
 DEPENDENCE_ROWS: Final = 200
 GRID_POINTS: Final = 12
 DEPENDENCE_LEVELS: Final = 8
@@ -132,7 +130,10 @@ class EvaluatedModel:
     """A model, its holdout rows and the graph's output for these rows."""
 
     graph: Graph
-    graph_bytes: int
+    row_microseconds: float
+    """The measured time in which the graph scores a single row."""
+    row_cost: float
+    """The estimated time for a row, which does not depend on the machine."""
     decision: Decision
     metric: str
     schema: Schema
@@ -281,7 +282,7 @@ def _importance_sample(
     model: EvaluatedModel, columns: int, rng: np.random.Generator
 ) -> tuple[LabelledRows, NDArray[np.float32], int]:
     """Return sampled rows, their output and the number of shuffles, chosen to stay within the scoring budget."""
-    budget = SCORED_ROWS * min(1.0, GRAPH_BYTES / max(model.graph_bytes, 1))
+    budget = SCORED_ROWS * min(1.0, ROW_COST / max(model.row_cost, 1.0))
     repeats = int(np.clip(budget // (columns * 2 * MIN_ROWS), 1, MAX_REPEATS))
     most = int(np.clip(budget // (columns * repeats), MIN_ROWS, MAX_ROWS))
     if len(model.rows) <= most:

@@ -93,7 +93,7 @@ def render_report(
         created=manifest.created,
         table=manifest.training.table,
         version=manifest.versions.get("rowcast", ""),
-        facts=tuple(_facts(manifest)),
+        facts=(*_facts(manifest), Fact("Time per row", f"{model.row_microseconds:.0f} µs", _cost_note(manifest))),
         sections=tuple(section for section in sections if section.content is not None),
     )
     return render(__package__, "report.html", page=page)
@@ -120,6 +120,10 @@ def _facts(manifest: Manifest) -> list[Fact]:
         note = f"{positive} is predicted at or above this probability"
         facts.append(Fact("Decision threshold", format_number(decision.threshold), note))
     return facts
+
+
+def _cost_note(manifest: Manifest) -> str:
+    return f"one row at a time on one core; preset: {manifest.training.options.get('preset', 'fast')}"
 
 
 def _holdout_note(options: dict[str, Any]) -> str:
