@@ -124,7 +124,7 @@ def test_a_prediction_that_is_not_stored_within_ten_seconds_is_reported() -> Non
     async def wait(loop: SkippingLoop) -> None:
         callback = Callback()
         CommitWaiter(lambda writer: None).when_stored(journal_with(1), callback)
-        loop.skipped = 9.0
+        loop.skipped = 5.0
         await asyncio.sleep(4 * POLL_SECONDS)
         assert callback.calls == []
 

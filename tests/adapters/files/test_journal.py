@@ -285,7 +285,7 @@ def test_a_segment_with_entries_is_closed_after_an_hour(folder: Path) -> None:
     journal = FileJournal(folder, lambda: "w")
     journal.append(drafts(0, 1))
     begun = time.monotonic()
-    for age, segments in ((3590, 1), (3601, 2), (3590, 2)):
+    for age, segments in ((3000, 1), (3601, 2), (3000, 2)):
         journal._begun = begun - age
         journal.roll()
         assert len(list(folder.glob("*.journal"))) == segments
@@ -340,14 +340,13 @@ def test_a_segment_that_cannot_be_created_leaves_no_file_and_no_descriptor(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", fail)
-    before = len(list(Path("/proc/self/fd").iterdir()))
 
     with pytest.raises(Unavailable) as refused:
         FileJournal(folder, lambda: "w")
 
     assert "No space left" in refused.value.message
     assert list(folder.iterdir()) == []
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert [path for path in map(Path.resolve, Path("/proc/self/fd").iterdir()) if folder in path.parents] == []
 
 
 def test_a_journal_continues_in_its_segment_if_a_new_segment_cannot_be_created(
@@ -392,7 +391,7 @@ def test_a_block_segment_is_closed_after_an_hour(folder: Path) -> None:
     folder.mkdir()
     blocks.append(b"x")
     begun = time.monotonic()
-    for age, open_segments in ((3590, 1), (3601, 0)):
+    for age, open_segments in ((3000, 1), (3601, 0)):
         blocks._begun = begun - age
         blocks.roll()
         assert len([path for path in folder.glob("*.journal") if not has_ended(path)]) == open_segments

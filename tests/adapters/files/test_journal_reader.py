@@ -247,7 +247,7 @@ def test_the_lock_of_the_indexer_is_a_private_file(folder: Path) -> None:
         assert (folder / "indexer.lock").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize(("age", "is_locked", "is_kept"), [(55, False, True), (60.5, False, False), (99, True, True)])
+@pytest.mark.parametrize(("age", "is_locked", "is_kept"), [(30, False, True), (60.5, False, False), (99, True, True)])
 def test_an_unfinished_segment_is_deleted_one_minute_after_its_writer_died(
     folder: Path, age: float, is_locked: bool, is_kept: bool
 ) -> None:

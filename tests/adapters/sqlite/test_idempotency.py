@@ -64,10 +64,12 @@ def test_a_claim_lasts_two_minutes_by_default(tmp_path: Path) -> None:
 
 
 def test_only_the_owner_can_read_the_file_and_its_folder(tmp_path: Path) -> None:
-    SqliteIdempotencyStore(tmp_path / "a" / "r.db").claim("k", b"f", 1.0)
+    store = SqliteIdempotencyStore(tmp_path / "a" / "r.db")
+    store.claim("k", b"f", 1.0)
 
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "a", *(tmp_path / "a").iterdir())}
     assert modes == {"a": 0o700, "r.db": 0o600, "r.db-wal": 0o600, "r.db-shm": 0o600}
+    store.release("k")
 
 
 def test_other_processes_can_use_the_file_concurrently(tmp_path: Path) -> None:
