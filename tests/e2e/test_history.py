@@ -402,7 +402,7 @@ def test_no_prediction_is_lost_when_the_disk_is_full(small_disk: Path, loan_regi
             os.posix_fallocate(file.fileno(), 0, (free.f_bavail - 1) * free.f_frsize)
         big = {"rows": ROWS * 60}
         statuses = []
-        for _ in range(40):  # not all of these batches fit into the journal
+        for _ in range(20):  # not all of these batches fit into the journal
             reply = client.post("/predict", json=big)
             statuses.append(reply.status_code)
             answered += (

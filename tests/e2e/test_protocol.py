@@ -220,7 +220,7 @@ def test_a_body_that_exceeds_the_size_limit_is_rejected_before_it_is_fully_recei
 def test_a_server_on_a_public_interface_requires_a_key(tmp_path: Path) -> None:
     registry = FolderRegistry(tmp_path / "home" / "models")
     models.publish(registry, "sum", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
-    without_key = servers.rowcast_process(
+    without_key = commands.rowcast(
         "serve", "--host", "0.0.0.0", "--port", "0", "--home", tmp_path / "home", cwd=tmp_path
     )
     created = commands.rowcast("keys", "create", "web", "--scope", "predict", "--home", tmp_path / "home", cwd=tmp_path)

@@ -330,13 +330,13 @@ def test_a_drain_finishes_even_if_a_client_never_completes_its_request(tmp_path:
 
 def test_the_serve_command_trains_a_model_only_if_none_exists(tmp_path: Path) -> None:
     table = tmp_path / "points.csv"
-    rows = [f"{a},{b},{'yes' if a > b else 'no'}" for a in range(20) for b in range(20)]
+    rows = [f"{a},{b},{'yes' if a > b else 'no'}" for a in range(12) for b in range(12)]
     table.write_text("a,b,bigger\n" + "\n".join(rows) + "\n")
     arguments = ["--train-if-missing", str(table), "--target", "bigger"]
 
     for name in ("first", "second"):
         with servers.running(tmp_path, *arguments, name=name, seconds=90) as server, server.client() as client:
-            assert client.post("/predict", json={"a": 18, "b": 1}).json()["prediction"] == "yes"
+            assert client.post("/predict", json={"a": 11, "b": 1}).json()["prediction"] == "yes"
             libraries = Path(f"/proc/{server.process.pid}/maps").read_text()
             assert "lightgbm" not in libraries
             assert "sklearn" not in libraries
@@ -346,13 +346,13 @@ def test_the_serve_command_trains_a_model_only_if_none_exists(tmp_path: Path) ->
 
 
 def test_the_serve_command_can_train_a_missing_model_from_a_config_file(tmp_path: Path) -> None:
-    rows = [f"{a},{b},{'yes' if a > b else 'no'}" for a in range(20) for b in range(20)]
+    rows = [f"{a},{b},{'yes' if a > b else 'no'}" for a in range(12) for b in range(12)]
     (tmp_path / "points.csv").write_text("a,b,bigger\n" + "\n".join(rows) + "\n")
     config = tmp_path / "points.yaml"
     config.write_text("table: points.csv\ntarget: bigger\nname: bigger\ncandidates: tree\ntrials: 2\n")
 
     with servers.running(tmp_path, "--train-if-missing", str(config), seconds=90) as server, server.client() as client:
-        prediction = client.post("/models/bigger/predict", json={"a": 18, "b": 1}).json()
+        prediction = client.post("/models/bigger/predict", json={"a": 11, "b": 1}).json()
 
     assert (prediction["model"], prediction["prediction"]) == ("bigger", "yes")
 
