@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -15,9 +15,10 @@ from rowcast.access.callers import UNAUTHENTICATED, Caller
 from rowcast.access.keys import Key
 from rowcast.access.quotas import Quota
 from rowcast.adapters.memory.keys import MemoryKeys
-from rowcast.errors import Forbidden, OverQuota, SettingsError, Unauthorized
+from rowcast.errors import Forbidden, ModelNotFound, OverQuota, SettingsError, Unauthorized
 from rowcast.http import authentication
-from rowcast.http.authentication import AccessRules, Authenticator, allow_model, require, require_everything
+from rowcast.http.authentication import AccessRules, Authenticator, allow_model, model_for, require, require_everything
+from rowcast.serving.deployment import Deployment
 from support.access import SECRET, new_key
 
 HOUR = 3600
@@ -465,3 +466,25 @@ def test_a_page_of_another_origin_can_only_read(headers: dict[bytes, bytes], *, 
             with pytest.raises(Forbidden) as refused:
                 gate.cross_origin(request, method)
             assert refused.value.slug == "cross-origin"
+
+
+class Model(NamedTuple):
+    """A model without a schema or graph."""
+
+    name: str
+    version: int = 1
+
+
+def test_a_caller_gets_only_the_models_that_its_key_allows() -> None:
+    loans, other = Model("loans"), Model("sum")
+    live = Deployment({"loans": loans, "sum": other}, "loans")  # type: ignore[type-var]
+    caller = Caller("1", models=frozenset({"sum"}))
+
+    assert model_for(Caller(), live, None) is loans
+    assert model_for(caller, live, "sum@1") is other
+    for name in (None, "loans", "none"):
+        with pytest.raises(Forbidden):
+            model_for(caller, live, name)
+    with pytest.raises(ModelNotFound) as refused:
+        model_for(caller, live, "sum@2")
+    assert "loans" not in refused.value.message

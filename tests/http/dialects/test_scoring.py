@@ -15,12 +15,14 @@ import msgspec
 import pytest
 
 from rowcast.adapters.files.registry import FolderRegistry
-from rowcast.errors import BodyError, NoAnswer
+from rowcast.errors import BodyError, InvalidRows, NoAnswer
 from rowcast.http import problems
-from rowcast.http.dialects.scoring import check_names, summary
+from rowcast.http.dialects import mlflow
+from rowcast.http.dialects.scoring import check_keys, check_names, only_key, read_object, summary, write_error
 from rowcast.schema.encoding import RowEncoder, own_plan
 from rowcast.schema.schema import Column, Schema
 from support import access, apps, models, v2
+from support.dialects import DialectFront
 from support.waiting import eventually_async
 
 # The shared client runs on the session's event loop.
@@ -252,3 +254,154 @@ async def test_blocks_are_subject_to_quotas_and_deadlines(tmp_path: Path) -> Non
     assert late.status_code == 504
     assert [reply.status_code for reply in charged] == [200, 200, 429]
     assert len(stored["predictions"]) == 32  # without waiting, because the replies waited for the store
+
+
+def row_problem(count: int) -> problems.Problem:
+    return problems.problem(NoAnswer(list(range(count))), "r1")
+
+
+async def test_the_summary_lists_at_most_twenty_problems() -> None:
+    texts = [f"row {row}: the model has no valid output for this row" for row in range(21)]
+
+    assert summary(row_problem(20)) == "; ".join(texts[:20])
+    assert summary(row_problem(21)) == "; ".join([*texts[:20], "and 1 more"])
+    assert summary(problems.problem(NoAnswer([0], alone=True), "r1")) == "the model has no valid output for this row"
+
+
+async def test_v1_and_v2_send_400_instead_of_422() -> None:
+    assert write_error(row_problem(1)) == (
+        400,
+        b'{"error":"row 0: the model has no valid output for this row"}',
+    )
+    assert write_error(problems.problem(BodyError("no", slug="body-too-large"), "r1")) == (413, b'{"error":"no"}')
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "BAD_REQUEST"),
+        (401, "UNAUTHENTICATED"),
+        (403, "PERMISSION_DENIED"),
+        (404, "RESOURCE_DOES_NOT_EXIST"),
+        (405, "BAD_REQUEST"),
+        (409, "RESOURCE_CONFLICT"),
+        (429, "REQUEST_LIMIT_EXCEEDED"),
+        (499, "BAD_REQUEST"),
+        (500, "INTERNAL_ERROR"),
+        (501, "INTERNAL_ERROR"),
+        (503, "TEMPORARILY_UNAVAILABLE"),
+        (504, "DEADLINE_EXCEEDED"),
+    ],
+)
+async def test_mlflow_has_an_error_code_for_every_status(status: int, code: str) -> None:
+    sent, body = mlflow.write_error(problems.Problem("", "", status, "no", ""))
+
+    assert (sent, json.loads(body)) == (status, {"error_code": code, "message": "no"})
+
+
+async def test_mlflow_sends_400_instead_of_422() -> None:
+    assert mlflow.write_error(row_problem(2))[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "slug", "words"),
+    [
+        (b"[]", "not-an-object", "the body must be a JSON object"),
+        (b'{"a":', "malformed-body", ""),
+        (b'{"a":NaN,"b":Infinity}', "malformed-body", "Infinity is not a JSON number"),
+        (b'{"a":NaN,"b":-Infinity}', "malformed-body", "-Infinity is not a JSON number"),
+        (b'{"a":NaN,"b":', "malformed-body", "the body is not valid JSON: "),
+        (b'{"a":NaN,"b":"\\ud800"}', "malformed-body", "the body is not valid JSON: "),
+        (b'{"a":NaN,"b":' + b"[" * 200_000, "too-deep", "the JSON is nested too deeply"),
+        (b"NaN", "not-an-object", "the body must be a JSON object"),
+    ],
+)
+async def test_the_error_for_a_body_that_is_not_an_object_says_why(body: bytes, slug: str, words: str) -> None:
+    with pytest.raises(BodyError) as refused:
+        read_object(body)
+
+    assert refused.value.slug == slug
+    assert words in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("body", "document"),
+    [
+        (b'{"a":1}', {"a": 1}),
+        (b'{"a":NaN,"b":[NaN]}', {"a": None, "b": [None]}),
+        (b'{"a":{"a":{"a":":"}},"b":[{"a":1},{"a":2}],"c":[1,{"a":1}],"d":[[{"a":1}]]}', None),
+    ],
+)
+async def test_an_object_with_unique_keys_is_read(body: bytes, document: Any) -> None:
+    assert read_object(body) == (document or json.loads(body))
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"a":1,"a":2}', b'{"b":{"a":":","a":2}}', b'{"b":[{"a":1,"a":2}]}', b'{"a":NaN,"b":[[{"a":1,"a":2}]]}']
+)
+async def test_an_object_with_a_duplicate_key_is_rejected(body: bytes) -> None:
+    with pytest.raises(InvalidRows) as refused:
+        read_object(body)
+
+    assert [(problem.column, problem.code) for problem in refused.value.problems] == [("a", "duplicate-key")]
+
+
+async def test_exactly_one_layout_can_be_sent() -> None:
+    assert only_key({"b": 1, "c": 2}, ("a", "b")) == "b"
+    for document, words in (({}, "got none"), ({"a": 1, "b": 2}, "got a, b")):
+        with pytest.raises(BodyError) as refused:
+            only_key(document, ("a", "b"))
+        assert refused.value.message == f"send exactly one of a, b; {words}"
+
+
+async def test_the_error_for_an_unknown_key_quotes_at_most_80_characters() -> None:
+    check_keys({"a": 1}, ("a", "b"))
+    with pytest.raises(BodyError) as refused:
+        check_keys({"a": 1, "k" * 100: 2}, ("a", "b"))
+
+    assert refused.value.message == f"unknown key {'k' * 80!r}; known keys: a, b"
+
+
+async def test_the_error_for_a_duplicate_column_quotes_at_most_80_characters() -> None:
+    check_names(["a", "b"])
+    with pytest.raises(BodyError) as refused:
+        check_names(["n" * 100, "a", "n" * 100])
+
+    assert refused.value.message == f"column {'n' * 80!r} occurs twice"
+
+
+TYPED = Schema(
+    (
+        Column(name="amount", kind="number", example=1.5, missing=True),
+        Column(name="count", kind="integer", example=1),
+        Column(name="paid", kind="boolean", example=True),
+        Column(name="when", kind="datetime", example="2026-01-31T09:30:00Z", origin=1_600_000_000_000_000),
+    )
+)
+
+
+async def test_csv_cells_are_stored_as_a_native_client_would_send_them(tmp_path: Path) -> None:
+    graph = models.sum_graph(sum(spec.shape[0] for spec in own_plan(TYPED)))
+    front = DialectFront(models.live(tmp_path, "m", graph, TYPED, models.REGRESSION, "values"))
+    body = "count,when,amount,paid\n7,2026-01-31T09:30:00Z,2,true\n8,2026-01-31T09:30:00Z,1.50,false\n"
+    async with apps.client(front.edge) as client:
+        reply = await client.post("/invocations", content=body, headers={"content-type": "text/csv"})
+
+    assert reply.status_code == 200, reply.text
+    when = "2026-01-31T09:30:00Z"
+    assert [json.loads(entry.row or b"") for entry in front.store.chain("w")] == [
+        {"count": 7, "when": when, "amount": 2, "paid": True},
+        {"count": 8, "when": when, "amount": 1.5, "paid": False},
+    ]
+
+
+async def test_a_model_with_one_column_accepts_single_values(tmp_path: Path) -> None:
+    columns = models.number_columns(1)
+    front = DialectFront(models.live(tmp_path, "m", models.sum_graph(1), columns, models.REGRESSION, "values"))
+    async with apps.client(front.edge) as client:
+        replies = [
+            (await client.post("/v1/models/m:predict", json={"instances": instances})).json()
+            for instances in ([1, 2], [[1], [2]], [{"x0": 1}, {"x0": 2}])
+        ]
+
+    assert replies == [{"predictions": [1.0, 2.0]}] * 3
