@@ -9,9 +9,12 @@ import pytest
 
 from rowcast import settings
 from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.app import serving
 from rowcast.app.server import application, build_server
 from rowcast.errors import RowcastError
 from rowcast.http.request_log import RequestLog
+from rowcast.serving.deployment import Deployment
+from rowcast.serving.health import Health
 from support import apps, models
 
 
@@ -33,6 +36,18 @@ async def test_a_server_handles_requests_and_removes_its_folder_when_it_stops(
 
     assert (reply.status_code, reply.json()["prediction"]) == (200, 3)
     assert not any((home / "run").glob("[0-9]*-*"))
+
+
+def test_the_health_checks_of_a_server_create_no_store(home: Path) -> None:
+    loaded, health = settings.load(home=home), Health()
+    parts = serving.prediction_parts(loaded, Deployment({}, None), lambda event: None)
+    serving.journal_monitor(loaded, parts, health)
+
+    report = health.report()
+    parts.journal.close()
+
+    assert report == {"history": "ok", "indexer": "ok", "disk": "ok"}
+    assert not (home / "history.db").exists()
 
 
 async def test_the_quick_path_is_disabled_if_requests_are_logged(home: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from rowcast.app.health_checks import store_failure
 from rowcast.app.imports import preferred_model, sandbox
 from rowcast.app.models import default_model
 from rowcast.errors import BundleError, RowcastError, SettingsError
@@ -105,16 +106,16 @@ def journal_monitor(settings: Settings, parts: PredictionParts, health: Health) 
         except SettingsError:
             return head  # the folder of the store is not available, which the check "history" reports
 
+    position = store(settings).position
     monitor = JournalMonitor(parts.journal, refuse, _free_bytes(settings), least, sign=sign)
 
     def indexer_problem() -> str | None:
         try:
-            with store(settings) as opened:
-                return monitor.indexer_problem(opened.position)
+            return monitor.indexer_problem(position)
         except RowcastError:
             return None  # the check "history" reports the problem
 
-    health.register("history", _store_check(settings))
+    health.register("history", partial(store_failure, settings))
     health.register("indexer", indexer_problem)
     health.register("disk", monitor.disk_problem)
     return monitor
@@ -132,21 +133,6 @@ def _free_bytes(settings: Settings) -> Callable[[], int]:
         return min((disk.f_bavail * disk.f_frsize for disk in disks), default=0)
 
     return measure
-
-
-def _store_check(settings: Settings) -> Callable[[], str | None]:
-    """Return a health check for the history store."""
-    from rowcast.app.history import store
-
-    def check() -> str | None:
-        try:
-            with store(settings) as opened:
-                opened.check()
-        except RowcastError as error:
-            return error.message
-        return None
-
-    return check
 
 
 def _default_model(settings: Settings, names: Collection[str]) -> str | None:
