@@ -9,7 +9,7 @@ import pytest
 
 from rowcast.cli import scoring
 from rowcast.errors import SettingsError
-from rowcast.jobs.table_scoring import Summary
+from rowcast.jobs.table_scoring import ColumnWarning, Summary
 from rowcast.settings import Settings
 
 
@@ -35,6 +35,14 @@ def test_the_summary_names_the_output_files() -> None:
 def test_the_summary_counts_excluded_lines() -> None:
     assert scoring.describe(msgspec.structs.replace(summary(None), excluded=1)).endswith(
         "; wrote out.csv; excluded 1 line (second header or no values)"
+    )
+
+
+def test_the_summary_names_the_columns_with_values_that_did_not_occur_in_training() -> None:
+    warnings = (ColumnWarning("income", "out-of-range", 7), ColumnWarning("purpose", "unseen-category", 1))
+
+    assert scoring.describe(msgspec.structs.replace(summary(None), warnings=warnings)).endswith(
+        "; rows with values not seen in training: income outside the range in 7, purpose unseen in 1"
     )
 
 

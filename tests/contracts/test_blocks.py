@@ -18,7 +18,7 @@ from rowcast.adapters.memory.journal import EmptyJournalReader, MemoryJournal
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.errors import HistoryError, Unavailable
 from rowcast.history import blocks, chain
-from rowcast.history.blocks import Block, BlockColumn
+from rowcast.history.blocks import Block, BlockColumn, BlockWarning
 from rowcast.history.chain import Entry, SealedEntry, decode_head
 from rowcast.history.ports import JournalReader
 from rowcast.history.records import decode_reply
@@ -95,6 +95,17 @@ def test_the_entries_of_a_block_contain_its_rows_and_replies() -> None:
     assert len({draft.salt for draft in expanded}) == len({reply["id"] for reply in replies}) == ROWS
     assert all(blocks.contains(block(), reply["id"]) for reply in replies)
     assert not blocks.contains(block(1), replies[0]["id"])
+
+
+def test_the_entries_of_a_block_contain_the_warnings_about_their_rows() -> None:
+    bits = [np.packbits([row in rows for row in range(ROWS)]).tobytes() for rows in ((0, 19), (19,))]
+    warnings = tuple(BlockWarning(name, "out-of-range", "outside", rows) for name, rows in zip("xy", bits, strict=True))
+
+    expanded = blocks.entries(blocks.decode(blocks.encode(msgspec.structs.replace(block(), warnings=warnings))))
+    listed = [json.loads(decode_head(draft.head).reply)["warnings"] for draft in expanded]
+
+    assert [[warning["column"] for warning in each] for each in listed] == [["x"], *[[]] * 18, ["x", "y"]]
+    assert listed[0] == [{"column": "x", "code": "out-of-range", "message": "outside"}]
 
 
 def test_an_in_memory_journal_adds_blocks_to_its_only_chain() -> None:

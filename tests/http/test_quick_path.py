@@ -41,7 +41,11 @@ class Models(NamedTuple):
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    folder, schema, graph = tmp_path_factory.mktemp("models"), models.number_columns(2), models.sum_graph(2)
+    folder, schema, graph = (
+        tmp_path_factory.mktemp("models"),
+        models.number_columns(2, low=-1e6, high=1e6),
+        models.sum_graph(2),
+    )
     return Models(
         models.live(folder, "native", graph, schema, models.REGRESSION, "values"),
         models.live(folder, "wire", graph, schema, models.REGRESSION, "values", WIRE),
@@ -179,7 +183,13 @@ async def test_a_server_with_a_full_disk_rejects_requests_on_both_paths(live: Mo
 
 
 @pytest.mark.parametrize(
-    ("body", "warning"), [(BODY, None), (b'{"x0":1,"x7":2}', b"filled=1, ignored=1")], ids=["as expected", "repaired"]
+    ("body", "warning"),
+    [
+        (BODY, None),
+        (b'{"x0":1,"x7":2}', b"filled=1, ignored=1"),
+        (b'{"x0":1e7,"x1":2}', b"filled=0, ignored=0, unusual=1"),
+    ],
+    ids=["as expected", "repaired", "outside the range"],
 )
 async def test_a_wire_template_produces_the_same_response_on_both_paths(
     live: Models, body: bytes, warning: bytes | None

@@ -10,8 +10,9 @@ import pytest
 
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import InvalidRows, SettingsError, TableError
-from rowcast.jobs.table_scoring import Progress, ScoringOptions, Summary, score_file
+from rowcast.jobs.table_scoring import ColumnWarning, Progress, ScoringOptions, Summary, score_file
 from rowcast.registry.ports import Reference
+from rowcast.schema.schema import Column, Schema
 from rowcast.serving.live_models import load
 from rowcast.tables import stream
 from rowcast.tables.encode import encode_table
@@ -130,6 +131,36 @@ def test_scoring_without_a_rejects_file_stops_at_the_first_invalid_row(
     assert [(problem.row, problem.column) for problem in caught.value.problems] == [(150, "x0"), (150, "x1")]
     assert out.read_text() == "an older file"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "out.csv", "rows.csv"]
+
+
+def test_rows_with_values_that_did_not_occur_in_training_are_counted(tmp_path: Path) -> None:
+    schema = Schema(
+        (
+            Column(name="x0", kind="number", low=0.0, high=100.0, example=1.0),
+            Column(name="x1", kind="number", low=0.0, high=1000.0, example=1.0, missing=True),
+        )
+    )
+    registry = models.FolderRegistry(tmp_path / "models")
+    reference = models.publish(registry, "sum", models.sum_graph(2), schema, models.REGRESSION, "values")
+    source = tmp_path / "rows.csv"
+    source.write_text("x0,x1\n" + "1,2\n" * 50 + "-1,2\n" * 20 + "101,2\n" * 3 + "5,1001\n" + "bad,1001\n")
+
+    opened = models.bundle.open(registry.folder(reference))
+    summary = run(opened, source, tmp_path / "out.csv", rejects=tmp_path / "bad.csv")
+
+    assert summary.warnings == (ColumnWarning("x0", "out-of-range", 23), ColumnWarning("x1", "out-of-range", 1))
+
+
+def test_rows_with_unseen_categories_are_counted(tmp_path: Path, loan_registry: Path) -> None:
+    rows = models.loan_rows(40)
+    for row in rows[:7]:
+        row["purpose"] = "spaceship"
+    write_table(table_from_memory(rows).frame, tmp_path / "rows.csv")
+    opened = models.bundle.open(models.FolderRegistry(loan_registry).folder(Reference("loans", 1)))
+
+    summary = run(opened, tmp_path / "rows.csv", tmp_path / "out.csv")
+
+    assert summary.warnings == (ColumnWarning("purpose", "unseen-category", 7),)
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

@@ -13,6 +13,7 @@ from rowcast.errors import InvalidRows
 from rowcast.schema import tensors
 from rowcast.schema.column_encoding import ColumnEncoder, TextLookup
 from rowcast.schema.encoding import RowEncoder, own_plan
+from rowcast.schema.range_checks import RangeCheck
 from rowcast.schema.schema import Column, Schema
 from rowcast.schema.stacking import stack_rows
 from rowcast.schema.tensors import Tensor, TensorHeader, length_prefixed
@@ -37,8 +38,8 @@ def batches(draw: st.DrawFn) -> tuple[Schema, dict[str, Any]]:
     count = draw(st.integers(1, 12))
     schema = Schema(
         (
-            Column(name="n", kind="number", missing=missing),
-            Column(name="i", kind="integer", missing=missing),
+            Column(name="n", kind="number", missing=missing, low=-1000.1, high=1e6),
+            Column(name="i", kind="integer", missing=missing, low=0.0, high=1e6),
             Column(name="f", kind="boolean", missing=missing),
             Column(name="w", kind="boolean", words={"yes": True, "no": False}, missing=missing),
             Column(name="c", kind="category", levels=("a", "bb", "é", "a" * 300, "NA"), missing=missing),
@@ -87,7 +88,11 @@ def test_columns_that_the_fast_path_accepts_are_valid_and_encoded_like_rows(batc
         return
     if fast is None:
         return
-    assert all(not row.warnings for row in encoded)
+    outside = RangeCheck(schema, plan).find(fast)
+    for index, row in enumerate(encoded):
+        assert [(each.column, each.code) for each in row.warnings] == [
+            (each.column, "out-of-range") for each in outside if each.rows[index]
+        ]
     slow = stack_rows(encoder.plan, encoded)
     assert fast.keys() == slow.keys()
     for name, tensor in fast.items():

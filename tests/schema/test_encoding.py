@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from typing import Any
 
 import msgspec
 import pytest
@@ -133,6 +134,49 @@ def test_a_warning_does_not_contain_the_value(sensitive: bool) -> None:
     (warning,) = RowEncoder(schema, own_plan(schema)).read(b'{"name":"Jo Doe"}').warnings
 
     assert "Jo" not in warning.message
+
+
+RANGES = Schema(
+    (
+        Column(name="age", kind="integer", low=18.0, high=70.0),
+        Column(name="rate", kind="number", low=-0.5, high=0.1, missing=True, sensitive=True),
+        Column(name="level", kind="category", levels=("a",)),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("row", "warned"),
+    [
+        ({"age": 18, "rate": 0.1, "level": "a"}, []),
+        ({"age": 70, "rate": 0.10000000149011612, "level": "a"}, []),
+        ({"age": 70, "rate": None, "level": "a"}, []),
+        ({"age": 71, "rate": -0.51, "level": "a"}, [("age", "out-of-range"), ("rate", "out-of-range")]),
+        ({"age": 17, "level": "a"}, [("age", "out-of-range")]),
+        ({"age": 10**30, "rate": 0, "level": "a"}, [("age", "out-of-range")]),
+        ({"age": 17.0, "rate": 0, "level": "a"}, [("age", "out-of-range")]),
+        ({"age": 30, "rate": 0.2, "level": "b"}, [("rate", "out-of-range"), ("level", "unseen-category")]),
+    ],
+)
+def test_a_number_outside_the_range_of_training_is_encoded_with_a_warning(row: Any, warned: Any) -> None:
+    encoder = RowEncoder(RANGES, own_plan(RANGES))
+
+    for encoded in (encoder.read(json.dumps(row).encode()), encoder.parse(row)):
+        assert [(warning.column, warning.code) for warning in encoded.warnings] == warned
+        assert not any(character.isdigit() for warning in encoded.warnings for character in warning.message)
+
+
+def test_a_row_with_a_number_outside_the_range_is_encoded_like_other_rows() -> None:
+    known, unknown = (
+        Schema((Column(name="x", kind="number", low=low, high=high),)) for low, high in ((0, 1), (None, None))
+    )
+    body = b'{"x":7.5}'
+
+    outside = RowEncoder(known, own_plan(known)).read(body)
+
+    assert outside.inputs == RowEncoder(unknown, own_plan(unknown)).read(body).inputs
+    with pytest.raises(InvalidRows):
+        RowEncoder(known, own_plan(known)).read(b'{"x":7.5,"x":0.5}')
 
 
 @pytest.mark.parametrize(

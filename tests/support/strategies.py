@@ -39,9 +39,9 @@ def columns(draw: st.DrawFn, name: str) -> Column:
         "sensitive": draw(st.booleans()),
     }
     if kind in ("number", "integer"):
-        return Column(
-            **shared, forms=tuple(draw(st.lists(st.sampled_from(sorted(NUMBER_FORMS)), unique=True, max_size=4)))
-        )
+        forms = tuple(draw(st.lists(st.sampled_from(sorted(NUMBER_FORMS)), unique=True, max_size=4)))
+        low, high = draw(st.sampled_from([(None, None), (0.0, 1.0), (-1e30, 16777217.0), (-5.0, -5.0), (0.1, 1e20)]))
+        return Column(**shared, forms=forms, low=low, high=high)
     if kind == "boolean":
         return Column(**shared, words=draw(WORDS))
     if kind == "category":

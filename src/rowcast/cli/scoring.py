@@ -16,6 +16,7 @@ from rowcast.cli import output
 from rowcast.cli.streams import STREAM, input_table, output_table
 from rowcast.errors import SettingsError
 from rowcast.jobs.table_scoring import Progress, ScoringOptions, Summary
+from rowcast.schema.encoding import OUT_OF_RANGE, UNSEEN_CATEGORY
 from rowcast.settings import Settings
 
 
@@ -55,7 +56,14 @@ def describe(summary: Summary) -> str:
     speed = f"{summary.seconds:.1f} s ({summary.rows_per_second:,.0f} rows/s)"
     lines = "line" if summary.excluded == 1 else "lines"
     excluded = f"; excluded {summary.excluded} {lines} (second header or no values)" if summary.excluded else ""
-    return f"{scored} in {speed}; wrote {summary.out}{rejected}{excluded}"
+    return f"{scored} in {speed}; wrote {summary.out}{rejected}{excluded}{_unusual(summary)}"
+
+
+def _unusual(summary: Summary) -> str:
+    """Return the columns with values that did not occur in training, and the number of rows with such values."""
+    described = {OUT_OF_RANGE: "outside the range", UNSEEN_CATEGORY: "unseen"}
+    counts = [f"{each.column} {described[each.code]} in {each.rows}" for each in summary.warnings]
+    return f"; rows with values not seen in training: {', '.join(counts)}" if counts else ""
 
 
 def _cores() -> int:

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from rowcast.history.chain import SALT_BYTES, Draft, Entry, encode_head
 from rowcast.schema import tensors
+from rowcast.schema.encoding import NO_WARNINGS, RowWarning, limit_warnings
 from rowcast.schema.identity import uuid7_randomness, uuid7s
 from rowcast.schema.prediction import Decision, encode_replies
 from rowcast.schema.scores import score_rows
 
 SEED_BYTES = 32
-NO_WARNINGS: tuple[Any, ...] = ()
 
 
 class BlockColumn(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -30,6 +30,16 @@ class BlockColumn(msgspec.Struct, frozen=True, array_like=True, gc=False):
     name: str
     datatype: str
     size: int
+
+
+class BlockWarning(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A warning about some rows of a block."""
+
+    column: str
+    code: str
+    message: str
+    rows: bytes
+    """One bit for each row, most significant bit first; padded to whole bytes."""
 
 
 class Block(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -53,6 +63,7 @@ class Block(msgspec.Struct, frozen=True, array_like=True, gc=False):
     output: bytes
     """The graph's output as float32 values."""
     seed: bytes
+    warnings: tuple[BlockWarning, ...] = ()
 
 
 encode = msgspec.msgpack.Encoder().encode
@@ -90,12 +101,29 @@ def rows(block: Block) -> list[bytes]:
     return [msgspec.json.encode(dict(zip(names, cells, strict=True))) for cells in zip(*columns, strict=True)]
 
 
+def row_warnings(block: Block) -> list[tuple[RowWarning, ...]]:
+    """Return the warnings about each row."""
+    if not block.warnings:
+        return [NO_WARNINGS] * block.rows
+    listed: list[list[RowWarning]] = [[] for _ in range(block.rows)]
+    for each in block.warnings:
+        warning = RowWarning(each.column, each.code, each.message)
+        bits = np.unpackbits(np.frombuffer(each.rows, np.uint8), count=block.rows)
+        for row in np.flatnonzero(bits).tolist():
+            listed[row].append(warning)
+    return [limit_warnings(warnings) for warnings in listed]
+
+
 def entries(block: Block) -> Iterator[Draft]:
     """Yield one entry per row, exactly as if each row had been recorded individually."""
     scores = score_rows(block.decision, output(block))
-    none = [NO_WARNINGS] * block.rows
     replies = encode_replies(
-        block.model, block.version, ids=ids(block), scores=scores, warnings=none, cached=[False] * block.rows
+        block.model,
+        block.version,
+        ids=ids(block),
+        scores=scores,
+        warnings=row_warnings(block),
+        cached=[False] * block.rows,
     )
     salts = hashlib.shake_256(b"salts" + block.seed).digest(SALT_BYTES * block.rows)
     at = block.at // 1_000

@@ -8,7 +8,7 @@ need a copy of polars and ONNX Runtime (docs/decisions/0015-score-tables-in-para
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -25,15 +25,25 @@ from rowcast.errors import InvalidRows, NoAnswer, TableError, ValueProblem
 from rowcast.output_files import is_same_file, refuse_overwriting
 from rowcast.registry.bundle import Manifest
 from rowcast.registry.ports import Graph, Reference
+from rowcast.schema.encoding import OUT_OF_RANGE, UNSEEN_CATEGORY
 from rowcast.schema.outputs import output_reader
+from rowcast.schema.range_checks import RangeCheck
 from rowcast.schema.scores import non_finite_rows
-from rowcast.tables.encode import encode_all
+from rowcast.tables.encode import EncodedTable, encode_all
 from rowcast.tables.stream import Chunk, read_chunks
 from rowcast.tables.table import closest
 from rowcast.tables.write import TableWriter, check_extension, open_writer, refuse_existing, with_predictions
 
 MAX_PROBLEMS = 20
 REJECT_COLUMNS = ("rejected_row", "rejected_column", "rejected_reason")
+
+
+class ColumnWarning(msgspec.Struct, frozen=True):
+    """The number of scored rows with an unusual value in a column; the codes are those of the server's warnings."""
+
+    column: str
+    code: str
+    rows: int
 
 
 class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -50,6 +60,8 @@ class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
     rows_per_second: float
     excluded: int = 0
     """The number of lines that are not rows: a second header line, and lines without values."""
+    warnings: tuple[ColumnWarning, ...] = ()
+    """The values that did not occur in training, by column."""
 
 
 class Progress(NamedTuple):
@@ -85,6 +97,8 @@ class ScoredChunk(NamedTuple):
     problems: list[ValueProblem]
     """The problems in the rejected rows; each `row` is a line of the chunk, counted from 0."""
     share: float
+    warnings: Counter[tuple[str, str]]
+    """The number of scored rows with each warning, by column and code."""
 
 
 def score_file(
@@ -100,6 +114,7 @@ def score_file(
     started = time.monotonic()
     _check_outputs(options)
     lines = excluded = rejected = 0
+    warnings: Counter[tuple[str, str]] = Counter()
     with ExitStack() as files:
         out = files.enter_context(open_writer(options.out))
         rejects = None if options.rejects is None else files.enter_context(open_writer(options.rejects))
@@ -112,6 +127,7 @@ def score_file(
             lines += chunk.lines
             excluded += chunk.excluded
             rejected += chunk.rejected.height
+            warnings += chunk.warnings
             options.progress(Progress(lines - excluded, chunk.share))
         rows = lines - excluded
         if not rows:
@@ -128,7 +144,14 @@ def score_file(
         seconds=round(seconds, 3),
         rows_per_second=round(rows / seconds, 1),
         excluded=excluded,
+        warnings=_in_column_order(warnings, manifest),
     )
+
+
+def _in_column_order(warnings: Counter[tuple[str, str]], manifest: Manifest) -> tuple[ColumnWarning, ...]:
+    names = manifest.schema.names()
+    ordered = sorted(warnings.items(), key=lambda item: names.index(item[0][0]))
+    return tuple(ColumnWarning(column, code, rows) for (column, code), rows in ordered)
 
 
 def _check_outputs(options: ScoringOptions) -> None:
@@ -148,11 +171,12 @@ def _scored_chunks(
 ) -> Iterator[ScoredChunk]:
     """Yield all chunks in file order. At most `len(graphs) + 2` chunks are in memory."""
     idle = deque(graphs)
+    ranges = RangeCheck(manifest.schema, manifest.plan)
 
     def score(chunk: Chunk, first: bool) -> ScoredChunk:
         graph = idle.popleft()  # never empty: there are as many graphs as threads
         try:
-            return _score(chunk, manifest, graph, options=options, out=out, first=first)
+            return _score(chunk, manifest, graph, ranges, options=options, out=out, first=first)
         finally:
             idle.append(graph)
 
@@ -173,6 +197,7 @@ def _score(
     chunk: Chunk,
     manifest: Manifest,
     graph: Graph,
+    ranges: RangeCheck,
     *,
     options: ScoringOptions,
     out: TableWriter,
@@ -202,7 +227,17 @@ def _score(
         rejected=bad,
         problems=problems,
         share=chunk.share,
+        warnings=_count_warnings(encoded, ranges, ~rejected),
     )
+
+
+def _count_warnings(encoded: EncodedTable, ranges: RangeCheck, scored: NDArray[np.bool_]) -> Counter[tuple[str, str]]:
+    """Count the scored rows that a server would answer with a warning, by column and code."""
+    counts = {(each.column, OUT_OF_RANGE): int((each.rows & scored).sum()) for each in ranges.find(encoded.tensors)}
+    for name, cells in encoded.columns.items():
+        if cells.unseen is not None:
+            counts[name, UNSEEN_CATEGORY] = int((cells.unseen & scored).sum())
+    return Counter({key: count for key, count in counts.items() if count})
 
 
 def _run_graph(

@@ -9,6 +9,7 @@ row identically.
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
 import sys
@@ -20,7 +21,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from rowcast.errors import BodyError, InvalidRows, ValueProblem
-from rowcast.schema.schema import MAX_ROW_PROBLEMS, Column, Schema, Value, shortened
+from rowcast.schema.ranges import seen_range
+from rowcast.schema.schema import MAX_ROW_PROBLEMS, Column, Schema, shortened
 from rowcast.schema.unique_keys import check_unique_keys
 from rowcast.schema.values import DATE_PARTS, FLOAT32_LIMIT, MISSING_WORDS, BadValue, canonical_text, date_parts
 
@@ -73,6 +75,7 @@ class EncodedRow(msgspec.Struct, frozen=True, gc=False):
     warnings: tuple[RowWarning, ...]
 
 
+_FAST_FAILURES = (msgspec.MsgspecError, InvalidRows, BadValue, UnicodeDecodeError, RecursionError)
 NO_WARNINGS: tuple[RowWarning, ...] = ()
 _cells = msgspec.structs.astuple
 TOO_LONG = "too-long"
@@ -81,6 +84,10 @@ BYTES_PER_COLUMN = 256
 MAX_ROW_WARNINGS = 100
 """The maximum number of warnings about one row. The last one can be followed by a warning about omitted warnings."""
 UNSEEN = "the value was not seen in training; treated as an unseen value"
+UNSEEN_CATEGORY, OUT_OF_RANGE = "unseen-category", "out-of-range"
+"""The codes of warnings."""
+OUTSIDE = "the number is outside the range seen in training; the prediction may be unreliable"
+INT64 = (-(1 << 63), (1 << 63) - 1)
 
 
 def own_plan(schema: Schema) -> Plan:
@@ -118,12 +125,16 @@ class RowEncoder:
         fields = {column.name: f"c{index}" for index, column in enumerate(schema.columns)}
         columns = {column.name: column for column in schema.columns}
         self._encoders = [_tensor_encoder(spec, columns, fields) for spec in plan]
-        # Category columns of an imported graph may have no levels, because the training data is unknown.
-        self._known = {c.name: frozenset(c.levels) for c in schema.columns if c.kind == "category" and c.levels}
+        self._checks = [check for index, column in enumerate(schema.columns) for check in _checks(index, column)]
+        self._range_checks = [check for check in self._checks if check.warning.code == OUT_OF_RANGE]
         self._values = msgspec.defstruct("Values", [(field, Any) for field in fields.values()], gc=False)
         bounded = {feature.column for spec in plan if spec.dtype == "float64" for feature in spec.columns}
-        fast_row = _fast_row(schema, bounded) if all(_packs_safely(spec, columns) for spec in plan) else None
+        is_safe = all(_packs_safely(spec, columns) for spec in plan)
+        fast_row = _fast_row(schema, bounded) if is_safe else None
         self._decode = msgspec.json.Decoder(fast_row).decode if fast_row else None
+        wide_row = _fast_row(_without_ranges(schema), bounded) if is_safe and self._range_checks else None
+        self._decode_wide = msgspec.json.Decoder(wide_row).decode if wide_row else None
+        """Decodes rows with numbers outside the ranges seen in training."""
         self._column_count = len(schema.columns)
         self._has_optional = any(column.missing for column in schema.columns)
         self._max_text = self._max_bytes = sys.maxsize
@@ -145,22 +156,38 @@ class RowEncoder:
             try:
                 values = self._decode(body)
                 encoded = EncodedRow(tuple([encode(values) for encode in self._encoders]), NO_WARNINGS)
-            except (msgspec.MsgspecError, InvalidRows, BadValue, UnicodeDecodeError, RecursionError):
-                pass  # The general path accepts more notations and reports every problem.
+            except _FAST_FAILURES:
+                pass  # A number may be outside its range. The general path accepts more notations.
             else:
                 absent = _cells(values).count(None) if self._has_optional else 0
                 check_unique_keys(body, self._column_count - absent)
                 return encoded
+            if self._decode_wide is not None and (wide := self._read_wide(body, self._decode_wide)) is not None:
+                return wide
         row = decode_object(body)
         check_unique_keys(body, len(row))
         return self.parse(row)
+
+    def _read_wide(self, body: bytes | msgspec.Raw, decode: Callable[[Any], Any]) -> EncodedRow | None:
+        """Encode a row with numbers outside the ranges seen in training; return None if the general path must read it.
+
+        Without this method, such rows would take several times as long to read as other rows.
+        """
+        try:
+            values = decode(body)
+            inputs = tuple([encode(values) for encode in self._encoders])
+        except _FAST_FAILURES:
+            return None
+        cells = _cells(values)
+        check_unique_keys(body, self._column_count - cells.count(None))
+        return EncodedRow(inputs, _warnings(self._range_checks, cells))
 
     def parse(self, row: Mapping[str, Any], *, text: bool = False) -> EncodedRow:
         """Validate and encode one row; if `text` is true, parse strings as CSV cells."""
         self._check_texts(row)
         parsed = self.schema.parse(row, text=text)
         values = self._values(*parsed)
-        return EncodedRow(tuple([encode(values) for encode in self._encoders]), self._warnings(parsed))
+        return EncodedRow(tuple([encode(values) for encode in self._encoders]), _warnings(self._checks, parsed))
 
     def _check_size(self, body: bytes | msgspec.Raw) -> None:
         if len(body) > self._max_bytes:
@@ -179,19 +206,45 @@ class RowEncoder:
                 ]
             )
 
-    def _warnings(self, parsed: Sequence[Value]) -> tuple[RowWarning, ...]:
-        warnings: list[RowWarning] = []
-        for column, value in zip(self.schema.columns, parsed, strict=True):
-            known = self._known.get(column.name)
-            if known is not None and value is not None and value not in known:
-                warnings.append(RowWarning(column.name, "unseen-category", UNSEEN))
-        omitted = len(warnings) - MAX_ROW_WARNINGS
-        return tuple(warnings) if omitted <= 0 else (*warnings[:MAX_ROW_WARNINGS], more_warnings(omitted))
+
+class _Check(msgspec.Struct, frozen=True):
+    """A check of one column's values, and the warning about a value that fails it."""
+
+    index: int
+    is_usual: Callable[[Any], bool]
+    warning: RowWarning
+
+
+def _checks(index: int, column: Column) -> list[_Check]:
+    """Return the check of a column whose values in training are known, or nothing."""
+    if column.kind == "category" and column.levels:  # the levels of an imported graph may be unknown
+        return [_Check(index, frozenset(column.levels).__contains__, RowWarning(column.name, UNSEEN_CATEGORY, UNSEEN))]
+    seen = seen_range(column)
+    if seen is None:
+        return []
+    low, high = seen
+    return [_Check(index, lambda value: low <= value <= high, RowWarning(column.name, OUT_OF_RANGE, OUTSIDE))]
+
+
+def _warnings(checks: Sequence[_Check], values: Sequence[Any]) -> tuple[RowWarning, ...]:
+    return limit_warnings(
+        [check.warning for check in checks if (value := values[check.index]) is not None and not check.is_usual(value)]
+    )
+
+
+def limit_warnings(warnings: Sequence[RowWarning]) -> tuple[RowWarning, ...]:
+    """Return the warnings about one row, with one warning in place of those beyond `MAX_ROW_WARNINGS`."""
+    omitted = len(warnings) - MAX_ROW_WARNINGS
+    return tuple(warnings) if omitted <= 0 else (*warnings[:MAX_ROW_WARNINGS], more_warnings(omitted))
 
 
 def more_warnings(count: int) -> RowWarning:
     """Return the warning that stands for `count` omitted warnings."""
     return RowWarning("", "more-warnings", f"{count} more warning{'s' if count > 1 else ''} omitted")
+
+
+def _without_ranges(schema: Schema) -> Schema:
+    return Schema(tuple(msgspec.structs.replace(column, low=None, high=None) for column in schema.columns))
 
 
 def decode_object(body: bytes | msgspec.Raw) -> dict[str, Any]:
@@ -254,7 +307,9 @@ def _fast_row(schema: Schema, bounded: Collection[str]) -> type[msgspec.Struct] 
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     names: dict[str, str] = {}
     for index, column in enumerate(schema.columns):
-        field_type = BOUNDED if column.name in bounded else _fast_type(column)
+        field_type = _fast_type(column)
+        if column.name in bounded and field_type is float:
+            field_type = BOUNDED
         if field_type is None or any(character in '"\\' or ord(character) < 32 for character in column.name):
             return None
         names[f"c{index}"] = column.name
@@ -271,7 +326,19 @@ def _fast_type(column: Column) -> Any:
         return Literal[tuple(dict.fromkeys(plain))] if plain else None
     if column.kind == "boolean":
         return bool | Literal[tuple(spellings(column))] if column.words else bool
-    return {"number": float, "integer": int, "datetime": str}[column.kind]
+    return _fast_number(column) if column.kind in ("number", "integer") else str
+
+
+def _fast_number(column: Column) -> Any:
+    """Return the type of numbers in the range seen in training, or in any range if it is unknown."""
+    kind = float if column.kind == "number" else int
+    seen = seen_range(column)
+    if seen is None:
+        return kind
+    if kind is float:
+        return Annotated[float, msgspec.Meta(ge=seen.low, le=seen.high)]
+    low, high = max(math.ceil(seen.low), INT64[0]), min(math.floor(seen.high), INT64[1])
+    return Annotated[int, msgspec.Meta(ge=low, le=high)]
 
 
 def spellings(column: Column) -> dict[str, bool]:

@@ -113,7 +113,8 @@ class Batcher:
         self.check_capacity()
         if context.deadline < time.perf_counter():
             raise TooLate(EXPIRED)
-        return self._recorder.record_block(model, model.run(tensors), columns, body, context)
+        output, outside = model.run(tensors), model.ranges.find(tensors)
+        return self._recorder.record_block(model, output, columns, body, context, outside=outside)
 
     def check_capacity(self) -> None:
         """Raise Overloaded if too many rows are waiting, or Unavailable while new predictions are rejected."""

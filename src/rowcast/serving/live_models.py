@@ -17,6 +17,7 @@ from rowcast.schema.column_encoding import ColumnEncoder
 from rowcast.schema.encoding import EncodedRow
 from rowcast.schema.outputs import output_reader
 from rowcast.schema.prediction import Label, Score, compare_scores
+from rowcast.schema.range_checks import RangeCheck
 from rowcast.schema.scores import score_reader, winning_classes
 from rowcast.schema.stacking import stack_rows
 from rowcast.serving.interface import ModelInterface
@@ -38,6 +39,7 @@ class LiveModel(ModelInterface):
     def __init__(self, reference: Reference, manifest: bundle.Manifest, graph: Graph) -> None:
         super().__init__(reference, manifest)
         self.columns = ColumnEncoder(manifest.schema, manifest.plan)
+        self.ranges = RangeCheck(manifest.schema, manifest.plan)
         self._graph = graph
         self._read = output_reader(manifest.output.kind, manifest.output.activation, manifest.decision)
         self._to_scores = score_reader(manifest.decision)

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from rowcast.access.context import RequestContext
 from rowcast.errors import NoAnswer
 from rowcast.events import Listener, RowsScored
-from rowcast.history.blocks import SEED_BYTES, Block, BlockColumn
+from rowcast.history.blocks import SEED_BYTES, Block, BlockColumn, BlockWarning
 from rowcast.history.chain import SALT_BYTES, Draft, Entry, encode_head
 from rowcast.history.commit_waiter import CommitWaiter
 from rowcast.history.ports import Journal
+from rowcast.schema.encoding import OUT_OF_RANGE, OUTSIDE
 from rowcast.schema.identity import uuid7_randomness, uuid7s
 from rowcast.schema.prediction import Score, encode_replies
+from rowcast.schema.range_checks import OutOfRange
 from rowcast.schema.scores import non_finite_rows
 from rowcast.schema.sensitive import Redactor
 from rowcast.serving.live_models import LiveModel
@@ -86,6 +88,8 @@ class Recorder:
         columns: Sequence[BlockColumn],
         body: bytes,
         context: RequestContext,
+        *,
+        outside: Sequence[OutOfRange] = (),
     ) -> Block:
         """Write the predictions of one request as one block of columns. Hot path."""
         if not np.isfinite(output).all():
@@ -106,6 +110,9 @@ class Recorder:
             body=body,
             output=np.ascontiguousarray(output, "<f4").tobytes(),
             seed=self._random(SEED_BYTES),
+            warnings=tuple(
+                [BlockWarning(each.column, OUT_OF_RANGE, OUTSIDE, np.packbits(each.rows).tobytes()) for each in outside]
+            ),
         )
         self._journal.append_block(block)
         labels, latest = model.tally(output)

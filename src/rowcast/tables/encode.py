@@ -44,6 +44,8 @@ class ParsedColumn:
     missing: NDArray[np.bool_]
     bad: dict[int, BadValue]
     """The error in each invalid cell, by row number."""
+    unseen: NDArray[np.bool_] | None = None
+    """Category: a mask of the cells with a value that did not occur in training; None if there are none."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def _parse_numeric_texts(series: pl.Series, column: Column) -> ParsedColumn:
 
 def _parse_cells(series: pl.Series, column: Column) -> ParsedColumn:
     """Parse each distinct string only once. Stripping and comparing every cell would take half the encoding time."""
-    if series.dtype != pl.String:
+    if series.dtype != pl.String and column.kind != "category":
         return _parse_series(series, column)
     texts, codes = _factorise(series)
     parsed = _parse_series(texts, column)
@@ -149,7 +151,16 @@ def _parse_cells(series: pl.Series, column: Column) -> ParsedColumn:
     if parsed.bad:
         for row in np.flatnonzero(np.isin(codes, list(parsed.bad))).tolist():
             bad[row] = parsed.bad[int(codes[row])]
-    return ParsedColumn(parsed.values[codes], parsed.missing[codes], bad)
+    return ParsedColumn(parsed.values[codes], parsed.missing[codes], bad, _unseen(parsed, column, codes))
+
+
+def _unseen(distinct: ParsedColumn, column: Column, codes: NDArray[np.intp]) -> NDArray[np.bool_] | None:
+    if column.kind != "category" or not column.levels:
+        return None
+    levels = frozenset(column.levels)
+    cells = zip(distinct.values.tolist(), distinct.missing.tolist(), strict=True)
+    unseen = [not absent and value not in levels for value, absent in cells]
+    return np.array(unseen)[codes] if any(unseen) else None
 
 
 def _parse_series(series: pl.Series, column: Column) -> ParsedColumn:

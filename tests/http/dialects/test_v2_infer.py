@@ -217,6 +217,28 @@ async def test_a_row_with_an_unseen_category_is_scored_with_a_warning(client: ht
     ]
 
 
+async def test_rows_with_numbers_outside_the_range_are_scored_and_recorded_with_warnings(
+    client: httpx.AsyncClient,
+) -> None:
+    rows = models.loan_rows(3)
+    rows[1]["annual_income"] = 10**9
+    rows[2]["commercial_assets"] = -(10**9)
+    body, headers = v2.as_binary(v2.columns(rows), outputs=[{"name": "id"}])
+
+    as_block = await client.post(INFER, content=body, headers=headers)
+    as_rows = await client.post(INFER, content=v2.as_json(v2.columns(rows)), headers=JSON)
+
+    listed = as_block.json()["parameters"]["warnings"]
+    assert listed == as_rows.json()["parameters"]["warnings"]
+    assert [(each["row"], each["column"], each["code"]) for each in json.loads(listed)] == [
+        (1, "annual_income", "out-of-range"),
+        (2, "commercial_assets", "out-of-range"),
+    ]
+    recorded = [(await client.get(f"/predictions/{key}")).json() for key in as_block.json()["outputs"][0]["data"]]
+    columns = [[each["column"] for each in record["prediction"]["warnings"]] for record in recorded]
+    assert columns == [[], ["annual_income"], ["commercial_assets"]]
+
+
 async def test_outputs_have_the_requested_order_and_encoding(client: httpx.AsyncClient) -> None:
     requested = [{"name": "score", "parameters": {"binary_data": True}}, {"name": "id"}, {"name": "prediction"}]
     body = v2.as_json(v2.columns(models.loan_rows(3)), outputs=requested, id="mine")

@@ -169,7 +169,7 @@ class V2Routes:
             rows = self._scoring.read_columns(model, v2_infer.cells(model, inputs))
             scored = await self._scoring.score(request, model, rows)
             data = {output.name: v2_infer.data(output, model.decision, scored) for output, _ in outputs}
-            data["warnings"] = v2_infer.warnings(scored)
+            data["warnings"] = v2_infer.warnings(row.warnings for row in scored)
         return call.inputs[0].rows, v2_infer.response(request, model, call.inference, outputs, data)
 
     async def _score_block(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from rowcast.http.routes import JSON, Request, Response
 from rowcast.schema import tensors
 from rowcast.schema.datatypes import BYTES
 from rowcast.schema.decoding import DATATYPES, decode_columns
-from rowcast.schema.encoding import more_warnings
+from rowcast.schema.encoding import RowWarning, more_warnings
 from rowcast.schema.prediction import Decision, label_text
 from rowcast.schema.scores import winning_classes
 from rowcast.schema.tensors import TYPES, Tensor, TensorHeader
@@ -264,6 +264,8 @@ def block_data(decision: Decision, block: Block, requested: Sequence[tuple[Outpu
             values["score"] = output[:, decision.positive]
     if any(spec.name == ID for spec, _ in requested):
         values[ID] = blocks.ids(block)
+    if block.warnings:
+        values["warnings"] = warnings(blocks.row_warnings(block))
     return values
 
 
@@ -303,12 +305,12 @@ def response(
     return compress(request, Response(b"".join([body, *tails]), content_type=OCTETS, headers=[length]))
 
 
-def warnings(rows: Sequence[ScoredRow]) -> str:
-    """Return the warnings for all rows as a JSON string, because a parameter cannot contain a list."""
+def warnings(rows: Iterable[Sequence[RowWarning]]) -> str:
+    """Return the warnings about all rows as a JSON string, because a parameter cannot contain a list."""
     listed = [
         {"row": number, "column": warning.column, "code": warning.code, "message": warning.message}
         for number, row in enumerate(rows)
-        for warning in row.warnings
+        for warning in row
     ]
     if len(listed) > MAX_WARNINGS:
         more = msgspec.structs.asdict(more_warnings(len(listed) - MAX_WARNINGS))

@@ -64,7 +64,10 @@ class WireHandler:
             self._model, rows, request.context, use_cache=request.options.use_cache
         )
         request.used(self._model, len(rows), predictions.cache_hit)
-        _warn(self._model, request, sum(item.filled for item in requests), sum(item.ignored for item in requests))
+        filled, ignored = sum(item.filled for item in requests), sum(item.ignored for item in requests)
+        unusual = sum(len(row.encoded.warnings) for row in rows)
+        if filled or ignored or unusual:
+            _warn(self._model, request, filled, ignored, unusual)
         return predictions.replies
 
 
@@ -86,22 +89,26 @@ class QuickWire:
         if request.context.caller.models:
             allow_model(request.context.caller, self._model.name)
         encoded, received, filled, ignored = self._read_row(request.body)
-        if filled or ignored:
-            _warn(self._model, request, filled, ignored)
+        if filled or ignored or encoded.warnings:
+            _warn(self._model, request, filled, ignored, len(encoded.warnings))
         rows = (Row(encoded, received),)
         pending = PendingRequest(self._model, rows, request.context, answer, True, self._render_row)
         self._submit(pending, is_alone=request.is_alone)
 
 
-def _warn(model: LiveModel, request: Request, filled: int, ignored: int) -> None:
-    """Report the numbers of filled cells and ignored names in the response and the log, without any client data."""
-    if not filled and not ignored:
-        return
-    request.add_header(WARNING_HEADER, b"filled=%d, ignored=%d" % (filled, ignored))
-    log.warning(
-        "a wire template changed a request",
+def _warn(model: LiveModel, request: Request, filled: int, ignored: int, unusual: int) -> None:
+    """Report what the template changed and how many values are unusual, in the response and the log.
+
+    Neither contains any client data. Rows with unusual values are not unusual events, so they alone log no warning.
+    """
+    counts = b"filled=%d, ignored=%d" % (filled, ignored)
+    request.add_header(WARNING_HEADER, counts + b", unusual=%d" % unusual if unusual else counts)
+    report = log.warning if filled or ignored else log.info
+    report(
+        "a wire template changed a request" if filled or ignored else "a request has values not seen in training",
         model=model.name,
         request_id=request.context.request_id,
         filled=filled,
         ignored=ignored,
+        unusual=unusual,
     )
