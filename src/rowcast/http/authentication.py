@@ -6,6 +6,7 @@ exists, the server requires keys until it shuts down, even if the key file is de
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -81,7 +82,7 @@ class Authenticator:
         self._keyless = KeylessRules(self._proxies, rules.hosts, insecure=rules.insecure)
         self._has_quota = rules.quota is not None or rules.predict_quota is not None
         self._addresses: OrderedDict[str, tuple[Meter | None, Meter | None]] = OrderedDict()
-        self._refresh_at = 0.0
+        self._refresh_at = -math.inf
         self._read_keys()
 
     def admit(self, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
@@ -178,7 +179,7 @@ class Authenticator:
 
     def _with_quota(self, caller: Caller, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
         """Return the caller with its address's quota. Only the most recently used addresses are kept."""
-        address = self._proxies.client_address(headers, client[0] if client else "unknown")
+        address = self._proxies.client_address(headers, client[0] if client else "")
         meters = self._addresses.get(address)
         if meters is None:
             rules = self._rules
