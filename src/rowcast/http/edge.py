@@ -206,12 +206,11 @@ class Edge:
     async def _forward(self, exchange: Exchange, caller: Caller, receive: Receive, send: Send) -> tuple[str, int]:
         """Forward the request to the cold app; enforce the body limit and add the common response headers."""
         status = 500
-        started = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status, started
+            nonlocal status
             if message["type"] == "http.response.start":
-                status, started = message["status"], True
+                status = message["status"]
                 names = {name.lower() for name, _ in message["headers"]}
                 missing = [header for header in COLD_HEADERS if header[0] not in names]
                 message["headers"] = [*message["headers"], *missing, *self._last_headers(exchange)]
@@ -232,12 +231,7 @@ class Edge:
             whole, body = body, None
             return {"type": "http.request", "body": whole, "more_body": False}
 
-        try:
-            await self._cold(scope, replay_body, send_with_headers)
-        except Exception as error:
-            if started:
-                raise
-            status = await self._send_problem(exchange, error, send)
+        await self._cold(scope, replay_body, send_with_headers)
         if "problem" in state:
             self._listen(RequestFailed(state["problem"]))
         return exchange.route.pattern, status
