@@ -1,13 +1,14 @@
 # `make demo` and `make test` are the only targets that users need. The other targets are for development.
 .DEFAULT_GOAL := help
 .PHONY: help setup torch demo test check format docs docs-output lock vendor bench-startup bench-serve bench-batch \
-	bench-workers bench-dialects fuzz fuzz-tensors fuzz-onnx mutants check-security drill drill-history measured clean
+	bench-workers bench-dialects bench-unseen bench-unseen-tables bench-hard fuzz fuzz-tensors fuzz-onnx mutants \
+	check-security drill drill-history measured clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
 
 help:  ## List all targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## Create .venv from the lock file and check every package against its hash
 
@@ -50,7 +51,7 @@ lock: $(READY)  ## Regenerate the lock files; ARGS=--upgrade selects newer versi
 vendor:  ## Download the page assets listed in vendor.json and verify their digests
 	@python3 scripts/vendor.py $(ARGS)
 
-# The bench-*, fuzz* and drill* targets append their results to bench/results.jsonl.
+# The bench-*, fuzz* and drill* targets append their results to bench/results.jsonl; bench-unseen to bench/unseen.jsonl.
 
 bench-startup: $(READY)  ## Measure the CPU time of `import rowcast` and `rowcast --help`
 	@$(PY) bench/startup.py $(ARGS)
@@ -68,6 +69,17 @@ fuzz: $(READY)  ## Test the server with malformed requests, zip bombs, slow bodi
 
 bench-batch: $(READY)  ## Score a table of a million rows and compare the throughput with ONNX Runtime's
 	@$(PY) bench/batch.py $(ARGS)
+
+bench-unseen: $(READY)  ## Compare Rowcast with AutoGluon and FLAML on tables that were not used in development (hours)
+	@$(PY) bench/unseen_tables.py list >/dev/null
+	@$(PY) bench/unseen.py run $(ARGS)
+	@$(PY) bench/unseen.py page
+
+bench-unseen-tables: $(READY)  ## List all tables that bench-unseen can draw, and the other ones with the reason
+	@$(PY) bench/unseen_tables.py list $(ARGS)
+
+bench-hard: $(READY)  ## Train on generated tables that make a time limit hard to keep
+	@$(PY) bench/hard_tables.py $(ARGS)
 
 bench-dialects: $(READY)  ## Compare V2 binary tensors with native JSON at 1,000 rows per request
 	@$(PY) bench/dialects.py $(ARGS)

@@ -105,15 +105,7 @@ class Server:
     def tree(self) -> list[int]:
         """Return the process ids of the server and all of its descendants."""
         assert self._process is not None
-        children: dict[int, list[int]] = {}
-        for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
-            with suppress(OSError, ValueError):
-                children.setdefault(int(_stat(pid)[1]), []).append(pid)
-        tree, new = [], [self._process.pid]
-        while new:
-            tree += new
-            new = [child for parent in new for child in children.get(parent, [])]
-        return tree
+        return process_tree(self._process.pid)
 
     def cpu(self) -> tuple[float, float]:
         """Return the CPU seconds used so far by the listening process and by the server's other processes."""
@@ -147,6 +139,19 @@ class Server:
         inodes = _listening(self.port)
         holders = [pid for pid in self.tree() if inodes & set(_sockets(pid))]
         return max(holders or self.tree(), key=cpu_seconds)
+
+
+def process_tree(root: int) -> list[int]:
+    """Return the ids of a process and all of its descendants."""
+    children: dict[int, list[int]] = {}
+    for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+        with suppress(OSError, ValueError):
+            children.setdefault(int(_stat(pid)[1]), []).append(pid)
+    tree, new = [], [root]
+    while new:
+        tree += new
+        new = [child for parent in new for child in children.get(parent, [])]
+    return tree
 
 
 def _stat(pid: int) -> list[str]:

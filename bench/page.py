@@ -18,6 +18,7 @@ BENCHES = {
     "drill history": ("Disk, clock, store and journal failures", "make drill-history"),
     "fuzz": ("Invalid requests and many connections", "make fuzz"),
     "batch": ("Scoring tables", "make bench-batch"),
+    "hard tables": ("Time limit of the training", "make bench-hard"),
     "mutants": ("Mutations that the tests notice", "make mutants"),
 }
 ABOUT = {
@@ -35,6 +36,8 @@ or its journal is damaged.""",
     "fuzz": """Mutated requests, decompression bombs, slow senders and idle connections, while another client sends
 valid requests.""",
     "mutants": """400 places in the code are changed, one at a time. Tests kill a mutation if one of them fails.""",
+    "hard tables": """Training runs with a time limit on generated tables that have 300 columns, 100 classes, long texts
+or 200,000 rows.""",
     "batch": """The time needed to score a million rows, compared with the time that bare ONNX Runtime needs for arrays
 in memory, and the peak memory.""",
 }

@@ -1,17 +1,14 @@
 """Measure model quality: train with default options on every table in a folder, and predict with the published
 graph.
 
-    python bench/quality.py run --data FOLDER [--tables a,b] [--system autogluon --python PYTHON] [--seconds 60]
+    python bench/quality.py run --data FOLDER [--tables a,b] [--system autogluon] [--seconds 60]
     python bench/quality.py page
 
 FOLDER contains `manifest.json`, which lists tables with their targets, columns to exclude, labels to correct and the
 scores of reference models. At most 20,000 rows of each table are used, in three shuffled folds (seed 0). Each system
 receives the training part of a fold as a CSV file and predicts the other rows. Figures are appended to
-`quality.jsonl`; `page` writes docs/reference/quality.md from the latest figures for each table. Every other system
-needs a separate environment; PYTHON is the interpreter of that environment:
-
-    autogluon   pip install torch==2.13.0 'autogluon.tabular[lightgbm,catboost,xgboost,fastai]==1.6.3'
-    flaml       pip install 'flaml[automl]==2.7.0'
+`quality.jsonl`; `page` writes docs/reference/quality.md from the latest figures for each table, with the figures of
+unseen.py. The other systems run in environments that are created on first use (peers.py).
 """
 
 from __future__ import annotations
@@ -19,12 +16,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
@@ -32,41 +26,18 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from sklearn import metrics
+import unseen_page
+from contest import MEASURES, PEERS, Budget, Task, commit, run_peer, run_rowcast, score, write_parts
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from rowcast.tables.read import read_table
-from rowcast.tables.write import open_writer
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "quality.jsonl"
 PAGE = HERE.parent / "docs" / "reference" / "quality.md"
-ROW = "row of the fold"
 FOLDS, MOST_ROWS, SLACK = 3, 20_000, 0.01
 LEAST = {"autogluon": -0.003, "flaml": 0.0}
 """The lowest acceptable mean difference: Rowcast's score minus the other system's score."""
-PEERS = {"autogluon": "AutoGluon", "flaml": "FLAML"}
-MEASURES = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "r2"}
-
-
-@dataclass(frozen=True)
-class Task:
-    """One table in the folder; every system gets the same tables."""
-
-    name: str
-    path: Path
-    kind: str
-    target: str
-    positive: str | None
-    exclude: tuple[str, ...]
-    map: Mapping[str, str]
-    """Label corrections: in one table, each label has a second spelling that ends with a period."""
-    reference: float
-    spread: float
-
-    @property
-    def measure(self) -> str:
-        return MEASURES[self.kind]
 
 
 def main() -> int:
@@ -77,7 +48,6 @@ def main() -> int:
     running.add_argument("--data", type=Path, required=True)
     running.add_argument("--tables", help="comma-separated names; default: all")
     running.add_argument("--system", choices=("rowcast", *LEAST), default="rowcast")
-    running.add_argument("--python", type=Path, help="interpreter of the other system")
     running.add_argument("--seconds", type=int, default=60)
     running.add_argument("--jobs", type=int, default=1, help="number of threads")
     running.add_argument("--results", type=Path, default=RESULTS)
@@ -117,18 +87,17 @@ def tasks(folder: Path) -> Iterator[Task]:
 def record(task: Task, options: argparse.Namespace) -> None:
     """Run one system on the three folds of one table, and append a line to the results."""
     frame, target = load(task)
+    budget = Budget(options.seconds, options.jobs, tuple(options.options.split()))
     folds: list[Mapping[str, Any]] = []
     for train, test in split_folds(target, task.kind):
         with tempfile.TemporaryDirectory(prefix="rowcast-quality-") as folder:
             work = Path(folder)
-            write_table(frame[train], work / "train.csv")
-            rows = frame[test].drop(task.target).with_row_index(ROW)
-            write_table(rows if options.system == "rowcast" else rows.drop(ROW), work / "test.csv")
-            began = time.monotonic()
-            facts = run_rowcast(task, work, options) if options.system == "rowcast" else run_peer(task, work, options)
-            wall = time.monotonic() - began
-            answers = pl.read_csv(work / "answers.csv", infer_schema=False)
-            folds.append({**facts, "wall": round(wall, 1), "score": score(task, target[test], answers)})
+            write_parts(frame[train], frame[test], task, options.system, work)
+            if options.system == "rowcast":
+                facts = run_rowcast(task, work, budget)
+            else:
+                facts = run_peer(task, work, budget, system=options.system)
+            folds.append({**facts, "score": score(task, target[test], work)})
             print(task.name, folds[-1], file=sys.stderr, flush=True)
     line = {
         "table": task.name,
@@ -138,9 +107,7 @@ def record(task: Task, options: argparse.Namespace) -> None:
         "seconds": options.seconds,
         "options": options.options,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
-        ).stdout.strip(),
+        "commit": commit(),
         "load": round(os.getloadavg()[1], 1),
         "reference": task.reference,
         "spread": task.spread,
@@ -168,81 +135,10 @@ def load(task: Task) -> tuple[pl.DataFrame, np.ndarray]:
     ) if task.kind == "regression" else target
 
 
-def write_table(frame: pl.DataFrame, path: Path) -> None:
-    """Write a frame as a CSV file."""
-    with open_writer(path) as writer:
-        writer.append(writer.prepare(frame, first=True))
-
-
 def split_folds(target: np.ndarray, kind: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Return the training and test rows of each fold."""
     cutter = KFold if kind == "regression" else StratifiedKFold
     return iter(cutter(FOLDS, shuffle=True, random_state=0).split(target, target))
-
-
-def run_rowcast(task: Task, work: Path, options: argparse.Namespace) -> Mapping[str, Any]:
-    """Run `rowcast train` and `rowcast predict`, so that the published graph makes the predictions."""
-    home = ["--home", work / "home"]
-    positive = ["--positive", task.positive] if task.positive is not None and task.kind == "binary" else []
-    result = rowcast(
-        *("train", work / "train.csv", "--target", task.target, "--name", "model", "--json", *home, *positive),
-        *("--timeout", options.seconds, "--jobs", options.jobs, *options.options.split()),
-    )
-    files = ("--out", work / "scored.csv", "--rejects", work / "rejects.csv")
-    scored = rowcast("predict", "model", work / "test.csv", *files, "--json", *home)
-    complete_answers(work).write_csv(work / "answers.csv")
-    return {
-        "refused": scored["rejected"],
-        "members": result["candidates"][0].get("members") or {result["candidates"][0]["name"]: 1.0},
-        "train": result["seconds"],
-        "holdout": result["holdout"].get(task.measure),
-        "flips": result["parity"]["label_flips"],
-        "apart": result["parity"]["max_abs_diff"],
-    }
-
-
-def complete_answers(work: Path) -> pl.DataFrame:
-    """Return the predictions for all rows, in order; a rejected row gets the mean prediction."""
-    numbered = pl.read_csv(work / "test.csv", infer_schema=False).select(ROW)
-    answers = numbered.join(
-        pl.read_csv(work / "scored.csv", infer_schema=False), on=ROW, how="left", maintain_order="left"
-    )
-    numbers = [name for name in answers.columns if name.startswith("probability.")]
-    usual = answers["prediction"].drop_nulls().mode().sort()[0]
-    if not numbers:
-        usual = str(answers["prediction"].cast(pl.Float64).mean())
-    means = [pl.col(name).fill_null(str(answers[name].cast(pl.Float64).mean())) for name in numbers]
-    return answers.with_columns(pl.col("prediction").fill_null(usual), *means)
-
-
-def rowcast(*arguments: Any) -> dict[str, Any]:
-    """Run a `rowcast` command and return its JSON output."""
-    command = [sys.executable, "-m", "rowcast.cli", *map(str, arguments)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    if finished.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{finished.stderr}")
-    document: dict[str, Any] = json.loads(finished.stdout)
-    return document
-
-
-def run_peer(task: Task, work: Path, options: argparse.Namespace) -> Mapping[str, Any]:
-    """Run another system with its script in this folder."""
-    script = HERE / f"peer_{options.system}.py"
-    command = [options.python, script, work, task.target, task.kind, str(options.seconds), str(options.jobs)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=work)
-    return {}
-
-
-def score(task: Task, target: np.ndarray, answers: pl.DataFrame) -> float:
-    """Return the task's metric on the test rows."""
-    if task.kind == "regression":
-        return float(metrics.r2_score(target, answers["prediction"].cast(pl.Float64).to_numpy()))
-    if task.kind == "multiclass":
-        return float(np.mean(answers["prediction"].to_numpy() == target))
-    positive = (task.positive or max(set(target.tolist()))).lower()  # TRUE and True are the same label
-    column = next(name for name in answers.columns if name.lower() == f"probability.{positive}")
-    hits = [label.lower() == positive for label in target]
-    return float(metrics.roc_auc_score(hits, answers[column].cast(pl.Float64)))
 
 
 def page(results: Path) -> int:
@@ -270,6 +166,7 @@ def page(results: Path) -> int:
         kept = kept and gap >= least
     first = next(iter(own.values()))
     rows = [row(table, line, newest) for table, line in sorted(own.items())]
+    unseen, unseen_kept = unseen_page.section(HERE / "unseen.jsonl")
     PAGE.write_text(
         TEXT.format(
             seconds=first["seconds"],
@@ -277,9 +174,10 @@ def page(results: Path) -> int:
             requirements="\n".join(requirements),
             rows="\n".join(rows),
         )
+        + unseen
     )
     print("\n".join(requirements))
-    return 0 if kept else 1
+    return 0 if kept and unseen_kept else 1
 
 
 def tolerance(line: Mapping[str, Any]) -> float:

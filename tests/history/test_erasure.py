@@ -404,3 +404,17 @@ def test_another_request_does_not_affect_the_state_of_an_erasure(store: Store) -
     assert (eraser.is_complete(first.request), eraser.is_complete(second.request)) == (True, False)
     assert eraser.result(first.request).journals == []
     assert eraser.result(second.request).journals == ["folder other"]
+
+
+def test_an_erasure_does_not_wait_for_journals_that_begin_later(store: Store, tmp_path: Path) -> None:
+    journal, journals = FileJournal(tmp_path, lambda: "w"), FolderJournalReader(tmp_path)
+    journal.append(drafts(0, 1))
+    eraser = Eraser(store, journals, lambda: 5)
+    request = eraser.erase(Selection(), "user", "erase").request
+
+    journal.roll()
+    journal.append(drafts(1, 2))
+
+    assert journals.open_journals() == {"w-000000000000.journal", "w-000000000001.journal"}
+    assert eraser.result(request).journals == ["w-000000000000.journal"]
+    journal.close()

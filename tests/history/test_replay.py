@@ -194,3 +194,12 @@ def test_a_deleted_bundle_and_withheld_columns_do_not_affect_the_other_entries()
         },
         {"id": identifier(1), "verdict": "not replayable", "reason": "deleted"},
     ]
+
+
+def test_a_scorer_that_skips_a_row_is_an_error() -> None:
+    class SkippingScorer(FixedScorer):
+        def score(self, rows: Sequence[bytes]) -> Sequence[Score]:
+            return super().score(rows)[1:]
+
+    with pytest.raises(ValueError, match="shorter"):
+        replay_store(recorded_entries("a", "a"), lambda name, version, digest: SkippingScorer("equal"))

@@ -273,3 +273,27 @@ def test_the_entries_of_one_model_can_be_read() -> None:
     entries = [(writer, entry.seq) for writer, entry in History(store, EmptyJournalReader()).entries("iris")]
 
     assert entries == [("b", 0), ("b", 1)]
+
+
+@pytest.mark.parametrize("count", [0, 20])
+def test_a_chain_is_read_in_one_pass_and_confirmed_in_another(count: int) -> None:
+    class CountingChains(MemoryStore):
+        """A store that counts how often a chain is read."""
+
+        reads = 0
+
+        def chain(self, writer: str, after: int = -1) -> Iterator[SealedEntry]:
+            self.reads += 1
+            return super().chain(writer, after)
+
+    store, entries = CountingChains(), sealed("w", drafts(0, count))
+
+    assert [entry for _, entry in History(store, MovingJournalReader(store, entries, 0)).entries()] == entries
+    assert store.reads == 2
+
+
+def test_a_gap_in_the_journals_is_confirmed_in_another_pass() -> None:
+    store, entries = MemoryStore(), sealed("w", drafts(0, 9))
+    history = History(store, MovingJournalReader(store, [*entries[:3], *entries[5:]], 0))
+
+    assert [entry.seq for _, entry in history.entries()] == [0, 1, 2, 5, 6, 7, 8]

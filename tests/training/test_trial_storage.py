@@ -65,6 +65,22 @@ def test_the_number_of_slots_equals_the_budget_with_and_without_a_journal(tmp_pa
     assert in_memory == stored
 
 
+def test_ctrl_c_while_a_result_is_recorded_interrupts_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    study, drawn = open_study(None), list[tuple[int, float]]()
+    record = study.optuna._storage.set_trial_state_values
+
+    def interrupt(trial_id: int, state: TrialState, values: Any = None) -> bool:
+        if state.is_finished():
+            raise KeyboardInterrupt
+        return record(trial_id, state, values)
+
+    monkeypatch.setattr(study.optuna._storage, "set_trial_state_values", interrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        study.optimise(drawing(study, drawn), ignore)
+    assert len(drawn) == 1
+
+
 @pytest.mark.parametrize("first", [1, 3, TOTAL])
 def test_a_resumed_search_draws_the_same_numbers_as_an_uninterrupted_search(tmp_path: Path, first: int) -> None:
     drawn = run(open_study(tmp_path / "trials.log"), stop_after=first) + run(open_study(tmp_path / "trials.log"))

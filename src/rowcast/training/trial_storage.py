@@ -115,7 +115,13 @@ class Study:
                 study.stop()
 
         if self._announce():
-            self.optuna.optimize(objective, callbacks=[after_trial, announce])
+            try:
+                self.optuna.optimize(objective, callbacks=[after_trial, announce])
+            except UnboundLocalError as error:
+                # Optuna raises this error if Ctrl-C arrives while it records the result of a trial.
+                if not isinstance(error.__context__, KeyboardInterrupt):
+                    raise
+                raise KeyboardInterrupt from None
 
     def _announce(self) -> bool:
         """Enqueue the next trial and return True; return False if no slot is free.

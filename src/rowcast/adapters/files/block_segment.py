@@ -47,7 +47,7 @@ class BlockSegment:
         self._offset = start
         self._link = genesis(writer)
         self._chain = Chain(writer)
-        self._before = (start, self._link, 0, self._chain.previous)
+        self._before: tuple[int, bytes, int, bytes]
 
     def read_more(self) -> list[SealedEntry]:
         """Return the entries of the next complete blocks; raise HistoryError if the next block is damaged."""

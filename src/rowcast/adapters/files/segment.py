@@ -101,7 +101,7 @@ class Segment:
         self._previous = bytes.fromhex(header.previous)
         self._seq = header.first
         self._offset = start
-        self._before = (self._offset, self._seq, self._previous)
+        self._before: tuple[int, int, bytes]
 
     def read_more(self) -> list[SealedEntry]:
         """Return the next complete, verified entries.
