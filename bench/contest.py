@@ -151,7 +151,8 @@ def run(command: list[Any], folder: Path, limit: float) -> Finished:
         out.seek(0)
         errors.seek(0)
         if process.returncode:
-            raise SystemFailedError(f"exit status {process.returncode} after {seconds:.0f} s: {errors.read()[-1000:]}")
+            status = f"killed after {seconds:.0f} s" if seconds >= limit else f"exit status {process.returncode}"
+            raise SystemFailedError(f"{status}: {errors.read()[-1000:]}")
         return Finished(out.read(), seconds, peak)
 
 

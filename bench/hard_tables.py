@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from contest import SystemFailedError, rowcast
+from contest import Budget, SystemFailedError, limit, rowcast
 from requirements import Check, record, show
 from rich.console import Console
 
@@ -50,7 +50,7 @@ def measure(name: str, options: argparse.Namespace) -> list[Check]:
         arguments = ("train", work / "train.csv", "--target", "target", "--name", "model", "--home", work / "home")
         limits = ("--timeout", options.timeout, "--jobs", options.jobs, *options.options.split(), "--json")
         try:
-            trained = rowcast(*arguments, *limits, limit=20 * options.timeout)
+            trained = rowcast(*arguments, *limits, limit=limit(Budget(options.timeout, options.jobs)))
         except SystemFailedError as error:
             print(f"{name}: {error}", file=sys.stderr)
             return [Check(f"{name}: failed", 1, most=0)]
