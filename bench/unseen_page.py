@@ -80,12 +80,10 @@ def section(results: Path) -> tuple[str, bool]:
         return "", True
     first = next(iter(figures.lines.values()))
     since, until = (select(line["at"] for line in figures.lines.values()) for select in (min, max))
-    changed = last_change("%aI")
+    fixed, commit = fix_of_the_draw()
+    early = datetime.fromisoformat(fixed) < datetime.fromisoformat(since)
     order = Requirement(
-        "the list was last changed before the first measurement",
-        "yes" if datetime.fromisoformat(changed) < datetime.fromisoformat(since) else "no",
-        "yes",
-        datetime.fromisoformat(changed) < datetime.fromisoformat(since),
+        "the draw was fixed before the first measurement", f"{fixed[:16]}, {since[:16]}", "earlier", early
     )
     requirements = [order, *quality(figures), *limits(figures)]
     missing = len(drawn) - len(figures.tables)
@@ -99,7 +97,7 @@ def section(results: Path) -> tuple[str, bool]:
         listed=len(listing.eligible) + len(listing.reasons),
         seed=listing.seed,
         packages=", ".join(f"`{package}`" for package in listing.packages if not package.startswith("pandas")),
-        fixed=f"{last_change('%ad')} in commit `{last_change('%h')}`",
+        fixed=f"{fixed.replace('T', ' at ')} in commit `{commit}`",
         since=since[:10],
         until=until[:10],
         last=figures.presets[-1],
@@ -184,10 +182,22 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def last_change(form: str) -> str:
-    """Return a fact about the last commit that changed the list or the seed."""
-    command = ["git", "log", "-1", "--date=format:%Y-%m-%d at %H:%M %z", f"--format={form}", "--", unseen_tables.LIST]
-    return subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
+def fix_of_the_draw() -> tuple[str, str]:
+    """Return the time and the hash of the first commit that contained the list and the seed as they are now."""
+    path = unseen_tables.LIST.relative_to(HERE.parent)
+    log = git("log", "--reverse", "--diff-filter=AM", "--format=%aI %h", "--", path)
+    now = git("hash-object", path)
+    for line in log.splitlines():
+        when, commit = line.split()
+        if git("rev-parse", f"{commit}:{path}") == now:
+            return when, commit
+    raise SystemExit(f"commit {path} first")
+
+
+def git(*arguments: object) -> str:
+    """Return the output of a git command."""
+    command = ["git", *map(str, arguments)]
+    return subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def row(figures: Figures, table: str, target: str) -> str:
@@ -223,7 +233,7 @@ TEXT = """
 ## Tables that were not used in development
 
 {drawn} tables were drawn with the seed {seed} from the {eligible} eligible tables of {packages}. The list of all
-{listed} data sets with at least 500 rows, the rules and the seed are in `bench/unseen_tables.toml`, last changed on
+{listed} data sets with at least 500 rows, the rules and the seed are in `bench/unseen_tables.toml`, unchanged since
 {fixed}. No drawn table was left out.{partial}
 
 At most 20,000 rows of each table are used. A third of the rows is the test part; {seeds} seeds give different parts.
