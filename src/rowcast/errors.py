@@ -163,6 +163,8 @@ class ValueProblem(msgspec.Struct, frozen=True, omit_defaults=True):
     """The received value; unset if it is missing or sensitive."""
     row: int | msgspec.UnsetType = msgspec.UNSET
     """The row's position, starting at 0; unset if the request contains a single row."""
+    line: int | msgspec.UnsetType = msgspec.UNSET
+    """The line of the file on which the row begins, starting at 1; unset if the row does not come from a text file."""
 
     @property
     def reason(self) -> str:
@@ -172,7 +174,8 @@ class ValueProblem(msgspec.Struct, frozen=True, omit_defaults=True):
     def __str__(self) -> str:
         if isinstance(self.row, msgspec.UnsetType):
             return self.reason
-        return f"row {self.row}{', ' if self.column else ': '}{self.reason}"
+        place = f"row {self.row}" if self.line is msgspec.UNSET else f"line {self.line} (row {self.row})"
+        return f"{place}{', ' if self.column else ': '}{self.reason}"
 
 
 class InvalidRows(RequestError):

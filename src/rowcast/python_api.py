@@ -34,6 +34,7 @@ def train(
     positive: Label | None = None,
     exclude: Names = (),
     keep: Names = (),
+    optional: Names = (),
     sensitive: Names = (),
     map: Names | Mapping[Label, Label] = (),  # noqa: A002
     time: str | None = None,
@@ -78,7 +79,7 @@ def _train(
     progress: bool | Callable[[TrainingEvent], None],
     options: dict[str, Any],
 ) -> TrainingResult:
-    for option in ("exclude", "keep", "sensitive", "candidates", "map"):
+    for option in ("exclude", "keep", "optional", "sensitive", "candidates", "map"):
         options[option] = _texts(options[option])
     if options["positive"] is not None:
         options["positive"] = label_text(options["positive"])

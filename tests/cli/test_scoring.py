@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from rowcast.cli import scoring
-from rowcast.errors import SettingsError
+from rowcast.errors import RowcastError, SettingsError
 from rowcast.jobs.table_scoring import ColumnWarning, Summary
 from rowcast.settings import Settings
+from support import models
 
 
 def summary(rejects: str | None) -> Summary:
@@ -59,3 +60,27 @@ def test_the_strict_and_rejects_options_are_mutually_exclusive(tmp_path: Path) -
             jobs=1,
             as_json=False,
         )
+
+
+@pytest.mark.parametrize(("strict", "is_named"), [(False, True), (True, False)])
+def test_an_error_in_a_row_names_the_line_and_the_rejects_option(tmp_path: Path, strict: bool, is_named: bool) -> None:
+    registry = models.FolderRegistry(tmp_path / "models")
+    models.publish(registry, "sum", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
+    (tmp_path / "t.csv").write_text("x0,x1\n1,2\nbad,2\n")
+
+    with pytest.raises(RowcastError) as caught:
+        scoring.run(
+            Settings(home=tmp_path),
+            "sum",
+            table=tmp_path / "t.csv",
+            out=tmp_path / "out.csv",
+            rejects=None,
+            columns=None,
+            strict=strict,
+            jobs=1,
+            as_json=False,
+        )
+
+    assert caught.value.slug == "invalid-row"
+    assert caught.value.message.startswith("line 3 (row 1), column 'x0'")
+    assert ("--rejects FILE" in caught.value.message) == is_named

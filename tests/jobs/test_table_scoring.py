@@ -128,7 +128,8 @@ def test_scoring_without_a_rejects_file_stops_at_the_first_invalid_row(
     with pytest.raises(InvalidRows) as caught:
         run(model, source, out)
 
-    assert [(problem.row, problem.column) for problem in caught.value.problems] == [(150, "x0"), (150, "x1")]
+    problems = [(problem.row, problem.line, problem.column) for problem in caught.value.problems]
+    assert problems == [(150, 152, "x0"), (150, 152, "x1")]
     assert out.read_text() == "an older file"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "out.csv", "rows.csv"]
 

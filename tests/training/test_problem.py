@@ -48,6 +48,28 @@ def test_a_kept_column_is_used_even_if_it_is_constant_or_an_identifier() -> None
     assert not {"constant", "id"} & {finding.code for finding in problem.findings}
 
 
+def test_values_of_optional_columns_can_be_missing_although_none_is_missing_in_the_table() -> None:
+    table = columns(other=[index % 5 for index in range(ROWS)], text=["a", "b", "c"] * (ROWS // 3))
+
+    def optional(*names: str) -> list[str]:
+        schema = learning_problem(table, optional=names).schema
+        return [column.name for column in schema.columns if column.missing]
+
+    assert optional() == []
+    assert optional("other, number") == ["other"]
+    assert optional("all") == ["amount", "other", "text"]
+    for name, slug in (("othr", "unknown-column"), ("y", "target-column")):
+        with pytest.raises(TableError) as caught:
+            optional(name)
+        assert caught.value.slug == slug
+
+
+def test_a_column_named_all_is_not_every_column() -> None:
+    problem = learning_problem(columns(all=[index % 5 for index in range(ROWS)]), optional=("all",))
+
+    assert [column.name for column in problem.schema.columns if column.missing] == ["all"]
+
+
 def test_a_finding_names_the_option_that_overrides_its_action() -> None:
     problem = learning_problem(columns(**{"Region's name": ["x"] * ROWS}))
 

@@ -82,6 +82,21 @@ def test_training_publishes_a_certified_bundle(
     assert msgspec.json.decode(msgspec.json.encode(result), type=TrainingResult).digest == result.digest
 
 
+@pytest.mark.parametrize("candidate", ["ridge", "boosting"])
+def test_optional_columns_are_filled_with_the_median_or_treated_as_unseen(tmp_path: Path, candidate: str) -> None:
+    result = train_model(tmp_path, EVERY_KIND, "y", trials=1, candidates=(candidate,), optional=("all",))
+    live = load_folder(Reference("model", 1), Path(result.path), open_graph)
+    row = {"when": "05/06/2025", "price": 7.5, "code": "c3", "count": 3, "own": "Yes"}
+
+    def score(**changes: Any) -> Any:
+        return live.score([live.encoder.parse({**row, **changes})])[0].prediction
+
+    medians = {float(median) for median in range(2, 5)}
+    assert score(count=None) in {score(count=median) for median in medians}
+    assert score(code=None) == score(code="never seen")
+    assert np.isfinite(live.score([live.encoder.read(b"{}")])[0].prediction)
+
+
 @pytest.mark.parametrize(("table", "target"), [(LOANS, "loan_status"), (EVERY_KIND, "y")], ids=["loans", "every kind"])
 def test_golden_rows_are_valid_client_rows_and_contain_the_scores_from_the_graph(
     tmp_path: Path, table: Table, target: str

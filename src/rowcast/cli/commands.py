@@ -23,6 +23,7 @@ from rowcast.cli.options import (
     Map,
     ModelReference,
     OnnxOut,
+    Optional,
     Positive,
     Preset,
     Promote,
@@ -68,6 +69,7 @@ def train(
     positive: Positive = None,
     exclude: Exclude = None,
     keep: Keep = None,
+    optional: Optional = None,
     sensitive: Sensitive = None,
     map: Map = None,  # noqa: A002 - the option is --map
     time: Time = None,

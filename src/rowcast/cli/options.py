@@ -54,6 +54,13 @@ Keep = Annotated[
     list[str] | None,
     typer.Option(metavar="COLUMN[,COLUMN]", help="Columns to use even if the data check would drop them."),
 ]
+Optional = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COLUMN[,COLUMN]|all",
+        help="Columns whose values can be missing in requests, although no value is missing in the table.",
+    ),
+]
 Sensitive = Annotated[
     list[str] | None,
     typer.Option(metavar="COLUMN[,COLUMN]", help="Columns whose values are never shown; see the setting `sensitive`."),

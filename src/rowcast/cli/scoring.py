@@ -14,7 +14,7 @@ import msgspec
 from rowcast.app import models
 from rowcast.cli import output
 from rowcast.cli.streams import STREAM, input_table, output_table
-from rowcast.errors import SettingsError
+from rowcast.errors import InvalidRows, RowcastError, SettingsError
 from rowcast.jobs.table_scoring import Progress, ScoringOptions, Summary
 from rowcast.schema.encoding import OUT_OF_RANGE, UNSEEN_CATEGORY
 from rowcast.settings import Settings
@@ -41,7 +41,11 @@ def run(
         raise SettingsError("--json and --out - are mutually exclusive, because both write to standard output")
     with input_table(table) as source, output_table(out) as target, _progress() as report:
         options = ScoringOptions(source, target, rejects, columns, jobs or _cores(), report)
-        summary = models.score_table(settings, model, options)
+        try:
+            summary = models.score_table(settings, model, options)
+        except InvalidRows as error:
+            hint = "" if strict else "; to score the valid rows, add --rejects FILE, which writes the others to a file"
+            raise RowcastError(f"{error.message}{hint}", slug=error.slug) from None
     if out == STREAM:
         summary = msgspec.structs.replace(summary, out="standard output")
     if as_json:

@@ -30,6 +30,7 @@ from rowcast.schema.outputs import output_reader
 from rowcast.schema.range_checks import RangeCheck
 from rowcast.schema.scores import non_finite_rows
 from rowcast.tables.encode import EncodedTable, encode_all
+from rowcast.tables.line_numbers import find_lines
 from rowcast.tables.stream import Chunk, read_chunks
 from rowcast.tables.table import closest
 from rowcast.tables.write import TableWriter, check_extension, open_writer, refuse_existing, with_predictions
@@ -123,7 +124,7 @@ def score_file(
             if rejects is not None:
                 rejects.append(rejects.prepare(_with_reasons(chunk, lines), first=index == 0))
             elif chunk.problems:
-                raise InvalidRows([_shifted(problem, lines) for problem in chunk.problems[:MAX_PROBLEMS]])
+                raise InvalidRows(_located(chunk.problems[:MAX_PROBLEMS], lines, options.source))
             lines += chunk.lines
             excluded += chunk.excluded
             rejected += chunk.rejected.height
@@ -284,5 +285,11 @@ def _with_reasons(chunk: ScoredChunk, offset: int) -> pl.DataFrame:
     return marks.hstack(chunk.rejected)
 
 
-def _shifted(problem: ValueProblem, offset: int) -> ValueProblem:
-    return msgspec.structs.replace(problem, row=_row(problem) + offset)
+def _located(problems: Sequence[ValueProblem], offset: int, source: Path) -> list[ValueProblem]:
+    """Return the problems of a chunk with the row numbers and, in a text file, the line numbers in the whole file."""
+    rows = [_row(problem) + offset for problem in problems]
+    lines = find_lines(source, set(rows))
+    return [
+        msgspec.structs.replace(problem, row=row, line=lines.get(row, msgspec.UNSET))
+        for problem, row in zip(problems, rows, strict=True)
+    ]

@@ -59,7 +59,10 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     name: str
     kind: Kind
     missing: bool = False
-    """Whether a value may be absent, null or a marker such as `NA`; true if values were missing in training."""
+    """Whether a value may be absent, null or a marker such as `NA`.
+
+    True if values were missing in training, or if the training option `optional` lists the column.
+    """
     levels: tuple[str, ...] = ()
     """Category: the canonical values seen in training, most frequent first."""
     closed: bool = False
@@ -199,6 +202,15 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Schema(
             tuple(
                 msgspec.structs.replace(column, sensitive=True) if column.name in names else column
+                for column in self.columns
+            )
+        )
+
+    def with_optional(self, names: Collection[str]) -> Schema:
+        """Return a copy in which values of the columns with these names can be missing."""
+        return Schema(
+            tuple(
+                msgspec.structs.replace(column, missing=True) if column.name in names else column
                 for column in self.columns
             )
         )

@@ -171,7 +171,7 @@ def _objects(path: Path, file: IO[bytes]) -> Iterator[list[dict[str, Any]]]:
 
 
 def _csv(path: Path, file: IO[bytes], head: bytes) -> Iterator[Chunk]:
-    encoding = _detect_encoding(path, file, head)
+    encoding = detect_encoding(path, file, head)
     file.seek(0)
     share = _share_reader(path, file)
     blocks = _blocks(file, encoding)
@@ -250,7 +250,7 @@ class _TextEncoding(NamedTuple):
     """Whether lines end with a carriage return and no line feed."""
 
 
-def _detect_encoding(path: Path, file: IO[bytes], head: bytes) -> _TextEncoding:
+def detect_encoding(path: Path, file: IO[bytes], head: bytes) -> _TextEncoding:
     """Determine the encoding from the whole file, by the same rules as `read_table`."""
     is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if not is_utf16 and b"\0" in head[:SNIFFED_BYTES]:

@@ -29,6 +29,8 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Columns to drop; an entry may list several names separated by commas."""
     keep: tuple[str, ...] = ()
     """Columns to use unchanged, even if they look like constants, identifiers or codes."""
+    optional: tuple[str, ...] = ()
+    """Columns in which requests can omit values, although the table has none missing; `all` stands for every column."""
     sensitive: tuple[str, ...] = ()
     """Columns whose values never appear in errors. The setting `sensitive` controls how the history stores them."""
     map: tuple[str, ...] = ()

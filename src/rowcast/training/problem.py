@@ -131,8 +131,7 @@ QUOTING = frozenset(
 
 def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
     """Turn a table into a learning problem; raise TableError if no model can be trained on the table."""
-    name = options.target.strip(BLANKS)
-    table.require(name)
+    name = table.require(options.target.strip(BLANKS)).name
     left_out, keep = special_columns.resolve_exclude_and_keep(table, name, options)
     table, weightless = special_columns.drop_weightless_rows(table, options)
     labelled = labels.read(table, name, options)
@@ -144,7 +143,8 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
         )
     sensitive = table.resolve_columns(options.sensitive, "sensitive")
     profile = infer_schema(table, target=name, keep=keep)
-    profile = replace(profile, schema=profile.schema.with_sensitive(sensitive))
+    optional = special_columns.resolve_optional(labelled.table, name, options)
+    profile = replace(profile, schema=profile.schema.with_sensitive(sensitive).with_optional(optional))
     plan = own_plan(profile.schema)
     tensors = encode_table(table, profile.schema, plan)
     weight = special_columns.row_weights(labelled.table, options)

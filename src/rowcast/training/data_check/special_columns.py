@@ -50,6 +50,17 @@ def resolve_exclude_and_keep(table: Table, target: str, options: TrainingOptions
     return exclude, keep
 
 
+def resolve_optional(table: Table, target: str, options: TrainingOptions) -> list[str]:
+    """Return the columns in which values can be missing; raise TableError if a column does not exist."""
+    names = table.frame.columns
+    if "all" in options.optional and "all" not in names:
+        return [name for name in names if name != target]
+    optional = table.resolve_columns(options.optional, "optional")
+    if target in optional:
+        raise _target_error("optional", target)
+    return optional
+
+
 def _target_error(option: str, name: str) -> TableError:
     return TableError(f"option {option!r}: column {name!r} is the target; choose another column", slug="target-column")
 
