@@ -4,6 +4,7 @@
 
     rowcast.train("loans.csv", target="loan_status")
     rowcast.load("loans").predict({"annual_income": 800000, ...})
+    rowcast.evaluate("loans", "new_loans.csv")
     rowcast.Client("http://127.0.0.1:8000").predict({"annual_income": 800000, ...})
 
 Each name is imported on first use, so that `import rowcast` is fast.
@@ -17,15 +18,15 @@ from rowcast.version import VERSION
 
 if TYPE_CHECKING:
     from rowcast.client import AsyncClient, Client
-    from rowcast.python_api import Model, train
+    from rowcast.python_api import Model, evaluate, train
     from rowcast.python_api import load as load
 
 __version__ = VERSION
-__all__ = ["AsyncClient", "Client", "Model", "__version__", "load", "train"]
+__all__ = ["AsyncClient", "Client", "Model", "__version__", "evaluate", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Model", "load", "train"):
+    if name in ("Model", "evaluate", "load", "train"):
         from rowcast import python_api
 
         return getattr(python_api, name)

@@ -1,4 +1,4 @@
-"""The Python API: `train`, `load` and `Model`. It uses the same code as the command line and the server."""
+"""The Python API: `train`, `load`, `evaluate` and `Model`. It uses the same code as the command line and the server."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from rowcast import settings
-from rowcast.app import models
+from rowcast.app import evaluation, models
 from rowcast.app.progress import training_progress
+from rowcast.errors import ModelNotFound
 from rowcast.schema.prediction import Label, Score, Task, label_text
 
 if TYPE_CHECKING:
     from rowcast.serving.live_models import LiveModel
     from rowcast.training.cost import Cost
+    from rowcast.training.evaluation_result import Evaluation
     from rowcast.training.events import TrainingEvent
     from rowcast.training.presets import PresetName
     from rowcast.training.result import TrainingResult
@@ -100,6 +102,47 @@ def _texts(value: Names | Mapping[Label, Label]) -> tuple[str, ...]:
 def load(reference: str, *, home: str | Path | None = None) -> Model:
     """Load a published model by its reference (`NAME`, `NAME@3` or `NAME@alias`) and verify it on its golden rows."""
     return Model(models.live_model(settings.load(home=home), reference))
+
+
+def evaluate(
+    model: str | Path | Model,
+    table: Any,
+    *,
+    home: str | Path | None = None,
+    target: str | None = None,
+    target_file: str | Path | None = None,
+    weight: str | None = None,
+    group: str | None = None,
+    map: Names | Mapping[Label, Label] = (),  # noqa: A002
+    rejects: str | Path | None = None,
+    report: str | Path | None = None,
+    jobs: int | None = None,
+) -> Evaluation:
+    """Measure a model on a table with known labels or values and return what `rowcast evaluate --json` prints.
+
+    `model` is a reference (`NAME`, `NAME@3` or `NAME@alias`), a loaded `Model`, or the path of a bundle folder or of an
+    archive. `table` is a file path, a data frame, a mapping from column names to values or a list of rows. The other
+    arguments are the options of `rowcast evaluate`.
+    """
+    reference = f"{model.name}@{model.version}" if isinstance(model, Model) else model
+    result = evaluation.evaluate(
+        settings.load(home=home),
+        f"{reference.absolute()}" if isinstance(reference, Path) else reference,
+        table,
+        evaluation.EvaluationOptions(
+            target=target,
+            target_file=None if target_file is None else Path(target_file),
+            weight=weight,
+            group=group,
+            map=_texts(map),
+            rejects=None if rejects is None else Path(rejects),
+            report=None if report is None else Path(report),
+            jobs=jobs,
+        ),
+    )
+    if isinstance(model, Model) and result.digest != model.digest:
+        raise ModelNotFound(f"{reference} in this home is not the loaded model; pass the home from which it was loaded")
+    return result
 
 
 class Model:

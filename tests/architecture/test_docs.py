@@ -38,6 +38,7 @@ TOUR = (
 )
 STANDALONE = (
     "howto/data-check.md",
+    "howto/evaluate.md",
     "howto/import-onnx.md",
     "migrate/from-a-pickle.md",
     "migrate/from-bentoml.md",

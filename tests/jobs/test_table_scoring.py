@@ -10,7 +10,8 @@ import pytest
 
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import InvalidRows, SettingsError, TableError
-from rowcast.jobs.table_scoring import ColumnWarning, Progress, ScoringOptions, Summary, score_file
+from rowcast.jobs.chunk_scoring import Progress
+from rowcast.jobs.table_scoring import ColumnWarning, ScoringOptions, Summary, score_file
 from rowcast.registry.ports import Reference
 from rowcast.schema.schema import Column, Schema
 from rowcast.serving.live_models import load
@@ -49,9 +50,7 @@ def model(tmp_path: Path) -> Any:
 
 def run(model: Any, source: Path, out: Path, *, threads: int = 2, **options: Any) -> Summary:
     graphs = [open_graph(model.model, model.manifest.output.name) for _ in range(threads)]
-    return score_file(
-        Reference("sum", 1), model.manifest, graphs=graphs, options=ScoringOptions(source, out, **options)
-    )
+    return score_file("sum", 1, model.manifest, graphs=graphs, options=ScoringOptions(source, out, **options))
 
 
 def spoil(source: Path, *rows: int) -> None:

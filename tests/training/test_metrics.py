@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from rowcast.errors import TrainingError
@@ -112,6 +114,116 @@ def test_weighted_metrics_agree_with_scikit_learn(rng: Rng) -> None:
             "r2": reference.r2_score(values, guess, sample_weight=w),
         }
     )
+
+
+EXACT = {"rel": 0, "abs": 1e-9}
+"""The tolerance of every comparison with scikit-learn, whatever the size of the value."""
+
+
+def agree(measures: dict[str, Measure], expected: dict[str, float]) -> bool:
+    """Return whether every metric with a counterpart in scikit-learn has the same value."""
+    assert measures.keys() - {"calibration_error"} == expected.keys()
+    return {name: measures[name].value for name in expected} == pytest.approx(expected, **EXACT)
+
+
+def random_weights(rng: Rng, rows: int, is_weighted: bool) -> Any:
+    return rng.choice([0.25, 1.0, 3.5], rows) if is_weighted else None
+
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+@settings(max_examples=30)
+@given(SEEDS, st.booleans(), st.integers(0, 1))
+def test_every_binary_metric_agrees_with_scikit_learn_to_9_decimal_places(
+    seed: int, is_weighted: bool, positive: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows = int(rng.integers(4, 200))
+    target = np.r_[0, 1, rng.integers(2, size=rows - 2)]
+    p = np.round(rng.random(rows), int(rng.integers(1, 6))).astype(np.float32)  # ties, 0 and 1 occur
+    output = np.stack([1 - p, p], axis=1)[:, :: 1 if positive == 1 else -1]
+    threshold = float(np.float32(rng.choice(p)))
+    decision = Decision(task="binary", classes=("no", "yes"), positive=positive, threshold=threshold)
+    w = random_weights(rng, rows, is_weighted)
+
+    measures = metrics.measure_holdout(decision, output, target, seed=0, weight=w)
+
+    predicted, exact = p >= np.float32(threshold), p.astype(np.float64)
+    assert agree(
+        measures,
+        {
+            "accuracy": reference.accuracy_score(target, predicted, sample_weight=w),
+            "f1": reference.f1_score(target, predicted, sample_weight=w),
+            "roc_auc": reference.roc_auc_score(target, exact, sample_weight=w),
+            "pr_auc": reference.average_precision_score(target, exact, sample_weight=w),
+            "log_loss": reference.log_loss(target, exact, sample_weight=w),
+            "brier": reference.brier_score_loss(target, exact, sample_weight=w),
+        },
+    )
+
+
+@pytest.mark.filterwarnings("ignore:The y_prob values do not sum to one")  # they are float32 values, as in a graph
+@settings(max_examples=30)
+@given(SEEDS, st.booleans(), st.integers(3, 6))
+def test_every_multiclass_metric_agrees_with_scikit_learn_to_9_decimal_places(
+    seed: int, is_weighted: bool, classes: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows = int(rng.integers(2 * classes, 200))
+    target = np.r_[np.arange(classes), rng.integers(classes, size=rows - classes)]
+    output = rng.dirichlet(np.full(classes, 0.3), rows).astype(np.float32)
+    output[0] = np.eye(classes, dtype=np.float32)[1]  # the true class of this row has the probability 0
+    decision = Decision(task="multiclass", classes=tuple(range(classes)))
+    w = random_weights(rng, rows, is_weighted)
+
+    measures = metrics.measure_holdout(decision, output, target, seed=0, weight=w)
+
+    best, exact = output.argmax(axis=1), output.astype(np.float64)
+    aucs = [reference.roc_auc_score(target == k, exact[:, k], sample_weight=w) for k in range(classes)]
+    assert agree(
+        measures,
+        {
+            "accuracy": reference.accuracy_score(target, best, sample_weight=w),
+            "balanced_accuracy": reference.balanced_accuracy_score(target, best, sample_weight=w),
+            "f1": reference.f1_score(target, best, average="macro", sample_weight=w),
+            "roc_auc": float(np.mean(aucs)),
+            "log_loss": reference.log_loss(target, exact, sample_weight=w),
+            "brier": reference.brier_score_loss(
+                target, exact, sample_weight=w, labels=list(range(classes)), scale_by_half=False
+            ),
+        },
+    )
+
+
+@settings(max_examples=30)
+@given(SEEDS, st.booleans())
+def test_every_regression_metric_agrees_with_scikit_learn_to_9_decimal_places(seed: int, is_weighted: bool) -> None:
+    rng = np.random.default_rng(seed)
+    rows = int(rng.integers(3, 200))
+    target = rng.normal(size=rows) * 10.0 ** rng.integers(-2, 3)
+    output = (target + rng.normal(size=rows)).astype(np.float32)
+    w = random_weights(rng, rows, is_weighted)
+
+    measures = metrics.measure_holdout(Decision(task="regression"), output, target, seed=0, weight=w)
+
+    exact = output.astype(np.float64)
+    values = {
+        "rmse": reference.root_mean_squared_error(target, exact, sample_weight=w),
+        "mae": reference.mean_absolute_error(target, exact, sample_weight=w),
+        "r2": reference.r2_score(target, exact, sample_weight=w),
+    }
+    assert {name: measure.value for name, measure in measures.items()} == pytest.approx(values, rel=1e-12, abs=1e-9)
+
+
+def test_a_class_that_is_predicted_but_does_not_occur_lowers_the_mean_f1_as_in_scikit_learn() -> None:
+    target = np.array([0, 0, 1, 1, 1, 0])
+    labels = np.array([0, 2, 1, 1, 0, 0])
+    decision = Decision(task="multiclass", classes=("a", "b", "c"))
+
+    measures = metrics.measure_holdout(decision, np.eye(3, dtype=np.float32)[labels], target, seed=0)
+
+    assert measures["f1"].value == pytest.approx(reference.f1_score(target, labels, average="macro"), **EXACT)
 
 
 def test_the_confidence_interval_for_a_large_holdout_is_based_on_all_rows() -> None:

@@ -16,7 +16,6 @@ from rowcast.errors import BundleError, ModelNotFound, SettingsError
 from rowcast.registry.ports import Reference, RegistryWriter
 
 if TYPE_CHECKING:
-    from rowcast.jobs.table_scoring import ScoringOptions, Summary
     from rowcast.serving.live_models import LiveModel
     from rowcast.settings import Settings
     from rowcast.tables.table import Table
@@ -42,6 +41,12 @@ def current_user() -> str:
     except (OSError, KeyError):  # containers often run with a user id that has no name
         user = f"uid {os.getuid()}"
     return f"{user}@{socket.gethostname()}"
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process can use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def has_models(settings: Settings) -> bool:
@@ -117,20 +122,6 @@ def report(settings: Settings, reference: str) -> tuple[Reference, Path]:
     if not path.is_file():
         raise BundleError(f"{resolved} has no report; only models trained by Rowcast have a report")
     return resolved, path
-
-
-def score_table(settings: Settings, reference: str, options: ScoringOptions) -> Summary:
-    """Score the rows in a table file, and write the predictions to another file."""
-    from rowcast.adapters.onnxruntime.graph import open_graph
-    from rowcast.jobs.table_scoring import score_file
-    from rowcast.registry import bundle
-    from rowcast.registry.resolve import resolve
-
-    models = registry(settings)
-    resolved = resolve(reference, models)
-    opened = bundle.open(models.folder(resolved))
-    graphs = [open_graph(opened.model, opened.manifest.output.name) for _ in range(options.threads)]
-    return score_file(resolved, opened.manifest, graphs=graphs, options=options)
 
 
 def predict(model: LiveModel, data: Any) -> Any:

@@ -11,6 +11,7 @@ from rowcast.cli.groups import history_app, history_replay, history_verify, keys
 from rowcast.cli.model_commands import models_app
 from rowcast.cli.options import (
     HELP_OPTIONS,
+    BundleReference,
     Candidates,
     ClassWeight,
     Config,
@@ -206,7 +207,7 @@ def serve(
 
 @app.command()
 def predict(
-    model: ModelReference,
+    model: BundleReference,
     table: Rows,
     out: Annotated[
         Path,
@@ -243,6 +244,46 @@ def predict(
         jobs=jobs,
         as_json=json,
     )
+
+
+@app.command()
+def evaluate(
+    model: BundleReference,
+    table: Rows,
+    target: Annotated[
+        str | None, typer.Option(help="Column with the true values [the column that the model was trained to predict].")
+    ] = None,
+    target_file: Annotated[Path | None, typer.Option(help="Separate file that contains the true values.")] = None,
+    weight: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column with the weight of each row [as in training, if it exists]."),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Group column; intervals allow for similar rows [as in training, if it exists]."
+        ),
+    ] = None,
+    map: Map = None,  # noqa: A002 - the option is --map
+    rejects: Annotated[
+        Path | None, typer.Option(help="Write the rows that cannot be measured to this file and measure the others.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write an HTML report to this file.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, max=256, help="Number of threads [one per core].")] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Measure a model on a table with known labels or values, and compare the metrics with those on the holdout.
+
+    Rows without a true value are counted and not measured. Without --rejects, the command stops at the first invalid
+    row.
+    """
+    from rowcast import settings
+    from rowcast.app.evaluation import EvaluationOptions
+    from rowcast.cli import evaluation
+
+    options = EvaluationOptions(target, target_file, weight, group, tuple(map or ()), rejects, report, jobs)
+    evaluation.run(settings.load(home=home), model, table, options, as_json=json)
 
 
 @app.command()

@@ -41,6 +41,13 @@ Rows = Annotated[
     Path, typer.Argument(help="Input table: CSV (also .csv.gz), Parquet, JSON Lines or Arrow; - for standard input.")
 ]
 ModelReference = Annotated[str, typer.Argument(help="Model reference: NAME, NAME@3 or NAME@alias.")]
+BundleReference = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Model reference: NAME, NAME@3 or NAME@alias; or a bundle: a path with a slash, or a .rowcast file.",
+    ),
+]
 Reason = Annotated[str, typer.Option(help="Reason to record in the log.")]
 Target = Annotated[str | None, typer.Option(help="Column to predict.")]
 TargetFile = Annotated[Path | None, typer.Option(help="Separate file that contains the target values.")]

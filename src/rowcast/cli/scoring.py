@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from rowcast.app import models
+from rowcast.app import bundles, models
 from rowcast.cli import output
 from rowcast.cli.streams import STREAM, input_table, output_table
 from rowcast.errors import InvalidRows, RowcastError, SettingsError
-from rowcast.jobs.table_scoring import Progress, ScoringOptions, Summary
+from rowcast.jobs.chunk_scoring import Progress
+from rowcast.jobs.table_scoring import ScoringOptions, Summary
 from rowcast.schema.encoding import OUT_OF_RANGE, UNSEEN_CATEGORY
 from rowcast.settings import Settings
 
@@ -39,13 +39,11 @@ def run(
         )
     if out == STREAM and as_json:
         raise SettingsError("--json and --out - are mutually exclusive, because both write to standard output")
-    with input_table(table) as source, output_table(out) as target, _progress() as report:
-        options = ScoringOptions(source, target, rejects, columns, jobs or _cores(), report)
-        try:
-            summary = models.score_table(settings, model, options)
-        except InvalidRows as error:
-            hint = "" if strict else "; to score the valid rows, add --rejects FILE, which writes the others to a file"
-            raise RowcastError(f"{error.message}{hint}", slug=error.slug) from None
+    with input_table(table) as source, output_table(out) as target, scoring_progress() as report:
+        options = ScoringOptions(source, target, rejects, columns, jobs or models.usable_cores(), report)
+        hint = "" if strict else "to score the valid rows, add --rejects FILE, which writes the others to a file"
+        with rejects_hint(hint):
+            summary = bundles.score_table(settings, model, options)
     if out == STREAM:
         summary = msgspec.structs.replace(summary, out="standard output")
     if as_json:
@@ -54,9 +52,20 @@ def run(
         output.say(describe(summary))
 
 
+@contextmanager
+def rejects_hint(hint: str) -> Iterator[None]:
+    """Add a hint to the error for invalid rows."""
+    try:
+        yield
+    except InvalidRows as error:
+        message = f"{error.message}; {hint}" if hint else error.message
+        raise RowcastError(message, slug=error.slug) from None
+
+
 def describe(summary: Summary) -> str:
     rejected = "" if summary.rejects is None else f"; wrote {summary.rejected} rejected rows to {summary.rejects}"
-    scored = f"scored {summary.rows} rows with {summary.model}@{summary.version}"
+    model = summary.model if summary.version is None else f"{summary.model}@{summary.version}"
+    scored = f"scored {summary.rows} rows with {model}"
     speed = f"{summary.seconds:.1f} s ({summary.rows_per_second:,.0f} rows/s)"
     lines = "line" if summary.excluded == 1 else "lines"
     excluded = f"; excluded {summary.excluded} {lines} (second header or no values)" if summary.excluded else ""
@@ -70,14 +79,8 @@ def _unusual(summary: Summary) -> str:
     return f"; rows with values not seen in training: {', '.join(counts)}" if counts else ""
 
 
-def _cores() -> int:
-    """Return the number of cores that this process can use."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
-
-
 @contextmanager
-def _progress() -> Iterator[Callable[[Progress], None]]:
+def scoring_progress() -> Iterator[Callable[[Progress], None]]:
     """Show a progress bar if standard error is a terminal."""
     if not sys.stderr.isatty():
         yield lambda progress: None

@@ -1,16 +1,13 @@
 """Scores the rows in a table file in constant memory, and writes the predictions to another file.
 
-The table is read in chunks. Several threads score the chunks, and the main thread writes the results in order. Threads
-are sufficient, because reading, scoring and writing release the global interpreter lock. Several processes would each
-need a copy of polars and ONNX Runtime (docs/decisions/0015-score-tables-in-parallel-threads.md).
+The table is read in chunks. Several threads score the chunks, and the main thread writes the results in order.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,22 +18,25 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rowcast.errors import InvalidRows, NoAnswer, TableError, ValueProblem
+from rowcast.errors import InvalidRows, TableError, ValueProblem
+from rowcast.jobs.chunk_scoring import (
+    MAX_PROBLEMS,
+    Progress,
+    in_lines,
+    located,
+    score_frame,
+    score_in_threads,
+    with_reasons,
+)
 from rowcast.output_files import is_same_file, refuse_overwriting
 from rowcast.registry.bundle import Manifest
-from rowcast.registry.ports import Graph, Reference
+from rowcast.registry.ports import Graph
 from rowcast.schema.encoding import OUT_OF_RANGE, UNSEEN_CATEGORY
-from rowcast.schema.outputs import output_reader
 from rowcast.schema.range_checks import RangeCheck
-from rowcast.schema.scores import non_finite_rows
-from rowcast.tables.encode import EncodedTable, encode_all
-from rowcast.tables.line_numbers import find_lines
+from rowcast.tables.encode import EncodedTable
 from rowcast.tables.stream import Chunk, read_chunks
 from rowcast.tables.table import closest
-from rowcast.tables.write import TableWriter, check_extension, open_writer, refuse_existing, with_predictions
-
-MAX_PROBLEMS = 20
-REJECT_COLUMNS = ("rejected_row", "rejected_column", "rejected_reason")
+from rowcast.tables.write import TableWriter, check_extension, open_writer, with_predictions
 
 
 class ColumnWarning(msgspec.Struct, frozen=True):
@@ -51,7 +51,8 @@ class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
     """The result of scoring a table, which `rowcast predict` can print as JSON."""
 
     model: str
-    version: int
+    version: int | None
+    """None if the model was given as a folder or an archive."""
     digest: str
     rows: int
     rejected: int
@@ -63,13 +64,6 @@ class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
     """The number of lines that are not rows: a second header line, and lines without values."""
     warnings: tuple[ColumnWarning, ...] = ()
     """The values that did not occur in training, by column."""
-
-
-class Progress(NamedTuple):
-    """The number of rows processed so far, and the fraction of the file that has been processed."""
-
-    rows: int
-    share: float
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ class ScoredChunk(NamedTuple):
 
 
 def score_file(
-    reference: Reference, manifest: Manifest, *, graphs: Sequence[Graph], options: ScoringOptions
+    name: str, version: int | None, manifest: Manifest, *, graphs: Sequence[Graph], options: ScoringOptions
 ) -> Summary:
     """Score the rows in a file, and write the predictions to another file.
 
@@ -122,9 +116,10 @@ def score_file(
         for index, chunk in enumerate(_scored_chunks(manifest, graphs=graphs, options=options, out=out)):
             out.append(chunk.out)
             if rejects is not None:
-                rejects.append(rejects.prepare(_with_reasons(chunk, lines), first=index == 0))
+                rejected_rows = with_reasons(chunk.rejected, chunk.problems, lines)
+                rejects.append(rejects.prepare(rejected_rows, first=index == 0))
             elif chunk.problems:
-                raise InvalidRows(_located(chunk.problems[:MAX_PROBLEMS], lines, options.source))
+                raise InvalidRows(located(chunk.problems[:MAX_PROBLEMS], lines, options.source))
             lines += chunk.lines
             excluded += chunk.excluded
             rejected += chunk.rejected.height
@@ -135,8 +130,8 @@ def score_file(
             raise TableError(f"{options.source.name} has no rows", slug="empty-table")
     seconds = time.monotonic() - started
     return Summary(
-        model=reference.name,
-        version=reference.version,
+        model=name,
+        version=version,
         digest=manifest.digest,
         rows=rows - rejected,
         rejected=rejected,
@@ -170,28 +165,13 @@ def _check_outputs(options: ScoringOptions) -> None:
 def _scored_chunks(
     manifest: Manifest, *, graphs: Sequence[Graph], options: ScoringOptions, out: TableWriter
 ) -> Iterator[ScoredChunk]:
-    """Yield all chunks in file order. At most `len(graphs) + 2` chunks are in memory."""
-    idle = deque(graphs)
+    """Yield all chunks in file order."""
     ranges = RangeCheck(manifest.schema, manifest.plan)
 
-    def score(chunk: Chunk, first: bool) -> ScoredChunk:
-        graph = idle.popleft()  # never empty: there are as many graphs as threads
-        try:
-            return _score(chunk, manifest, graph, ranges, options=options, out=out, first=first)
-        finally:
-            idle.append(graph)
+    def score(index: int, chunk: Chunk, graph: Graph) -> ScoredChunk:
+        return _score(chunk, manifest, graph, ranges, options=options, out=out, first=index == 0)
 
-    pool = ThreadPoolExecutor(len(graphs), "rowcast-batch")
-    running: deque[Future[ScoredChunk]] = deque()
-    try:
-        for index, chunk in enumerate(read_chunks(options.source)):
-            running.append(pool.submit(score, chunk, index == 0))
-            if len(running) > len(graphs) + 1:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return score_in_threads(read_chunks(options.source), graphs, score)
 
 
 def _score(
@@ -206,29 +186,19 @@ def _score(
 ) -> ScoredChunk:
     rows = chunk.load()
     frame = rows.frame
-    encoded = encode_all(frame, manifest.schema, manifest.plan)
-    problems, rejected = encoded.problems(), encoded.rejected()
-    scored = np.flatnonzero(~rejected)
-    output = _run_graph(manifest, graph, tensors=encoded.tensors, valid=~rejected)
-    unanswered = non_finite_rows(output)
-    if unanswered:
-        problems = sorted([*problems, *NoAnswer(scored[unanswered].tolist()).problems], key=_row)
-        rejected[scored[unanswered]] = True
-        output = np.delete(output, unanswered, axis=0)
-    good, bad = (frame.filter(~rejected), frame.filter(rejected)) if problems else (frame, frame.clear())
+    scored = score_frame(frame, manifest, graph)
+    mask = scored.rejected
+    good, bad = (frame.filter(~mask), frame.filter(mask)) if scored.problems else (frame, frame.clear())
     copied = good if options.columns is None else good.select(_existing(good, options.columns))
-    prepared = out.prepare(with_predictions(copied, manifest.decision, output), first=first)
-    if rows.excluded and problems:
-        positions = rows.positions().tolist()
-        problems = [msgspec.structs.replace(problem, row=positions[_row(problem)]) for problem in problems]
+    prepared = out.prepare(with_predictions(copied, manifest.decision, scored.output), first=first)
     return ScoredChunk(
         out=prepared,
         lines=rows.height,
         excluded=len(rows.excluded),
         rejected=bad,
-        problems=problems,
+        problems=in_lines(scored.problems, rows),
         share=chunk.share,
-        warnings=_count_warnings(encoded, ranges, ~rejected),
+        warnings=_count_warnings(scored.encoded, ranges, ~mask),
     )
 
 
@@ -241,55 +211,9 @@ def _count_warnings(encoded: EncodedTable, ranges: RangeCheck, scored: NDArray[n
     return Counter({key: count for key, count in counts.items() if count})
 
 
-def _run_graph(
-    manifest: Manifest, graph: Graph, *, tensors: Mapping[str, NDArray[Any]], valid: NDArray[np.bool_]
-) -> NDArray[Any]:
-    """Return the output of the graph for the valid rows."""
-    decision, output = manifest.decision, manifest.output
-    if not valid.any():
-        return np.zeros((0,) if decision.task == "regression" else (0, len(decision.classes)), np.float32)
-    inputs = tensors if valid.all() else {name: tensor[valid] for name, tensor in tensors.items()}
-    return output_reader(output.kind, output.activation, decision)(graph.run(inputs))
-
-
-def _row(problem: ValueProblem) -> int:
-    assert isinstance(problem.row, int)
-    return problem.row
-
-
 def _existing(frame: pl.DataFrame, columns: Sequence[str]) -> Sequence[str]:
     for name in columns:
         if name not in frame.columns:
             hint = closest(name, frame.columns)
             raise TableError(f"the table has no column {name!r} to copy to the output; {hint}", slug="unknown-column")
     return columns
-
-
-def _with_reasons(chunk: ScoredChunk, offset: int) -> pl.DataFrame:
-    """Return the rejected rows with three added columns: row number, invalid columns and reasons."""
-    refuse_existing(chunk.rejected, REJECT_COLUMNS)
-    rejects: dict[int, tuple[list[str], list[str]]] = {}
-    for problem in chunk.problems:
-        columns, reasons = rejects.setdefault(_row(problem) + offset, ([], []))
-        columns.append(problem.column)
-        reasons.append(problem.reason)
-    cells = (
-        list(rejects),
-        ["; ".join(columns) for columns, _ in rejects.values()],
-        ["; ".join(reasons) for _, reasons in rejects.values()],
-    )
-    marks = pl.DataFrame(
-        dict(zip(REJECT_COLUMNS, cells, strict=True)),
-        schema=dict(zip(REJECT_COLUMNS, (pl.Int64, pl.String, pl.String), strict=True)),
-    )
-    return marks.hstack(chunk.rejected)
-
-
-def _located(problems: Sequence[ValueProblem], offset: int, source: Path) -> list[ValueProblem]:
-    """Return the problems of a chunk with the row numbers and, in a text file, the line numbers in the whole file."""
-    rows = [_row(problem) + offset for problem in problems]
-    lines = find_lines(source, set(rows))
-    return [
-        msgspec.structs.replace(problem, row=row, line=lines.get(row, msgspec.UNSET))
-        for problem, row in zip(problems, rows, strict=True)
-    ]

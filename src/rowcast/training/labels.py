@@ -83,7 +83,7 @@ def _corrected(table: Table, target: str, rules: Sequence[str]) -> tuple[Table, 
     series = table.frame[target]
     texts_by_value = {value: canonical_text(value) for value in series.drop_nulls().unique().to_list()}
     known = sorted(set(texts_by_value.values()))
-    changes = dict(_parse_rule(rule, target, known) for rule in rules)
+    changes = dict(parse_rule(rule, target, known) for rule in rules)
     findings = []
     for old, new in changes.items():
         count = sum(texts_by_value.get(value) == old for value in series.to_list())
@@ -94,7 +94,7 @@ def _corrected(table: Table, target: str, rules: Sequence[str]) -> tuple[Table, 
     return Table(table.frame.with_columns(corrected), table.name, table.sha256, table.findings), findings
 
 
-def _parse_rule(rule: str, target: str, known: Sequence[str]) -> tuple[str, str]:
+def parse_rule(rule: str, target: str, known: Sequence[str]) -> tuple[str, str]:
     """Split a rule into OLD and NEW at an `=` that follows a known label, because labels may contain `=`."""
     signs = [index for index, letter in enumerate(rule) if letter == "="]
     if not signs:

@@ -26,6 +26,8 @@ the full holdout.
 FEW_GROUPS: Final = 5
 """The minimum number of groups for resampling whole groups. With fewer groups, individual rows are resampled."""
 BINS: Final = 10
+SMALLEST: Final = float(np.finfo(np.float64).eps)
+"""The smallest probability in the log loss, as in scikit-learn. The log of 0 would make the metric infinite."""
 
 Weights = NDArray[np.float64]
 Values = NDArray[np.float64]
@@ -144,15 +146,19 @@ def _binary(labels: NDArray[Any]) -> dict[str, Metric]:
         "f1": lambda _p, y, w: _f1(labels == 1, y == 1, w),
         "roc_auc": lambda p, y, w: _roc_auc(p, y == 1, w),
         "pr_auc": lambda p, y, w: _pr_auc(p, y == 1, w),
-        "log_loss": lambda p, y, w: _mean(-np.log(np.clip(np.where(y == 1, p, 1 - p), 1e-15, 1)), w),
+        "log_loss": lambda p, y, w: _mean(-np.log(np.clip(np.where(y == 1, p, 1 - p), SMALLEST, 1)), w),
         "brier": lambda p, y, w: _mean((p - y) ** 2, w),
         "calibration_error": lambda p, y, w: _calibration_error(p, y == 1, w),
     }
 
 
 def _multiclass(labels: NDArray[Any]) -> dict[str, Metric]:
-    def macro(each: Callable[[int, Scores, NDArray[Any], Weights], Values]) -> Metric:
-        return lambda p, y, w: np.mean([each(k, p, y, w) for k in np.unique(y)], axis=0)
+    def mean_auc(p: Scores, y: NDArray[Any], w: Weights) -> Values:
+        return np.asarray(np.mean([_roc_auc(p[:, k], y == k, w) for k in np.unique(y)], axis=0))
+
+    def mean_f1(_p: Scores, y: NDArray[Any], w: Weights) -> Values:
+        """Return the mean F1 of the classes that occur or are predicted."""
+        return np.asarray(np.mean([_f1(labels == k, y == k, w) for k in np.union1d(y, labels)], axis=0))
 
     def balanced(_p: Scores, y: NDArray[Any], w: Weights) -> Values:
         """Return the mean recall of the classes that occur in the resample."""
@@ -162,9 +168,9 @@ def _multiclass(labels: NDArray[Any]) -> dict[str, Metric]:
     return {
         "accuracy": lambda _p, y, w: _mean(labels == y, w),
         "balanced_accuracy": balanced,
-        "f1": macro(lambda k, _p, y, w: _f1(labels == k, y == k, w)),
-        "roc_auc": macro(lambda k, p, y, w: _roc_auc(p[:, k], y == k, w)),
-        "log_loss": lambda p, y, w: _mean(-np.log(np.clip(p[np.arange(len(y)), y], 1e-15, 1)), w),
+        "f1": mean_f1,
+        "roc_auc": mean_auc,
+        "log_loss": lambda p, y, w: _mean(-np.log(np.clip(p[np.arange(len(y)), y], SMALLEST, 1)), w),
         "brier": lambda p, y, w: _mean(((p - np.eye(p.shape[1])[y]) ** 2).sum(axis=1), w),
         "calibration_error": lambda p, y, w: _calibration_error(p.max(axis=1), p.argmax(axis=1) == y, w),
     }

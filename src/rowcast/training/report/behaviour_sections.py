@@ -22,6 +22,7 @@ from rowcast.training.report.evaluation import (
     format_day,
     partial_dependence,
 )
+from rowcast.training.report.measured_rows import MeasuredRows
 from rowcast.training.report.metric_titles import metric_title
 
 MAX_DEPENDENCES: Final = 4
@@ -58,7 +59,7 @@ class DependenceSection:
 
 @dataclass(frozen=True)
 class SlicesSection:
-    """The holdout slices with the largest errors."""
+    """The slices with the largest errors."""
 
     error_name: str
     overall: float
@@ -150,7 +151,7 @@ def _axis(column: Column) -> str:
     return f"{column.name}, {column.unit}" if column.unit else column.name
 
 
-def slices_section(model: EvaluatedModel, errors: SliceErrors) -> SlicesSection:
+def slices_section(model: MeasuredRows, errors: SliceErrors) -> SlicesSection:
     """Return the slices with the largest errors."""
     return SlicesSection(
         error_name="mean absolute error" if model.decision.task == "regression" else "share of wrong labels",

@@ -25,6 +25,7 @@ from rowcast.training import metrics
 from rowcast.training.cost import Cost
 from rowcast.training.problem import LabelledRows
 from rowcast.training.report.charts import truncate
+from rowcast.training.report.measured_rows import MeasuredRows
 
 Values = NDArray[np.float64]
 
@@ -358,7 +359,7 @@ def _commonest_levels(texts: NDArray[Any], most: int) -> list[str]:
     return sorted(counts, key=lambda text: (-counts[text], text))[:most]
 
 
-def error_by_slice(model: EvaluatedModel) -> SliceErrors:
+def error_by_slice(model: MeasuredRows) -> SliceErrors:
     """Return the error on every slice, sorted by the lower bound of its interval, highest first."""
     is_regression = model.decision.task == "regression"
     if is_regression:

@@ -18,7 +18,7 @@ from rowcast.training.events import TrainingEvent
 from rowcast.training.report import behaviour_sections, threshold_section, training_sections
 from rowcast.training.report.evaluation import EvaluatedModel, error_by_slice, permutation_importance
 from rowcast.training.report.metric_titles import metric_title
-from rowcast.training.report.quality_section import quality_section
+from rowcast.training.report.quality_section import QualitySection, quality_section
 from rowcast.training.result import CandidateScore
 
 
@@ -71,7 +71,7 @@ def render_report(
     sections = [
         Section("data", "Data check", training_sections.DataCheckSection(tuple(findings))),
         Section("search", "Candidates and trials", training_sections.search_section(manifest, candidates, trials)),
-        Section("quality", "Quality on the holdout", quality_section(manifest, model)),
+        Section("quality", "Quality on the holdout", _quality(manifest, model)),
         Section("threshold", "Threshold and cost", threshold_section.threshold_section(model)),
         Section(
             "importance",
@@ -99,6 +99,10 @@ def render_report(
     return render(__package__, "report.html", page=page)
 
 
+def _quality(manifest: Manifest, model: EvaluatedModel) -> QualitySection:
+    return quality_section(manifest.holdout, model, manifest.training.options.get("weight") or "")
+
+
 def _facts(manifest: Manifest) -> list[Fact]:
     training, decision = manifest.training, manifest.decision
     predicted = "a number" if decision.task == "regression" else f"one of {len(decision.classes)} classes"
@@ -113,7 +117,7 @@ def _facts(manifest: Manifest) -> list[Fact]:
         if measure is not None:
             title = metric_title(metric)
             name = f"{title[0].upper()}{title[1:]} on the holdout"
-            facts.append(Fact(name, format_number(measure.value), _interval(measure)))
+            facts.append(Fact(name, format_number(measure.value), format_interval(measure)))
     facts.append(Fact("Model", training.candidate, f"calibration: {training.calibration.get('method', 'none')}"))
     if decision.task == "binary":
         positive = label_text(decision.classes[decision.positive])
@@ -135,5 +139,6 @@ def _holdout_note(options: dict[str, Any]) -> str:
     return f"holdout: {share:.0%} of the rows"
 
 
-def _interval(measure: Measure) -> str:
+def format_interval(measure: Measure) -> str:
+    """Return the 95% interval of a metric for display."""
     return f"95% interval {format_number(measure.low)} to {format_number(measure.high)}"

@@ -1,21 +1,22 @@
-"""The section on quality: the holdout metrics, the curves, the confusion matrix and the residuals."""
+"""The section on quality: the metrics, the curves, the confusion matrix and the residuals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rowcast.registry.bundle import Manifest, Measure
+from rowcast.registry.bundle import Measure
 from rowcast.schema.prediction import label_text
 from rowcast.schema.scores import winning_classes
 from rowcast.templates.numbers import format_number
 from rowcast.training.report import evaluation
 from rowcast.training.report.charts import UNIT_RANGE, Chart, Line, histogram, line_chart, scatter_chart, truncate
-from rowcast.training.report.evaluation import CalibrationBin, ClassQuality, EvaluatedModel
+from rowcast.training.report.evaluation import CalibrationBin, ClassQuality
+from rowcast.training.report.measured_rows import MeasuredRows
 from rowcast.training.report.metric_titles import metric_title
 
 MAX_DOTS: Final = 800
@@ -26,7 +27,7 @@ WIDE_MATRIX_CLASSES: Final = 8
 
 @dataclass(frozen=True)
 class NamedMeasure:
-    """A holdout metric with its title."""
+    """A metric with its title."""
 
     title: str
     measure: Measure
@@ -50,7 +51,7 @@ class MatrixRow:
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """The number of holdout rows for each combination of true class and predicted class."""
+    """The number of rows for each combination of true class and predicted class."""
 
     names: tuple[str, ...]
     rows: tuple[MatrixRow, ...]
@@ -69,7 +70,7 @@ class NamedClass:
 
 @dataclass(frozen=True)
 class QualitySection:
-    """The quality of the model on the holdout. The matrix is omitted if there are too many classes."""
+    """The quality of the model. The matrix is omitted if there are too many classes."""
 
     measures: tuple[NamedMeasure, ...]
     weight: str
@@ -82,10 +83,9 @@ class QualitySection:
     classes: tuple[NamedClass, ...] = ()
 
 
-def quality_section(manifest: Manifest, model: EvaluatedModel) -> QualitySection:
-    """Return the holdout metrics with the charts and tables for the task."""
-    measures = tuple(NamedMeasure(metric_title(name), measure) for name, measure in manifest.holdout.items())
-    weight = manifest.training.options.get("weight") or ""
+def quality_section(measured: Mapping[str, Measure], model: MeasuredRows, weight: str) -> QualitySection:
+    """Return the metrics with the charts and tables for the task."""
+    measures = tuple(NamedMeasure(metric_title(name), measure) for name, measure in measured.items())
     decision = model.decision
     if decision.task == "regression":
         return QualitySection(measures, weight, _residual_charts(model))
@@ -95,13 +95,19 @@ def quality_section(manifest: Manifest, model: EvaluatedModel) -> QualitySection
         bins = evaluation.calibration_bins(score, model.rows.target == 1)
         charts, positive = _binary_charts(model, bins), label_text(decision.classes[decision.positive])
         return QualitySection(measures, weight, charts, class_count, matrix, positive=positive, bins=bins)
-    counts = _counts(model)
-    qualities = zip(decision.names(), evaluation.class_quality(counts), strict=True)
+    return class_table(measured, model, weight)
+
+
+def class_table(measured: Mapping[str, Measure], model: MeasuredRows, weight: str) -> QualitySection:
+    """Return the metrics with the tables of a classifier that do not need probabilities."""
+    measures = tuple(NamedMeasure(metric_title(name), measure) for name, measure in measured.items())
+    names, counts = model.decision.names(), class_counts(model)
+    qualities = zip(names, evaluation.class_quality(counts), strict=True)
     classes = tuple(NamedClass(name, quality) for name, quality in qualities)
-    return QualitySection(measures, weight, (), class_count, matrix, classes=classes)
+    return QualitySection(measures, weight, (), len(names), _matrix(model), classes=classes)
 
 
-def _binary_charts(model: EvaluatedModel, bins: Sequence[CalibrationBin]) -> tuple[Chart, ...]:
+def _binary_charts(model: MeasuredRows, bins: Sequence[CalibrationBin]) -> tuple[Chart, ...]:
     decision = model.decision
     positive = model.rows.target == 1
     score = model.output[:, decision.positive].astype(np.float64)
@@ -132,8 +138,7 @@ def _binary_charts(model: EvaluatedModel, bins: Sequence[CalibrationBin]) -> tup
         _calibration_chart(bins),
         line_chart(
             "Metrics by threshold",
-            f"The threshold {format_number(decision.threshold)} was chosen by cross-validation, without using the "
-            "holdout.",
+            f"The model's threshold {format_number(decision.threshold)} is marked. It does not depend on these rows.",
             ("threshold", "share"),
             [Line(name, grid, values) for name, values in curves.items()],
             x_range=UNIT_RANGE,
@@ -158,27 +163,28 @@ def _calibration_chart(bins: Sequence[CalibrationBin]) -> Chart:
     )
 
 
-def _counts(model: EvaluatedModel) -> NDArray[np.int64]:
+def class_counts(model: MeasuredRows) -> NDArray[np.int64]:
+    """Return a matrix of row counts with true classes as rows and predicted classes as columns."""
     decision, true = model.decision, model.rows.target
     if decision.task == "binary":  # the target is 1 for the positive class, but the index of that class may be 0
         true = np.where(true == 1, decision.positive, 1 - decision.positive)
     return evaluation.confusion_matrix(true, winning_classes(decision, model.output), len(decision.classes))
 
 
-def _matrix(model: EvaluatedModel) -> ConfusionMatrix | None:
+def _matrix(model: MeasuredRows) -> ConfusionMatrix | None:
     decision = model.decision
     if len(decision.classes) > MAX_MATRIX_CLASSES:
         return None
     names = tuple(truncate(name, 40) for name in decision.names())
     rows = []
-    for name, counts in zip(names, _counts(model).tolist(), strict=True):
+    for name, counts in zip(names, class_counts(model).tolist(), strict=True):
         total = max(sum(counts), 1)
         rows.append(MatrixRow(name, tuple(MatrixCell(count, count / total) for count in counts)))
     threshold = decision.threshold if decision.task == "binary" else None
     return ConfusionMatrix(names, tuple(rows), threshold, is_wide=len(names) > WIDE_MATRIX_CLASSES)
 
 
-def _residual_charts(model: EvaluatedModel) -> tuple[Chart, ...]:
+def _residual_charts(model: MeasuredRows) -> tuple[Chart, ...]:
     predicted, actual = model.output.astype(np.float64).reshape(-1), model.rows.target.astype(np.float64)
     residuals = actual - predicted
     total = len(actual)

@@ -1,4 +1,4 @@
-"""The section on the threshold: the errors on the holdout and their cost at each threshold."""
+"""The section on the threshold: the errors and their cost at each threshold."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rowcast.schema.prediction import label_text
 from rowcast.training.cost import EVEN, Cost, count_mistakes
 from rowcast.training.report.charts import UNIT_RANGE, Chart, Line, line_chart
-from rowcast.training.report.evaluation import EvaluatedModel
+from rowcast.training.report.measured_rows import MeasuredRows
 
 GRID_POINTS: Final = 201
 
@@ -29,7 +29,7 @@ class ThresholdRow:
 
 @dataclass(frozen=True)
 class ThresholdSection:
-    """Why the threshold was chosen, and how it compares with other thresholds on the holdout."""
+    """Why the threshold was chosen, and how it compares with other thresholds."""
 
     threshold: float
     by_f1: bool
@@ -40,7 +40,7 @@ class ThresholdSection:
     rows: tuple[ThresholdRow, ...]
 
 
-def threshold_section(model: EvaluatedModel) -> ThresholdSection | None:
+def threshold_section(model: MeasuredRows) -> ThresholdSection | None:
     """Return the section for a binary model, or None for any other model."""
     decision = model.decision
     if decision.task != "binary":
@@ -56,7 +56,7 @@ def threshold_section(model: EvaluatedModel) -> ThresholdSection | None:
     )
 
 
-def _charts(model: EvaluatedModel, score: NDArray[Any], positive: NDArray[np.bool_]) -> tuple[Chart, ...]:
+def _charts(model: MeasuredRows, score: NDArray[Any], positive: NDArray[np.bool_]) -> tuple[Chart, ...]:
     grid = np.linspace(0.0, 1.0, GRID_POINTS)
     false_positives, false_negatives = count_mistakes(score, positive, grid)
     mark = (model.decision.threshold, "chosen")
@@ -79,7 +79,7 @@ def describe_cost(cost: Cost) -> str:
     return f"a false positive costs {cost.false_positive:g} and a false negative costs {cost.false_negative:g}"
 
 
-def _rows(model: EvaluatedModel, score: NDArray[Any], positive: NDArray[np.bool_]) -> tuple[ThresholdRow, ...]:
+def _rows(model: MeasuredRows, score: NDArray[Any], positive: NDArray[np.bool_]) -> tuple[ThresholdRow, ...]:
     cost = model.cost or EVEN
     thresholds = {
         "chosen": model.decision.threshold,

@@ -1,0 +1,151 @@
+"""Scores the chunks of a table in several threads, in the order of the file.
+
+Threads are sufficient, because reading, scoring and writing release the global interpreter lock. Several processes
+would each need a copy of polars and ONNX Runtime (docs/decisions/0015-score-tables-in-parallel-threads.md).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from rowcast.errors import NoAnswer, ValueProblem
+from rowcast.registry.bundle import Manifest
+from rowcast.registry.ports import Graph
+from rowcast.schema.outputs import output_reader
+from rowcast.schema.scores import non_finite_rows
+from rowcast.tables.columns import Source
+from rowcast.tables.encode import EncodedTable, encode_all
+from rowcast.tables.line_numbers import find_lines
+from rowcast.tables.stream import Chunk, Rows
+from rowcast.tables.write import refuse_existing
+
+MAX_PROBLEMS: Final = 20
+REJECT_COLUMNS: Final = ("rejected_row", "rejected_column", "rejected_reason")
+
+Result = TypeVar("Result")
+
+
+class Progress(NamedTuple):
+    """The number of rows processed so far, and the fraction of the file that has been processed."""
+
+    rows: int
+    share: float
+
+
+class ScoredRows(NamedTuple):
+    """The output for the valid rows of a frame, and the problems in the other rows."""
+
+    output: NDArray[Any]
+    """Probabilities [N, k], values [N] or class indices [N], for the valid rows only."""
+    rejected: NDArray[np.bool_]
+    """A mask of the rows that cannot be scored."""
+    problems: list[ValueProblem]
+    """The problems in the rejected rows; each `row` is a position in the frame."""
+    encoded: EncodedTable
+
+
+def score_in_threads(
+    chunks: Iterable[Chunk], graphs: Sequence[Graph], score: Callable[[int, Chunk, Graph], Result]
+) -> Iterator[Result]:
+    """Yield the result for each chunk in order. At most `len(graphs) + 2` chunks are in memory."""
+    idle = deque(graphs)
+
+    def run(index: int, chunk: Chunk) -> Result:
+        graph = idle.popleft()  # never empty: there are as many graphs as threads
+        try:
+            return score(index, chunk, graph)
+        finally:
+            idle.append(graph)
+
+    pool = ThreadPoolExecutor(len(graphs), "rowcast-batch")
+    running: deque[Future[Result]] = deque()
+    try:
+        for index, chunk in enumerate(chunks):
+            running.append(pool.submit(run, index, chunk))
+            if len(running) > len(graphs) + 1:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def score_frame(frame: pl.DataFrame, manifest: Manifest, graph: Graph) -> ScoredRows:
+    """Score the valid rows of a frame."""
+    encoded = encode_all(frame, manifest.schema, manifest.plan)
+    problems, rejected = encoded.problems(), encoded.rejected()
+    scored = np.flatnonzero(~rejected)
+    output = _run_graph(manifest, graph, tensors=encoded.tensors, valid=~rejected)
+    unanswered = non_finite_rows(output)
+    if unanswered:
+        problems = sorted([*problems, *NoAnswer(scored[unanswered].tolist()).problems], key=problem_row)
+        rejected[scored[unanswered]] = True
+        output = np.delete(output, unanswered, axis=0)
+    return ScoredRows(output, rejected, problems, encoded)
+
+
+def _run_graph(
+    manifest: Manifest, graph: Graph, *, tensors: Mapping[str, NDArray[Any]], valid: NDArray[np.bool_]
+) -> NDArray[Any]:
+    """Return the output of the graph for the valid rows."""
+    decision, output = manifest.decision, manifest.output
+    if not valid.any():
+        return np.zeros((0,) if decision.task == "regression" else (0, len(decision.classes)), np.float32)
+    inputs = tensors if valid.all() else {name: tensor[valid] for name, tensor in tensors.items()}
+    return output_reader(output.kind, output.activation, decision)(graph.run(inputs))
+
+
+def problem_row(problem: ValueProblem) -> int:
+    """Return the row of a problem that concerns one of several rows."""
+    assert isinstance(problem.row, int)
+    return problem.row
+
+
+def in_lines(problems: list[ValueProblem], rows: Rows) -> list[ValueProblem]:
+    """Return the problems with their lines in the chunk, counted from 0, in place of positions in the frame."""
+    if not rows.excluded:
+        return problems
+    positions = rows.positions().tolist()
+    return [msgspec.structs.replace(problem, row=positions[problem_row(problem)]) for problem in problems]
+
+
+def with_reasons(rejected: pl.DataFrame, problems: Sequence[ValueProblem], offset: int) -> pl.DataFrame:
+    """Return the rejected rows with three added columns: row number, invalid columns and reasons.
+
+    `offset` is added to the rows of the problems.
+    """
+    refuse_existing(rejected, REJECT_COLUMNS)
+    rejects: dict[int, tuple[list[str], list[str]]] = {}
+    for problem in problems:
+        columns, reasons = rejects.setdefault(problem_row(problem) + offset, ([], []))
+        columns.append(problem.column)
+        reasons.append(problem.reason)
+    cells = (
+        list(rejects),
+        ["; ".join(columns) for columns, _ in rejects.values()],
+        ["; ".join(reasons) for _, reasons in rejects.values()],
+    )
+    marks = pl.DataFrame(
+        dict(zip(REJECT_COLUMNS, cells, strict=True)),
+        schema=dict(zip(REJECT_COLUMNS, (pl.Int64, pl.String, pl.String), strict=True)),
+    )
+    return marks.hstack(rejected)
+
+
+def located(problems: Sequence[ValueProblem], offset: int, source: Source) -> list[ValueProblem]:
+    """Return the problems of a chunk with the row numbers and, in a text file, the line numbers in the whole file."""
+    rows = [problem_row(problem) + offset for problem in problems]
+    lines = find_lines(source, set(rows)) if isinstance(source, Path) else {}
+    return [
+        msgspec.structs.replace(problem, row=row, line=lines.get(row, msgspec.UNSET))
+        for problem, row in zip(problems, rows, strict=True)
+    ]
