@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from sklearn import metrics as reference
 from rowcast.tables import examples
 from support import evaluation as tables
 from support import onnx_graphs
-from support.servers import ROWCAST, environment, rowcast
+from support.commands import rowcast
 
 EXACT = {"rel": 0, "abs": 1e-9}
 
@@ -124,12 +123,9 @@ def test_an_imported_model_needs_the_name_of_its_target(tmp_path: Path, kind: st
 
 
 def test_a_table_on_standard_input_can_be_measured(home: Path) -> None:
-    content = pl.DataFrame(examples.loans(60, 5)).write_csv()
-    command = [*ROWCAST, "evaluate", "loans", "-", "--json", "--home", str(home)]
+    content = pl.DataFrame(examples.loans(60, 5)).write_csv().encode()
 
-    finished = subprocess.run(
-        command, input=content, capture_output=True, text=True, cwd=home, env=environment(), check=True
-    )
+    finished = rowcast("evaluate", "loans", "-", "--json", "--home", home, cwd=home, given=content)
 
     assert json.loads(finished.stdout)["rows"] == 60
 
@@ -137,7 +133,9 @@ def test_a_table_on_standard_input_can_be_measured(home: Path) -> None:
 def test_predict_accepts_the_same_models(home: Path) -> None:
     pl.DataFrame(examples.loans(30, 5)).write_csv(home / "rows.csv")
 
-    finished = rowcast("predict", "./models/loans/1", "rows.csv", "--out", "out.csv", "--json", cwd=home)
+    finished = rowcast(
+        "predict", "./models/loans/1", "rows.csv", "--out", "out.csv", "--json", "--home", home, cwd=home
+    )
 
     assert finished.returncode == 0, finished.stderr
     assert (json.loads(finished.stdout)["model"], json.loads(finished.stdout)["version"]) == ("loans", None)
