@@ -87,6 +87,7 @@ def test_a_model_that_is_trained_on_a_frame_predicts_the_same_frame(
         name="visits",
         home=tmp_path,
         exclude="id",
+        derive={"late rate": "visits / (paid + 1)"},
         map={2: 1},
         positive=0,
         candidates="logistic",
@@ -97,6 +98,7 @@ def test_a_model_that_is_trained_on_a_frame_predicts_the_same_frame(
 
     assert [event.stage for event in events][-1] == "publish"
     assert model.schema.names() == ["visits", "paid"]
+    assert [column.definition for column in model.schema.derived] == ["`late rate` = visits / (paid + 1)"]
     assert model.classes == (0, 1)
     assert model._live.manifest.training.options["positive"] == "0"
     assert model.predict(data)["score"].to_list() == model.predict_proba(data)["0"].to_list()

@@ -8,7 +8,8 @@ RowcastError                    the base class; the message says what is wrong a
 │   └── DocumentError           a wire template or a model's metadata is invalid
 ├── TableError                  a table cannot be read, written or used for training
 ├── TrainingError               training failed although the table is usable
-│   └── ParityError             the exported graph and the trained model return different scores
+│   ├── ParityError             the exported graph and the trained model return different scores
+│   └── ExpressionError         the definition of a derived column is invalid
 ├── BundleError                 a bundle is damaged, invalid or in a newer format
 ├── GraphFailed                 a graph fails on some rows or returns malformed output
 ├── RegistryError               a model name, version or alias is invalid
@@ -72,6 +73,17 @@ class TrainingError(RowcastError):
 
 class ParityError(TrainingError):
     slug = "parity"
+
+
+class ExpressionError(TrainingError):
+    """The definition of a derived column is invalid; `position` is the number of the character, starting at 1."""
+
+    slug = "expression"
+
+    def __init__(self, definition: str, position: int, message: str, *, slug: str | None = None) -> None:
+        shown = definition if len(definition) <= 200 else f"{definition[:200]}…"
+        super().__init__(f"option 'derive': {shown!r}, character {position}: {message}", slug=slug)
+        self.position = position
 
 
 class BundleError(RowcastError):

@@ -38,6 +38,7 @@ def train(
     keep: Names = (),
     optional: Names = (),
     sensitive: Names = (),
+    derive: Names | Mapping[str, str] = (),
     map: Names | Mapping[Label, Label] = (),  # noqa: A002
     time: str | None = None,
     group: str | None = None,
@@ -65,6 +66,8 @@ def train(
 
     `data` is a file path, a data frame, a mapping from column names to values or a list of rows. `target_file` is a
     separate file with the labels. The other arguments are the options of `rowcast train`; a string is one column.
+    `derive` is one definition such as `"burden = loan_amount / annual_income"`, a list of definitions, or a mapping
+    from names to expressions.
 
     A version replaces the champion only if it has the same target and schema and is not worse; otherwise, it becomes
     the challenger. `promote` overrides this rule. `TrainingResult.promotion` contains the result and the reason.
@@ -81,7 +84,7 @@ def _train(
     progress: bool | Callable[[TrainingEvent], None],
     options: dict[str, Any],
 ) -> TrainingResult:
-    for option in ("exclude", "keep", "optional", "sensitive", "candidates", "map"):
+    for option in ("exclude", "keep", "optional", "sensitive", "derive", "candidates", "map"):
         options[option] = _texts(options[option])
     if options["positive"] is not None:
         options["positive"] = label_text(options["positive"])

@@ -161,3 +161,11 @@ def test_a_missing_or_binary_file_causes_an_error(tmp_path: Path) -> None:
     ):
         with pytest.raises(SettingsError, match=message):
             parsed(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["derive: {burden: a / b, m: 'min(a, b)'}\n", "derive:\n- burden=a / b\n- m=min(a, b)\n"],
+)
+def test_derived_columns_are_a_list_or_a_mapping(tmp_path: Path, text: str) -> None:
+    assert parsed(written(tmp_path, TABLE + text))["derive"] == ["burden=a / b", "m=min(a, b)"]

@@ -133,7 +133,7 @@ def test_the_probe_starts_with_the_holdout_and_contains_thresholds_and_unusual_v
     problem = learning_problem(customers(), exclude=("customer",))
     model: Any = OneThreshold()
 
-    probe = certificate.build_probe(model, problem.training, problem.holdout, 0)
+    probe = certificate.build_probe(model, problem, 0)
 
     threshold = np.float32(0.25)
     neighbours = {threshold, np.nextafter(threshold, np.float32(-1)), np.nextafter(threshold, np.float32(1))}
@@ -172,7 +172,7 @@ def test_the_sections_of_a_probe_contain_the_documented_rows() -> None:
     texts = ["", "never seen", "Ünïcödé ☃", " ", "x" * 300]
     trained: Any = model
 
-    probe = certificate.build_probe(trained, training, problem.holdout, 0)
+    probe = certificate.build_probe(trained, problem, 0)
 
     lengths = [len(problem.holdout), 2000, 9, 9, 5, 12, 7]
     places = np.split(np.arange(len(probe.numbers)), np.cumsum(lengths))
@@ -194,7 +194,7 @@ def test_the_random_rows_of_a_probe_mix_known_extreme_and_intermediate_values() 
     known = set(problem.training.numbers[:, 0].tolist())
     trained: Any = ManyThresholds(1)
 
-    probe = certificate.build_probe(trained, problem.training, problem.holdout, 0)
+    probe = certificate.build_probe(trained, problem, 0)
 
     rows = slice(len(problem.holdout), len(problem.holdout) + certificate.RANDOM_ROWS)
     first, second, texts = probe.numbers[rows, 0], probe.numbers[rows, 1], probe.texts[rows, 0]
@@ -212,7 +212,7 @@ def test_a_model_with_many_thresholds_is_tested_on_a_sample() -> None:
     problem, model = mixed_problem(), ManyThresholds(3 * certificate.MOST_THRESHOLDS)
     trained: Any = model
 
-    probe = certificate.build_probe(trained, problem.training, problem.holdout, 0)
+    probe = certificate.build_probe(trained, problem, 0)
 
     tested = set(probe.numbers[:, 0].tolist()) & set(model.first.tolist())
     assert 9_900 < len(tested) <= 10_010
@@ -223,7 +223,7 @@ def test_exactly_ten_thousand_thresholds_are_all_tested() -> None:
     problem, model = mixed_problem(), ManyThresholds(10_000 - 3)
     trained: Any = model
 
-    probe = certificate.build_probe(trained, problem.training, problem.holdout, 0)
+    probe = certificate.build_probe(trained, problem, 0)
 
     assert set(model.first.tolist()) <= set(probe.numbers[-3 * 10_000 :, 0].tolist())
 
@@ -232,7 +232,7 @@ def test_a_random_value_lies_between_two_known_values() -> None:
     problem = learning_problem({"a": [5 + number / 400 for number in range(400)], "y": [0, 1] * 200})
     trained: Any = ManyThresholds(0)
 
-    probe = certificate.build_probe(trained, problem.training, problem.holdout, 0)
+    probe = certificate.build_probe(trained, problem, 0)
 
     rows = probe.numbers[len(problem.holdout) : len(problem.holdout) + 2000, 0]
     ordinary = rows[~(np.isin(rows, np.array(certificate.ODD_NUMBERS, np.float32)) | np.isnan(rows))]
@@ -244,9 +244,7 @@ def test_the_random_rows_of_a_seed_are_always_the_same() -> None:
     trained: Any = ManyThresholds(1)
     rows = slice(len(problem.holdout), len(problem.holdout) + 2000)
 
-    first, again, other = (
-        certificate.build_probe(trained, problem.training, problem.holdout, seed) for seed in (0, 0, 1)
-    )
+    first, again, other = (certificate.build_probe(trained, problem, seed) for seed in (0, 0, 1))
 
     picks = np.random.default_rng([0, 3]).integers(len(problem.training), size=(2000, 3))
     assert (first.texts[rows, 0] == problem.training.texts[picks[:, 2], 0]).mean() > 0.85
@@ -281,7 +279,65 @@ def test_fewer_thresholds_are_tested_if_a_row_takes_longer(trees: int, tested: i
     problem, model = mixed_problem(), ManyThresholds(20_000, Size(trees, trees * 61))
     trained: Any = model
 
-    probe = certificate.build_probe(trained, problem.training, problem.holdout, 0)
+    probe = certificate.build_probe(trained, problem, 0)
 
     found = set(probe.numbers[:, 0].tolist()) & set(model.first.tolist())
     assert len(found) == pytest.approx(tested, rel=0.1)
+
+
+class DerivedThresholds:
+    """A model with thresholds on a raw column (1), a derived column (2) and a flag (3) of a table with two columns."""
+
+    size = NO_TREES
+
+    def thresholds(self) -> Mapping[int, Any]:
+        return {feature: np.array([0.25, 0.5, 1e30], np.float32) for feature in (1, 2, 3)}
+
+
+def ratios() -> LearningProblem:
+    rng = np.random.default_rng(3)
+    columns = {name: rng.normal(size=400).round(3).tolist() for name in ("a", "b")}
+    columns["y"] = rng.integers(2, size=400).tolist()
+    return learning_problem(columns, derive=("ratio = a / b", "size = log(a - b)"))
+
+
+def test_a_probe_contains_rows_in_which_the_operands_of_derived_columns_are_extreme_or_equal() -> None:
+    problem = ratios()
+    trained: Any = DerivedThresholds()
+
+    probe = certificate.build_probe(trained, problem, 0)
+
+    start = len(problem.holdout) + certificate.RANDOM_ROWS + 2 * len(certificate.ODD_NUMBERS) + 9
+    a, b = probe.numbers[start : start + 4 * certificate.OPERAND_ROWS].T
+    assert ((b == 0) & (a > 0)).any()
+    assert ((b == 0) & (a == 0)).any()
+    assert (np.isnan(a) & ~np.isnan(b)).any()
+    assert (np.isnan(b) & ~np.isnan(a)).any()
+    assert (a < b).any()
+    assert (a == b).sum() >= 2 * certificate.OPERAND_ROWS
+
+
+def test_a_probe_contains_derived_values_just_below_and_just_above_their_thresholds() -> None:
+    problem = ratios()
+    trained: Any = DerivedThresholds()
+
+    probe = certificate.build_probe(trained, problem, 0)
+
+    ratio = problem.derivation.append(probe.numbers)[:, 2]
+    for threshold in (0.25, 0.5):
+        near = ratio[np.abs(ratio - threshold) < 1e-6 * threshold]
+        assert (near <= threshold).any()
+        assert (near > threshold).any()
+
+
+def test_a_derived_column_is_not_mistaken_for_a_raw_column() -> None:
+    problem = ratios()
+    trained: Any = DerivedThresholds()
+
+    probe = certificate.build_probe(trained, problem, 0)
+
+    start = len(problem.holdout) + certificate.RANDOM_ROWS + 2 * len(certificate.ODD_NUMBERS)
+    thresholds = probe.numbers[start : start + 9]
+    assert probe.numbers.shape[1] == 2
+    assert {0.25, 0.5} <= set(thresholds[:, 1].tolist())
+    assert not {0.25, 0.5} & set(thresholds[:, 0].tolist())

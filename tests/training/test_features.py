@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from rowcast.adapters.onnxruntime.graph import open_graph
-from rowcast.schema.encoding import NUMBERS, TEXTS
+from rowcast.schema.encoding import NUMBERS, TEXTS, own_plan
+from rowcast.schema.expressions import parse_definitions
+from rowcast.schema.schema import Column, Schema
 from rowcast.training import features, split
+from rowcast.training.derivation import Derivation, derivation_of
 from rowcast.training.onnx_graph import FLOAT, STRING, GraphBuilder, Trees, tensor
 from rowcast.training.split import SplitColumn
 from support.trees import stump
@@ -27,14 +30,25 @@ def odd_rows(levels: tuple[int, ...]) -> tuple[Any, Any]:
     return np.concatenate([numbers, RNG.choice(odd, (300, 4))]), np.concatenate([np.stack(columns, axis=1), unseen])
 
 
+def ratio() -> Derivation:
+    """Return derived columns with a zero divisor and with the logarithm of a column that has negative values."""
+    schema = Schema(tuple(Column(name=name, kind="number") for name in "abcd"))
+    definitions = ["ratio = a / (b > 0)", "size = log(c)", "both = ratio + size"]
+    schema = Schema(schema.columns, parse_definitions(definitions, schema, {}))
+    return derivation_of(schema, own_plan(schema))
+
+
+RATIO = ratio()
 LEVELS = [(5,), (5, 7), (200, 200, 5), (40, 2, 2)]
 """The number of levels in each text column: one column, similar columns, target means, and very different columns."""
 
 
 @pytest.mark.parametrize("levels", LEVELS)
-def test_numpy_and_the_graph_compute_identical_features(levels: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("derivation", [Derivation(), RATIO], ids=["raw", "derived"])
+def test_numpy_and_the_graph_compute_identical_features(levels: tuple[int, ...], derivation: Derivation) -> None:
     numbers, texts = odd_rows(levels)
-    transformation, _ = features.fit(numbers[:600], texts[:600], RNG.random((600, 1)), style="linear")
+    target = RNG.random((600, 1))
+    transformation, _ = features.fit(numbers[:600], texts[:600], target, style="linear", derivation=derivation)
     expected = transformation.transform(numbers, texts)
     graph = GraphBuilder()
     graph.node("Identity", transformation.emit(graph, NUMBERS, TEXTS).name, output="X")
@@ -47,9 +61,11 @@ def test_numpy_and_the_graph_compute_identical_features(levels: tuple[int, ...])
 
 
 @pytest.mark.parametrize("levels", LEVELS)
-def test_trees_in_the_graph_read_the_same_features_as_in_numpy(levels: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("derivation", [Derivation(), RATIO], ids=["raw", "derived"])
+def test_trees_in_the_graph_read_the_same_features_as_in_numpy(levels: tuple[int, ...], derivation: Derivation) -> None:
     numbers, texts = odd_rows(levels)
-    transformation, _ = features.fit(numbers[:600], texts[:600], RNG.random((600, 1)), style="trees")
+    target = RNG.random((600, 1))
+    transformation, _ = features.fit(numbers[:600], texts[:600], target, style="trees", derivation=derivation)
     matrix = transformation.transform(numbers, texts)
     trees, expected = Trees(1), np.zeros(len(matrix), np.float32)
     splits = [(feature, value) for feature in range(matrix.shape[1]) for value in np.unique(matrix[:, feature])[:-1]]
@@ -65,8 +81,21 @@ def test_trees_in_the_graph_read_the_same_features_as_in_numpy(levels: tuple[int
 
     model = open_graph(graph.model(inputs, tensor("raw", FLOAT, "N", 1)), "raw")
 
-    assert len(transformation.flagged) == 3
+    assert len(transformation.flagged) == 3 + len(derivation.columns)
     assert model.run({NUMBERS: numbers, TEXTS: texts})[:, 0].tobytes() == expected.tobytes()
+
+
+def test_a_missing_derived_value_is_filled_and_flagged_like_a_missing_raw_value() -> None:
+    numbers = np.array([[6, 2, 1, 1], [6, 0, 1, 1], [9, 3, 1, 1], [np.nan, 3, 1, 1]], np.float32)
+    derivation = ratio()
+
+    transformation, matrix = features.fit(
+        numbers, np.empty((4, 0), object), np.zeros((4, 1)), style="trees", derivation=derivation
+    )
+
+    assert transformation.flagged.tolist() == [0, 4, 6]
+    assert matrix[:, 4].tolist() == [6, 6, 9, 6]
+    assert matrix[:, 8].tolist() == [0, 1, 0, 1]
 
 
 def test_rare_and_unseen_levels_have_no_column_and_missing_values_have_their_own_column() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rowcast.errors import TableError
+from rowcast.errors import ExpressionError, TableError
 from rowcast.tables.read import table_from_memory
 from rowcast.tables.table import Override
 from rowcast.training.options import TrainingOptions
@@ -199,3 +199,66 @@ def test_the_data_check_lists_every_column_with_its_kind() -> None:
     assert {column.name: column.kind for column in result.columns} == {"amount": "integer", "same": "", "number": ""}
     assert (result.rows, result.target, result.task, result.classes) == (ROWS, "y", "binary", ("bad", "good"))
     assert {"constant", "id"} <= {finding.code for finding in result.findings}
+
+
+def derivable() -> dict[str, list[Any]]:
+    """Return the table with a second number, which is 0 in 20 of 60 rows, and a column of text."""
+    return columns(
+        income=[index % 3 for index in range(ROWS)], grade=["a" if index % 2 else "b" for index in range(ROWS)]
+    )
+
+
+def test_derived_columns_are_part_of_the_schema_but_not_of_the_inputs() -> None:
+    problem = learning_problem(derivable(), derive=("burden = amount / income", "heavy = burden > 1"))
+
+    assert [column.definition for column in problem.schema.derived] == [
+        "burden = amount / income",
+        "heavy = burden > 1",
+    ]
+    assert problem.schema.names() == ["amount", "income", "grade"]
+    assert problem.training.numbers.shape[1] == 2
+    assert problem.derivation.append(problem.training.numbers).shape[1] == 4
+
+
+@pytest.mark.parametrize(
+    ("definition", "slug", "message"),
+    [
+        ("x = amuont / 2", "unknown-column", "did you mean 'amount'"),
+        ("x = grade * 2", "column-kind", "category column 'grade'"),
+        ("x = y", "column-kind", "is the target"),
+        ("x = number * 2", "column-kind", "add it to the option 'keep'"),
+        ("y = amount", "derived-name", "already has a column 'y'"),
+        ("same = amount", "derived-name", "already has a column 'same'"),
+    ],
+)
+def test_a_definition_is_checked_against_the_table(definition: str, slug: str, message: str) -> None:
+    with pytest.raises(ExpressionError, match=message) as caught:
+        learning_problem(derivable(), derive=(definition,))
+
+    assert caught.value.slug == slug
+
+
+def test_the_data_check_shows_every_derived_column_with_its_missing_values() -> None:
+    derive = (
+        "burden = amount / income",
+        "constant = income > 5",
+        "rare = log(income - 1)",
+        "never = amount / (income > 5)",
+    )
+    table = table_from_memory(derivable(), "t")
+
+    result = run_data_check(table, TrainingOptions(target="y", name="t", derive=derive))
+
+    findings = [finding for finding in result.findings if finding.code.startswith("derived")]
+    assert [(finding.code, finding.column, finding.message) for finding in findings] == [
+        ("derived", "burden", "number, computed as amount / income; missing in 20 of 60 rows"),
+        (
+            "derived-constant",
+            "constant",
+            "number, computed as income > 5; missing in 0 of 60 rows; all values are equal",
+        ),
+        ("derived-missing", "rare", "number, computed as log(income - 1); missing in 40 of 60 rows"),
+        ("derived-missing", "never", "number, computed as amount / (income > 5); missing in 60 of 60 rows"),
+    ]
+    assert [(column.name, column.expression) for column in result.derived][:1] == [("burden", "amount / income")]
+    assert "burden" not in [column.name for column in result.columns]

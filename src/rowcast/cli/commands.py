@@ -16,6 +16,7 @@ from rowcast.cli.options import (
     ClassWeight,
     Config,
     Cost,
+    Derive,
     Exclude,
     Group,
     Home,
@@ -72,6 +73,7 @@ def train(
     keep: Keep = None,
     optional: Optional = None,
     sensitive: Sensitive = None,
+    derive: Derive = None,
     map: Map = None,  # noqa: A002 - the option is --map
     time: Time = None,
     group: Group = None,
@@ -129,6 +131,7 @@ def check(
     positive: Positive = None,
     exclude: Exclude = None,
     keep: Keep = None,
+    derive: Derive = None,
     map: Map = None,  # noqa: A002 - the option is --map
     time: Time = None,
     group: Group = None,
@@ -145,6 +148,7 @@ def check(
         "positive": positive,
         "exclude": exclude,
         "keep": keep,
+        "derive": derive,
         "map": map,
         "time": time,
         "group": group,

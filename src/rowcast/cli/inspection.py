@@ -93,6 +93,7 @@ def show_model(settings: Settings, model: str, *, as_json: bool) -> None:
         details = {
             "path": str(folder),
             "columns": columns,
+            "derived": [{"name": column.name, "expression": column.text} for column in manifest.schema.derived],
             "decision": manifest.decision,
             "holdout": manifest.holdout,
             "parity": manifest.parity,
@@ -105,6 +106,9 @@ def show_model(settings: Settings, model: str, *, as_json: bool) -> None:
     output.print_table(["field", "value"], [*rows, ["path", str(folder)]], str(reference), wide=["value"])
     schema = [[column.name, column.kind, "yes" if column.missing else "no"] for column in columns]
     output.print_table(["column", "kind", "can be missing"], schema, "Schema")
+    if manifest.schema.derived:
+        derived = [[column.name, column.text] for column in manifest.schema.derived]
+        output.print_table(["derived column", "expression"], derived, "Derived columns", wide=["expression"])
     metrics = [
         [name, f"{measure.value:.4f}", f"{measure.low:.4f} to {measure.high:.4f}"]
         for name, measure in manifest.holdout.items()

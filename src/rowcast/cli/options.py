@@ -72,6 +72,13 @@ Sensitive = Annotated[
     list[str] | None,
     typer.Option(metavar="COLUMN[,COLUMN]", help="Columns whose values are never shown; see the setting `sensitive`."),
 ]
+Derive = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=EXPRESSION",
+        help="Derived column, such as 'burden = loan_amount / annual_income'; repeat for each column.",
+    ),
+]
 Map = Annotated[list[str] | None, typer.Option(metavar="OLD=NEW", help="Rename a label; repeat for each label.")]
 Time = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="Time column; the most recent rows become the holdout.")

@@ -52,6 +52,7 @@ def check(table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
         output.print_json(msgspec.to_builtins(result) | {"findings": list(map(finding_document, result.findings))})
         return
     kinds = {result.target: "target", "": ""} | {column.name: column.kind or "dropped" for column in result.columns}
+    kinds |= {column.name: "derived number" for column in result.derived}
     rows = [
         [", ".join(columns), ", ".join(dict.fromkeys(kinds[name] for name in columns)), *cells]
         for columns, *cells in _finding_rows(result.findings)

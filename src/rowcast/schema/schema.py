@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from rowcast.errors import InvalidRows, ValueProblem
+from rowcast.schema.derived import DerivedColumn, check_derived
 from rowcast.schema.values import (
     BLANKS,
     EARLIEST_US,
@@ -183,37 +184,36 @@ _PARSERS: Mapping[str, Parser] = {
 }
 
 
-class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Schema(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The columns of one model, in the order of the training table."""
 
     columns: tuple[Column, ...]
+    derived: tuple[DerivedColumn, ...] = ()
+    """The columns that the model's graph computes; clients never send them."""
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"duplicate column names: {', '.join(repeated)}")
+        check_derived(self.derived, {column.name: column.kind for column in self.columns})
 
     def names(self) -> list[str]:
         return [column.name for column in self.columns]
 
     def with_sensitive(self, names: Collection[str]) -> Schema:
         """Return a copy in which the columns with these names are sensitive."""
-        return Schema(
-            tuple(
-                msgspec.structs.replace(column, sensitive=True) if column.name in names else column
-                for column in self.columns
-            )
-        )
+        return self._with(names, sensitive=True)
 
     def with_optional(self, names: Collection[str]) -> Schema:
         """Return a copy in which values of the columns with these names can be missing."""
-        return Schema(
-            tuple(
-                msgspec.structs.replace(column, missing=True) if column.name in names else column
-                for column in self.columns
-            )
+        return self._with(names, missing=True)
+
+    def _with(self, names: Collection[str], **fields: Any) -> Schema:
+        columns = tuple(
+            msgspec.structs.replace(column, **fields) if column.name in names else column for column in self.columns
         )
+        return msgspec.structs.replace(self, columns=columns)
 
     def parse(self, row: Mapping[str, Any], *, text: bool = False) -> list[Value]:
         """Return the canonical values of a row in column order; raise InvalidRows with every problem in the row."""
@@ -228,15 +228,25 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 problems.append(ValueProblem(column.name, bad.code, bad.message, got))
         known = {column.name for column in self.columns}
         unknown = [name for name in row if name not in known]
-        problems += [unknown_column(str(name), self.names()) for name in unknown[:MAX_ROW_PROBLEMS]]
+        problems += [self.unknown_column(str(name)) for name in unknown[:MAX_ROW_PROBLEMS]]
         if problems:
             raise InvalidRows(problems[:MAX_ROW_PROBLEMS])
         return values
 
+    def unknown_column(self, name: str) -> ValueProblem:
+        """Return the problem to report for a column that clients cannot send."""
+        for column in self.derived:
+            if column.name == name:
+                return ValueProblem(name[:200], UNKNOWN, f"the model computes this column as {column.text}; remove it")
+        return unknown_column(name, self.names())
+
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON Schema of one row, for OpenAPI and for clients."""
+        definitions = "; ".join(column.definition for column in self.derived)
+        described = f"The model computes further columns, which cannot be sent: {definitions}."
         return {
             "type": "object",
+            **({"description": described} if definitions else {}),
             "properties": {column.name: _column_json_schema(column) for column in self.columns},
             "required": [column.name for column in self.columns if not column.missing],
             "additionalProperties": False,

@@ -23,6 +23,13 @@ ParityObject = Annotated[Json, msgspec.Meta(extra_json_schema={"$ref": "#/compon
 """A plain JSON object, so that a client accepts columns and certificates with unknown fields."""
 
 
+class DerivedDescription(msgspec.Struct, frozen=True):
+    """A column that the model computes from the columns of a row; clients cannot send it."""
+
+    name: str
+    expression: str
+
+
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """One served model."""
 
@@ -44,6 +51,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     holdout: Json = {}
     parity: ParityObject = {}
     columns: list[ColumnObject] = []
+    derived: list[DerivedDescription] = []
     schema: Json = {}
     """The JSON Schema of one row."""
 
@@ -104,5 +112,6 @@ def _fields(model: ModelInterface, *, is_default: bool) -> Json:
         "holdout": msgspec.to_builtins(manifest.holdout),
         "parity": msgspec.to_builtins(manifest.parity),
         "columns": [msgspec.to_builtins(column.shown()) for column in manifest.schema.columns],
+        "derived": [DerivedDescription(column.name, column.text) for column in manifest.schema.derived],
         "schema": manifest.schema.json_schema(),
     }

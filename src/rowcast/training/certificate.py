@@ -17,9 +17,10 @@ from rowcast.registry.bundle import Parity
 from rowcast.schema.encoding import NUMBERS, TEXTS
 from rowcast.schema.prediction import Decision
 from rowcast.schema.scores import winning_classes
+from rowcast.training.derivation import Derivation
 from rowcast.training.features import Numbers, Texts
 from rowcast.training.pipeline import Trained
-from rowcast.training.problem import LabelledRows
+from rowcast.training.problem import LabelledRows, LearningProblem
 
 TOLERANCE: Final = 1e-5
 RANDOM_ROWS: Final = 2000
@@ -29,6 +30,12 @@ FEWEST_THRESHOLDS: Final = 1000
 THRESHOLD_SECONDS: Final = 1.5
 """The estimated time for the rows near thresholds to be scored once."""
 ODD_NUMBERS: Final = (np.nan, -0.0, 0.0, 1e38, -1e38, 3.4028234663852886e38, 2.0**53 + 1, 1e-40, -1e-40)
+OPERAND_ROWS: Final = 200
+"""The number of rows with extreme operands, and of rows with equal operands, for each derived column."""
+ODD_OPERANDS: Final = (np.nan, 0.0, -0.0, 1.0, -1.0, 1e-40, 3.4028234663852886e38, -3.4028234663852886e38)
+OPERAND_SHARE: Final = 20
+"""The divisor of the maximum number of thresholds, for each operand of a derived column."""
+BISECTIONS: Final = 60
 ODD_TEXTS: Final = ("", "never seen", "Ünïcödé ☃", " ", "x" * 300)
 
 
@@ -45,14 +52,20 @@ class Probe:
         return {name: array for name, array in named.items() if array.shape[1]}
 
 
-def build_probe(pipeline: Trained, training: LabelledRows, holdout: LabelledRows, seed: int) -> Probe:
-    """Return the holdout rows, followed by random rows, rows with extreme values and rows near tree thresholds."""
+def build_probe(pipeline: Trained, problem: LearningProblem, seed: int) -> Probe:
+    """Return the holdout rows, followed by random rows, rows with extreme values and rows near tree thresholds.
+
+    If there are derived columns, further rows have extreme operands, or derived values near tree thresholds.
+    """
     rng = np.random.default_rng([seed, 3])
+    training, holdout, most = problem.training, problem.holdout, most_thresholds(pipeline.size.microseconds)
     parts = [
         (holdout.numbers, holdout.texts),
         _random_rows(training, rng),
         *_odd_values(training, rng),
-        *_thresholds(pipeline, training, rng, most_thresholds(pipeline.size.microseconds)),
+        *_thresholds(pipeline, training, rng, most),
+        *_odd_operands(problem.derivation, training, rng),
+        *_derived_thresholds(pipeline, problem.derivation, training, rng, most // OPERAND_SHARE),
     ]
     return Probe(np.concatenate([numbers for numbers, _ in parts]), np.concatenate([texts for _, texts in parts]))
 
@@ -101,7 +114,7 @@ def _thresholds(
     pipeline: Trained, training: LabelledRows, rng: np.random.Generator, most: int
 ) -> Iterator[tuple[Numbers, Texts]]:
     """Yield training rows in which one number is exactly at, just below or just above a tree threshold."""
-    numbers = training.numbers.shape[1]  # in tree models, the first features are the unscaled numbers
+    numbers = training.numbers.shape[1]  # in tree models, the first features are the unscaled raw numbers
     thresholds = {feature: each for feature, each in pipeline.thresholds().items() if feature < numbers}
     share = most / max(most, sum(map(len, thresholds.values())))
     for feature, every in thresholds.items():
@@ -110,6 +123,74 @@ def _thresholds(
             neighbours = [np.nextafter(sample, np.float32(side)) for side in (-np.inf, np.inf)]
         values = np.concatenate([sample, *neighbours])
         yield _with_number(training, rng, feature, values[np.isfinite(values)])
+
+
+def _odd_operands(
+    derivation: Derivation, training: LabelledRows, rng: np.random.Generator
+) -> Iterator[tuple[Numbers, Texts]]:
+    """For each derived column, yield training rows whose operands are extreme, and rows whose operands are equal.
+
+    Extreme operands are, for example, missing, zero divisors or arguments of a logarithm that are not positive. Equal
+    operands have the difference zero.
+    """
+    for column in derivation.columns:
+        positions = derivation.operands(column)
+        base = training.take(rng.integers(len(training), size=2 * OPERAND_ROWS))
+        shape = (OPERAND_ROWS, len(positions))
+        odd = np.array(ODD_OPERANDS, np.float32)[rng.integers(len(ODD_OPERANDS), size=shape)]
+        extreme, equal = base.numbers[:OPERAND_ROWS], base.numbers[OPERAND_ROWS:]
+        extreme[:, positions] = np.where(rng.random(shape) < 0.7, odd, extreme[:, positions])
+        equal[:, positions] = equal[:, positions[:1]]
+        yield base.numbers, base.texts
+
+
+def _derived_thresholds(
+    pipeline: Trained, derivation: Derivation, training: LabelledRows, rng: np.random.Generator, most: int
+) -> Iterator[tuple[Numbers, Texts]]:
+    """Yield pairs of rows that differ in one operand, so that a derived value is on both sides of a tree threshold."""
+    width = training.numbers.shape[1]  # in tree models, the derived columns follow the raw numbers
+    every = pipeline.thresholds()
+    for index, column in enumerate(derivation.columns):
+        thresholds = every.get(width + index, np.empty(0, np.float32))
+        count = min(len(thresholds), most)
+        sample = thresholds[np.linspace(0, len(thresholds) - 1, count).astype(np.intp)]
+        for position in derivation.operands(column) if count else ():
+            base = training.take(rng.integers(len(training), size=count))
+            known = training.numbers[:, position]
+            if np.isnan(known).all():
+                continue
+            sides = np.full(count, np.nanmin(known)), np.full(count, np.nanmax(known))
+            for cells in _enclose(
+                derivation, base.numbers, position, feature=width + index, thresholds=sample, sides=sides
+            ):
+                numbers = base.numbers.copy()
+                numbers[:, position] = cells
+                yield numbers, base.texts
+
+
+def _enclose(
+    derivation: Derivation,
+    numbers: Numbers,
+    position: int,
+    *,
+    feature: int,
+    thresholds: Numbers,
+    sides: tuple[Numbers, Numbers],
+) -> tuple[Numbers, Numbers]:
+    """Move both sides of an operand together until its derived value crosses the threshold between them (bisection)."""
+
+    def is_below(cells: Numbers) -> NDArray[np.bool_]:
+        rows = numbers.copy()
+        rows[:, position] = cells
+        return np.asarray(derivation.append(rows)[:, feature] <= thresholds)
+
+    low, high = sides
+    start = is_below(low)
+    for _ in range(BISECTIONS):
+        middle = (low.astype(np.float64) / 2 + high.astype(np.float64) / 2).astype(np.float32)
+        is_like_low = is_below(middle) == start
+        low, high = np.where(is_like_low, middle, low), np.where(is_like_low, high, middle)
+    return low, high
 
 
 def _with_number(

@@ -224,7 +224,14 @@ def _fit_features(
         target = rows.target.astype(np.float64)[:, None]
     inner = split.make_inner_folds(rows.split_column)
     return features.fit(
-        rows.numbers, rows.texts, target, style=style, inner=inner, weight=rows.weight, vocabulary=vocabulary
+        rows.numbers,
+        rows.texts,
+        target,
+        style=style,
+        inner=inner,
+        weight=rows.weight,
+        vocabulary=vocabulary,
+        derivation=problem.derivation,
     )
 
 

@@ -1,5 +1,7 @@
 """Preprocessing that is fitted once and computes bit-identical results in NumPy and in ONNX.
 
+Derived columns are appended to the numbers first, and are then treated like raw columns.
+
 A missing number is replaced with the column's training median. If a column had missing values in training, a flag marks
 its missing numbers. Linear models get scaled and clipped numbers. Trees get raw numbers, because rounding could move a
 row to the other side of a split.
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.linear_model import Ridge
 
+from rowcast.training.derivation import Derivation
 from rowcast.training.onnx_graph import FLOAT, ML, GraphBuilder, Matrix, MatrixFeature
 
 Style = Literal["linear", "trees"]
@@ -29,6 +32,7 @@ MOST_LEVELS: Final = 64
 RARE: Final = 3
 CLIP: Final = np.float32(25.0)
 """Scaled numbers are clipped to this many standard deviations, so that 1e38 does not overflow in a linear model."""
+NO_DERIVATION: Final = Derivation()
 INNER_FOLDS: Final = 5
 SMOOTHING: Final = 10.0
 
@@ -87,6 +91,7 @@ class Features:
     """The positions of the numeric columns that have a flag for missing values."""
     scale: Scale | None
     blocks: tuple[TextBlock, ...]
+    derivation: Derivation
 
     @property
     def width(self) -> int:
@@ -95,6 +100,9 @@ class Features:
 
     def transform(self, numbers: Numbers, texts: Texts) -> Numbers:
         """Return the float32 matrix [N, width] of numbers, flags and encoded text columns."""
+        return self._transform(self.derivation.append(numbers), texts)
+
+    def _transform(self, numbers: Numbers, texts: Texts) -> Numbers:
         parts = []
         if len(self.median):
             gaps = np.isnan(numbers)
@@ -114,6 +122,7 @@ class Features:
         """Add the transformation to a graph and return the matrix."""
         if self.scale is None:
             return emit_for_trees(graph, [self], numbers, texts)
+        numbers = self.derivation.emit(graph, numbers)
         parts = self._emit_numbers(graph, self.scale, numbers) if len(self.median) else []
         parts += _emit_blocks(graph, self.blocks, texts) if self.blocks else []
         return Matrix(_concat(graph, parts))
@@ -136,6 +145,7 @@ def emit_for_trees(graph: GraphBuilder, parts: Sequence[Features], numbers: str,
     Missing values stay in the matrix and flags are omitted, because trees can read NaN. This saves four nodes of the
     graph, and the merged lookups save two nodes per text column: a node takes 1 µs.
     """
+    numbers = parts[0].derivation.emit(graph, numbers)
     blocks = list({block.identity: block for part in parts for block in part.blocks}.values())
     columns = [numbers] if len(parts[0].median) else []
     start, widths = len(parts[0].median), [block.table.shape[1] for block in blocks]
@@ -212,6 +222,7 @@ def fit(
     inner: InnerFolds | None = None,
     weight: NDArray[np.float64] | None = None,
     vocabulary: Sequence[Counter[str]] | None = None,
+    derivation: Derivation = NO_DERIVATION,
 ) -> tuple[Features, Numbers]:
     """Fit the preprocessing to the training rows; return it with their feature matrix.
 
@@ -221,6 +232,7 @@ def fit(
     models of all folds can then share the encoding.
     """
     inner = inner or InnerFolds(np.random.default_rng(0).permutation(len(target)) % INNER_FOLDS, ordered=False)
+    numbers = derivation.append(numbers)
     median, flagged, scale = _fit_numbers(numbers, style)
     blocks: dict[int, TextBlock] = {}
     coded: list[_CodedColumn] = []
@@ -234,8 +246,8 @@ def fit(
             coded.append(_encode_levels(column, cells, counts))
     lookups = _target_lookups(coded, _TargetRows(target, inner, weight))
     blocks |= {block.column: block for block, _ in lookups}
-    features = Features(median, flagged, scale, tuple(blocks[column] for column in sorted(blocks)))
-    matrix = features.transform(numbers, texts)
+    features = Features(median, flagged, scale, tuple(blocks[column] for column in sorted(blocks)), derivation)
+    matrix = features._transform(numbers, texts)
     out_of_fold = {block.column: values for block, values in lookups}
     start = len(median) + len(flagged)
     for block in features.blocks:

@@ -68,7 +68,7 @@ class ModelBuilder:
         content, output = export(trained, problem.plan, len(problem.classes))
         graph = self.open_graph(content, output.name)
         self.progress(TrainingEvent(stage="certify", message="comparing the graph with the trained model"))
-        probe = certificate.build_probe(trained, problem.training, problem.holdout, self.options.seed)
+        probe = certificate.build_probe(trained, problem, self.options.seed)
         reference = trained.predict(probe.numbers, probe.texts)
         decision = self._decide(problem, reference)
         result = graph.run(probe.tensors())

@@ -33,6 +33,8 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Columns in which requests can omit values, although the table has none missing; `all` stands for every column."""
     sensitive: tuple[str, ...] = ()
     """Columns whose values never appear in errors. The setting `sensitive` controls how the history stores them."""
+    derive: tuple[str, ...] = ()
+    """Derived columns, each in the form `NAME = EXPRESSION`; an expression can use the derived columns before it."""
     map: tuple[str, ...] = ()
     """Label corrections, each in the form `OLD=NEW`."""
     time: str | None = None

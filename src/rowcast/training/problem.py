@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rowcast.errors import TableError
 from rowcast.schema.encoding import NUMBERS, TEXTS, Plan, own_plan
+from rowcast.schema.expressions import parse_definitions
 from rowcast.schema.prediction import Label, Task
 from rowcast.schema.schema import Column, Schema
 from rowcast.schema.values import BLANKS, BadValue
@@ -21,9 +22,11 @@ from rowcast.tables.infer import infer_schema
 from rowcast.tables.table import Finding, Table
 from rowcast.training import labels, split
 from rowcast.training.data_check import check, special_columns
+from rowcast.training.data_check.derived_columns import check_derived_columns
+from rowcast.training.derivation import Derivation, derivation_of
 from rowcast.training.options import TrainingOptions
 from rowcast.training.presets import PRESETS, fold_count
-from rowcast.training.result import ColumnCheck, TableCheck
+from rowcast.training.result import ColumnCheck, DerivedCheck, TableCheck
 from rowcast.training.split import SplitColumn
 
 FEWEST_ROWS: Final = 20
@@ -119,6 +122,11 @@ class LearningProblem:
         """The number of raw scores per row: one per class if there are more than two classes, else one."""
         return len(self.classes) if self.task == "multiclass" else 1
 
+    @property
+    def derivation(self) -> Derivation:
+        """The computation of the derived columns."""
+        return derivation_of(self.schema, self.plan)
+
 
 QUOTING = frozenset(
     {
@@ -136,17 +144,14 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
     table, weightless = special_columns.drop_weightless_rows(table, options)
     labelled = labels.read(table, name, options)
     table, target = labelled.table.without(left_out), labelled.target
-    if len(target) < FEWEST_ROWS:
-        raise TableError(
-            f"{table.name} has {len(target)} rows with a target; training needs at least {FEWEST_ROWS}",
-            slug="too-few-rows",
-        )
+    _check_row_count(table, len(target))
     sensitive = table.resolve_columns(options.sensitive, "sensitive")
     profile = infer_schema(table, target=name, keep=keep)
     optional = special_columns.resolve_optional(labelled.table, name, options)
-    profile = replace(profile, schema=profile.schema.with_sensitive(sensitive).with_optional(optional))
-    plan = own_plan(profile.schema)
-    tensors = encode_table(table, profile.schema, plan)
+    schema = profile.schema.with_sensitive(sensitive).with_optional(optional)
+    schema = _with_derived(schema, labelled.table, options)
+    plan = own_plan(schema)
+    tensors = encode_table(table, schema, plan)
     weight = special_columns.row_weights(labelled.table, options)
     rows = LabelledRows(
         tensors.get(NUMBERS, np.empty((len(target), 0), np.float32)),
@@ -160,7 +165,7 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
     training, holdout, folds, class_weights = _split(rows, labelled, options)
     examined = check.check_target(
         table.frame,
-        schema=profile.schema,
+        schema=schema,
         plan=plan,
         tensors=tensors,
         target=target,
@@ -171,14 +176,17 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
     if options.time is not None:
         examined = [finding for finding in examined if finding.code not in check.ORDER_CODES]
     special = special_columns.check_special_columns(
-        labelled.table, target=name, features=profile.schema.names(), options=options
+        labelled.table, target=name, features=schema.names(), options=options
     )
-    findings = check.sort_by_severity([*profile.findings, *weightless, *special, *examined, *labelled.findings])
+    derived = check_derived_columns(derivation_of(schema, plan), rows.numbers)
+    findings = check.sort_by_severity(
+        [*profile.findings, *weightless, *special, *examined, *labelled.findings, *derived]
+    )
     return LearningProblem(
         labelled.task,
         labelled.classes,
         labelled.positive,
-        profile.schema,
+        schema,
         plan,
         table.frame,
         table.sha256,
@@ -189,6 +197,21 @@ def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
         folds,
         class_weights,
     )
+
+
+def _check_row_count(table: Table, count: int) -> None:
+    if count < FEWEST_ROWS:
+        message = f"{table.name} has {count} rows with a target; training needs at least {FEWEST_ROWS}"
+        raise TableError(message, slug="too-few-rows")
+
+
+def _with_derived(schema: Schema, table: Table, options: TrainingOptions) -> Schema:
+    """Return the schema with the derived columns; raise ExpressionError if a definition is invalid."""
+    names = set(schema.names())
+    excluded = "is excluded from the model; remove it from the option 'exclude', or add it to the option 'keep'"
+    unusable = {name: excluded for name in table.frame.columns if name not in names}
+    unusable[options.target.strip(BLANKS)] = "is the target; an expression cannot use it"
+    return msgspec.structs.replace(schema, derived=parse_definitions(options.derive, schema, unusable))
 
 
 def run_data_check(table: Table, options: TrainingOptions) -> TableCheck:
@@ -203,6 +226,7 @@ def run_data_check(table: Table, options: TrainingOptions) -> TableCheck:
         classes=problem.classes,
         columns=[ColumnCheck(name, kinds.get(name, "")) for name in table.frame.columns if name != problem.target],
         findings=problem.findings,
+        derived=[DerivedCheck(column.name, column.text) for column in problem.schema.derived],
     )
 
 

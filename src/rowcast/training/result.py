@@ -108,6 +108,13 @@ class ColumnCheck(msgspec.Struct, frozen=True):
     kind: str
 
 
+class DerivedCheck(msgspec.Struct, frozen=True):
+    """A derived column and the expression that computes it."""
+
+    name: str
+    expression: str
+
+
 class TableCheck(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a data check without training."""
 
@@ -118,3 +125,4 @@ class TableCheck(msgspec.Struct, frozen=True, kw_only=True):
     classes: Sequence[Label]
     columns: Sequence[ColumnCheck]
     findings: Sequence[Finding]
+    derived: Sequence[DerivedCheck] = ()

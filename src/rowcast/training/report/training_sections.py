@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from rowcast.registry.bundle import Manifest, Parity
+from rowcast.schema.derived import DerivedColumn
 from rowcast.schema.schema import Column, Schema
 from rowcast.tables.table import Finding
 from rowcast.templates.numbers import format_number
@@ -66,6 +67,8 @@ class ColumnsSection:
     """The schema of the model."""
 
     columns: tuple[ColumnRow, ...]
+    derived: tuple[DerivedColumn, ...]
+    """The columns that the model computes."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,8 @@ def columns_section(schema: Schema) -> ColumnsSection:
         tuple(
             ColumnRow(column.name, column.kind, column.missing, describe_values(column), column.unit)
             for column in schema.columns
-        )
+        ),
+        schema.derived,
     )
 
 
