@@ -87,7 +87,7 @@ class SlowLogistic(Logistic):
         return super().fit(rows, params, setting, validation)
 
 
-@pytest.mark.parametrize(("timeout", "trials"), [(0.1, 1), (6.0, 3)])
+@pytest.mark.parametrize(("timeout", "trials"), [(0.1, 1), (6.0, 2)])
 def test_the_time_limit_includes_the_final_fit_and_all_later_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timeout: float, trials: int
 ) -> None:

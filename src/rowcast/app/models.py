@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -150,6 +151,7 @@ def train(
     **options: Any,
 ) -> TrainingResult:
     """Train a model on a file or on data in memory, and publish it; write its graph to `onnx_out`, if given."""
+    started = monotonic()
     try:
         from rowcast.training import run
     except ModuleNotFoundError as missing:
@@ -161,7 +163,15 @@ def train(
     models, now = registry(settings), datetime.now(UTC)
 
     def run_training() -> TrainingResult:
-        return run.train(table, training_options, open_graph=open_graph, registry=models, now=now, progress=progress)
+        return run.train(
+            table,
+            training_options,
+            open_graph=open_graph,
+            registry=models,
+            now=now,
+            progress=progress,
+            reading_seconds=monotonic() - started,
+        )
 
     if onnx_out is None:
         return run_training()

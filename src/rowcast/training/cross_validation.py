@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -35,14 +34,6 @@ from rowcast.training.problem import LabelledRows, LearningProblem
 
 
 @dataclass(frozen=True)
-class FoldModel:
-    """The features and the estimator of one fold."""
-
-    features: Features
-    estimator: TreeEstimator
-
-
-@dataclass(frozen=True)
 class TrialResult:
     """A candidate with its parameters and its cross-validated score."""
 
@@ -51,15 +42,17 @@ class TrialResult:
     score: float
     raw: Raw
     """The out-of-fold raw scores of all validation rows."""
-    models: tuple[FoldModel, ...] = ()
-    """The models of all folds, if their average is served; otherwise, a model is fitted to all training rows."""
+    estimators: tuple[TreeEstimator, ...] = ()
+    """The estimators of all folds, if their average is served; otherwise, a model is fitted to all training rows."""
+    features: Features | None = None
+    """The features of all training rows, if the average of the estimators is served."""
     size: Size = NO_TREES
     """The size of the served model."""
 
     @property
     def is_bagged(self) -> bool:
         """Whether the average of the fold models is served."""
-        return bool(self.models)
+        return bool(self.estimators)
 
 
 @dataclass(frozen=True)
@@ -73,10 +66,9 @@ class Fold:
 
 
 class FoldResult(NamedTuple):
-    """The raw scores of one fold's validation rows, with the fold's model and the duration."""
+    """The raw scores of one fold's validation rows, with the fold's estimator and the duration."""
 
     raw: Raw
-    features: Features
     estimator: Estimator
     seconds: float
 
@@ -103,49 +95,66 @@ class CrossValidator:
     folds: list[Fold]
     validation: LabelledRows
     """The validation rows of all folds. A time-based split never uses the earliest rows for validation."""
-    _matrices: dict[tuple[int, Style], tuple[Features, Numbers, Numbers]] = field(default_factory=dict)
+    _matrices: dict[tuple[int, Style], tuple[Numbers, Numbers]] = field(default_factory=dict)
 
-    def run(self, candidate: Candidate, params: Params, after_fold: AfterFold) -> TrialResult:
-        """Cross-validate one configuration."""
+    def run(
+        self, candidate: Candidate, params: Params, after_fold: AfterFold, *, seconds: float = np.inf
+    ) -> TrialResult:
+        """Cross-validate one configuration; if the time is not sufficient, every fold's fit stops early."""
         raw = np.zeros((len(self.validation), self.setting.width))
-        scores, rounds, models, sizes = [], [], [], []
+        scores, rounds, estimators, sizes = [], [], [], []
         is_bagged = candidate.is_bagged(self.setting)
-        with closing(self._fold_results(candidate, params)) as results:
+        with closing(self._fold_results(candidate, params, seconds)) as results:
             for index, (fold, result) in enumerate(zip(self.folds, results, strict=True)):
                 raw[fold.places] = result.raw
                 scores.append(self._score(result.raw, fold.valid))
                 rounds.append(result.rounds)
                 if is_bagged:
-                    models.append(_reduced(result, self.setting))
-                sizes.append(models[-1].estimator.size if is_bagged else result.estimator.size)
+                    estimators.append(_reduced(result.estimator, self.setting))
+                sizes.append(estimators[-1].size if is_bagged else result.estimator.size)
                 after_fold(index, self._mean(scores), result.seconds)
         fixed = {**result.estimator.params}
         if any(rounds):
             fixed["rounds"] = max(1, round(float(np.mean(rounds))))
         size = reduce(add, sizes)
-        if not is_bagged or not self.setting.preset.allows_member(size):
-            models, size = [], max(sizes, key=lambda each: each.nodes)
-        return TrialResult(candidate, fixed, self._mean(scores), raw, tuple(models), size)
+        if is_bagged and self.setting.preset.allows_member(size):
+            features = self._common_features
+            return TrialResult(candidate, fixed, self._mean(scores), raw, tuple(estimators), features, size)
+        size = max(sizes, key=lambda each: each.nodes)
+        return TrialResult(candidate, fixed, self._mean(scores), raw, size=size)
 
-    def _fold_results(self, candidate: Candidate, params: Params) -> Generator[FoldResult, None, None]:
+    def _fold_results(self, candidate: Candidate, params: Params, seconds: float) -> Generator[FoldResult, None, None]:
         """Yield the results in fold order. If the candidate is thread-safe, the folds are processed in parallel."""
+        folds = range(len(self.folds))
         if self.setting.jobs == 1 or not candidate.threadsafe:
-            yield from (self._fit_fold(candidate, params, self.setting, index) for index in range(len(self.folds)))
+            share = seconds / len(folds)
+            yield from (self._fit_fold(candidate, params, self.setting, index, share) for index in folds)
             return
-        for index in range(len(self.folds)):
+        for index in folds:
             self._matrix(index, candidate.style)  # fill the cache before threads read it
-        setting = replace(self.setting, jobs=1)
+        setting, share = replace(self.setting, jobs=1), seconds / self.turns(candidate)
         pool = ThreadPoolExecutor(self.setting.jobs, "rowcast-fold")
         try:
-            yield from pool.map(lambda index: self._fit_fold(candidate, params, setting, index), range(len(self.folds)))
+            yield from pool.map(lambda index: self._fit_fold(candidate, params, setting, index, share), folds)
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _fit_fold(self, candidate: Candidate, params: Params, setting: Setting, index: int) -> FoldResult:
+    def turns(self, candidate: Candidate) -> int:
+        """Return the number of folds that are processed one after another."""
+        return -(-len(self.folds) // (self.setting.jobs if candidate.threadsafe else 1))
+
+    def _fit_fold(
+        self, candidate: Candidate, params: Params, setting: Setting, index: int, seconds: float
+    ) -> FoldResult:
         started, fold = time.monotonic(), self.folds[index]
-        transformation, train, valid = self._matrix(index, candidate.style)
-        model = candidate.fit(_label(train, fold.train), params, setting, _label(valid, fold.valid))
-        return FoldResult(model.raw(valid), transformation, model, time.monotonic() - started)
+
+        def out_of_time() -> bool:
+            return setting.out_of_time() or time.monotonic() - started > seconds
+
+        train, valid = self._matrix(index, candidate.style)
+        bounded = replace(setting, out_of_time=out_of_time)
+        model = candidate.fit(_label(train, fold.train), params, bounded, _label(valid, fold.valid))
+        return FoldResult(model.raw(valid), model, time.monotonic() - started)
 
     def _score(self, raw: Raw, rows: LabelledRows) -> float:
         base = calibration.uncalibrated(self.problem.task, self.problem.class_weights)
@@ -157,28 +166,26 @@ class CrossValidator:
         worst = 0.0 if self.metric in metrics.GREATER else 1e300
         return float(np.mean(finite)) if finite else worst
 
-    def _matrix(self, index: int, style: Style) -> tuple[Features, Numbers, Numbers]:
-        """Return the features of a fold with the matrices of its training rows and its validation rows."""
+    def _matrix(self, index: int, style: Style) -> tuple[Numbers, Numbers]:
+        """Return the feature matrices of a fold's training rows and validation rows."""
         if (index, style) not in self._matrices:
             fold = self.folds[index]
-            vocabulary = self._vocabulary if self.setting.bags > 1 else None
-            transformation, train = _fit_features(self.problem, fold.train, style, vocabulary)
-            valid = transformation.transform(fold.valid.numbers, fold.valid.texts)
-            self._matrices[index, style] = transformation, train, valid
+            common = self._common_features if style == "trees" and self.setting.bags > 1 else None
+            transformation, train = _fit_features(self.problem, fold.train, style, common)
+            self._matrices[index, style] = train, transformation.transform(fold.valid.numbers, fold.valid.texts)
         return self._matrices[index, style]
 
     @cached_property
-    def _vocabulary(self) -> list[Counter[str]]:
-        """The counts of each text column's levels in all training rows."""
-        return [Counter(column.tolist()) for column in self.problem.training.texts.T]
+    def _common_features(self) -> Features:
+        """The features for trees, fitted to all training rows."""
+        return _fit_features(self.problem, self.problem.training, "trees")[0]
 
 
-def _reduced(result: FoldResult, setting: Setting) -> FoldModel:
-    """Return a fold's model with as many trees as the preset allows."""
-    assert isinstance(result.estimator, TreeEstimator)
-    trees = setting.preset.forest_trees // setting.bags
-    nodes = int(setting.preset.nodes * MEMBER_SHARE) // setting.bags
-    return FoldModel(result.features, result.estimator.reduced(trees, nodes))
+def _reduced(estimator: Estimator, setting: Setting) -> TreeEstimator:
+    """Return a fold's estimator with as many trees as the preset allows."""
+    assert isinstance(estimator, TreeEstimator)
+    nodes = int(setting.preset.nodes * MEMBER_SHARE)
+    return estimator.reduced(setting.preset.forest_trees // setting.bags, nodes // setting.bags)
 
 
 def make_folds(problem: LearningProblem, options: TrainingOptions) -> tuple[list[Fold], LabelledRows]:
@@ -190,20 +197,21 @@ def make_folds(problem: LearningProblem, options: TrainingOptions) -> tuple[list
     return folds, rows if len(validated) == len(rows) else rows.take(validated)
 
 
-def bag(problem: LearningProblem, models: Sequence[FoldModel], calibration: Calibration) -> Bag:
-    """Return the average of the models of all folds."""
-    first, *others = (model.estimator for model in models)
-    features = tuple(model.features for model in models)
-    return Bag(problem.task, problem.positive, features, tuple(first.averaged(others)), calibration)
+def bag(problem: LearningProblem, trial: TrialResult, calibration: Calibration) -> Bag:
+    """Return the average of the estimators of all folds."""
+    assert trial.features is not None
+    first, *others = trial.estimators
+    return Bag(problem.task, problem.positive, trial.features, tuple(first.averaged(others)), calibration)
 
 
-def refit_models(
+def refit_bag(
     problem: LearningProblem, trial: TrialResult, setting: Setting, options: TrainingOptions, metric: str
-) -> tuple[FoldModel, ...]:
-    """Fit the models of all folds of other training rows with the parameters of a trial."""
+) -> TrialResult:
+    """Return a trial with estimators that are fitted to the folds of other training rows; keep its scores."""
     validator = CrossValidator(problem, setting, metric, *make_folds(problem, options))
     with threadpool_limits(setting.threads):
-        return validator.run(trial.candidate, trial.params, lambda index, mean, seconds: None).models
+        again = validator.run(trial.candidate, trial.params, lambda index, mean, seconds: None)
+    return replace(trial, estimators=again.estimators, features=again.features)
 
 
 def train_final(problem: LearningProblem, trial: TrialResult, setting: Setting, calibration: Calibration) -> Pipeline:
@@ -215,7 +223,7 @@ def train_final(problem: LearningProblem, trial: TrialResult, setting: Setting, 
 
 
 def _fit_features(
-    problem: LearningProblem, rows: LabelledRows, style: Style, vocabulary: Sequence[Counter[str]] | None = None
+    problem: LearningProblem, rows: LabelledRows, style: Style, common: Features | None = None
 ) -> tuple[Features, Numbers]:
     """Fit the preprocessing to the rows; return it with the resulting feature matrix."""
     if problem.task == "multiclass":
@@ -230,7 +238,7 @@ def _fit_features(
         style=style,
         inner=inner,
         weight=rows.weight,
-        vocabulary=vocabulary,
+        common=common,
         derivation=problem.derivation,
     )
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rowcast.schema.prediction import Task
 from rowcast.training import calibration, metrics
 from rowcast.training.calibration import Calibration
-from rowcast.training.cross_validation import TrialResult, bag, refit_models, train_final
+from rowcast.training.cross_validation import TrialResult, bag, refit_bag, train_final
 from rowcast.training.models.candidate import Setting
 from rowcast.training.options import TrainingOptions
 from rowcast.training.pipeline import Ensemble, Trained
@@ -165,7 +165,7 @@ def _pick_greedily(
 def train_choice(problem: LearningProblem, choice: Choice, setting: Setting) -> Trained:
     """Train the chosen model on all training rows."""
     trained = [
-        bag(problem, member.trial.models, member.calibration)
+        bag(problem, member.trial, member.calibration)
         if member.trial.is_bagged
         else train_final(problem, member.trial, setting, member.calibration)
         for member in choice.members
@@ -182,8 +182,7 @@ def refit_choice(
     members = []
     for member in choice.members:
         if member.trial.is_bagged:
-            models = refit_models(problem, member.trial, setting, options, metric)
-            member = replace(member, trial=replace(member.trial, models=models))
+            member = replace(member, trial=refit_bag(problem, member.trial, setting, options, metric))
         members.append(member)
     return replace(choice, members=tuple(members))
 

@@ -57,9 +57,8 @@ class TextBlock:
     table: Numbers
 
     @property
-    def identity(self) -> tuple[int, tuple[str, ...], bytes]:
-        """A key that is the same for equal encodings of the same column."""
-        return self.column, self.levels, self.table.tobytes()
+    def is_one_hot(self) -> bool:
+        return len(self.levels) <= MOST_LEVELS
 
     def lookup(self, texts: Texts) -> Numbers:
         row = {level: index for index, level in enumerate(self.levels)}
@@ -93,11 +92,6 @@ class Features:
     blocks: tuple[TextBlock, ...]
     derivation: Derivation
 
-    @property
-    def width(self) -> int:
-        """The number of features."""
-        return len(self.median) + len(self.flagged) + sum(int(block.table.shape[1]) for block in self.blocks)
-
     def transform(self, numbers: Numbers, texts: Texts) -> Numbers:
         """Return the float32 matrix [N, width] of numbers, flags and encoded text columns."""
         return self._transform(self.derivation.append(numbers), texts)
@@ -120,12 +114,31 @@ class Features:
 
     def emit(self, graph: GraphBuilder, numbers: str, texts: str) -> Matrix:
         """Add the transformation to a graph and return the matrix."""
-        if self.scale is None:
-            return emit_for_trees(graph, [self], numbers, texts)
         numbers = self.derivation.emit(graph, numbers)
+        if self.scale is None:
+            return self._emit_for_trees(graph, numbers, texts)
         parts = self._emit_numbers(graph, self.scale, numbers) if len(self.median) else []
         parts += _emit_blocks(graph, self.blocks, texts) if self.blocks else []
         return Matrix(_concat(graph, parts))
+
+    def _emit_for_trees(self, graph: GraphBuilder, numbers: str, texts: str) -> Matrix:
+        """Leave missing values in the matrix and omit the flags, because trees can read NaN.
+
+        This saves four nodes of the graph, and the merged lookups save two nodes per text column: a node takes 1 µs.
+        """
+        parts = [numbers] if len(self.median) else []
+        features = [MatrixFeature(position, float(median)) for position, median in enumerate(self.median)]
+        features += [MatrixFeature(int(position), is_flag=True) for position in self.flagged]
+        start, widths = len(self.median), [block.table.shape[1] for block in self.blocks]
+        is_merged = len(widths) > 1 and max(widths) * len(widths) <= 2 * sum(widths)
+        if is_merged:
+            parts.append(_emit_merged_blocks(graph, self.blocks, texts, max(widths)))
+        elif widths:
+            parts += _emit_blocks(graph, self.blocks, texts)
+        for width in widths:
+            features += [MatrixFeature(start + place) for place in range(width)]
+            start += max(widths) if is_merged else width
+        return Matrix(_concat(graph, parts), features)
 
     def _emit_numbers(self, graph: GraphBuilder, scale: Scale, numbers: str) -> list[str]:
         gaps = graph.node("IsNaN", numbers)
@@ -137,34 +150,6 @@ class Features:
             return [filled]
         flags = graph.node("Gather", gaps, graph.constant(self.flagged), axis=1)
         return [filled, graph.node("Cast", flags, to=FLOAT)]
-
-
-def emit_for_trees(graph: GraphBuilder, parts: Sequence[Features], numbers: str, texts: str) -> Matrix:
-    """Add one matrix for several transformations; its features are those of all transformations, one after another.
-
-    Missing values stay in the matrix and flags are omitted, because trees can read NaN. This saves four nodes of the
-    graph, and the merged lookups save two nodes per text column: a node takes 1 µs.
-    """
-    numbers = parts[0].derivation.emit(graph, numbers)
-    blocks = list({block.identity: block for part in parts for block in part.blocks}.values())
-    columns = [numbers] if len(parts[0].median) else []
-    start, widths = len(parts[0].median), [block.table.shape[1] for block in blocks]
-    is_merged = len(widths) > 1 and max(widths) * len(widths) <= 2 * sum(widths)
-    if is_merged:
-        columns.append(_emit_merged_blocks(graph, blocks, texts, max(widths)))
-    elif widths:
-        columns += _emit_blocks(graph, blocks, texts)
-    starts = {}
-    for block, width in zip(blocks, widths, strict=True):
-        starts[block.identity] = start
-        start += max(widths) if is_merged else width
-    features: list[MatrixFeature] = []
-    for part in parts:
-        features += [MatrixFeature(position, float(median)) for position, median in enumerate(part.median)]
-        features += [MatrixFeature(int(position), is_flag=True) for position in part.flagged]
-        for block in part.blocks:
-            features += [MatrixFeature(starts[block.identity] + place) for place in range(block.table.shape[1])]
-    return Matrix(_concat(graph, columns), features)
 
 
 def _concat(graph: GraphBuilder, parts: Sequence[str]) -> str:
@@ -202,9 +187,6 @@ def _emit_blocks(graph: GraphBuilder, blocks: Sequence[TextBlock], texts: str) -
 def _emit_merged_blocks(graph: GraphBuilder, blocks: Sequence[TextBlock], texts: str, width: int) -> str:
     """Add one lookup for all columns, in which each block has the same width."""
     levels, numbers = _emit_levels(graph, blocks, texts)
-    columns = [block.column for block in blocks]
-    if len(set(columns)) < len(columns):
-        levels = graph.node("Gather", levels, graph.constant(np.array(columns)), axis=1)
     tables = [block.expand(numbers) for block in blocks]
     table = np.concatenate([np.pad(each, ((0, 0), (0, width - each.shape[1]))) for each in tables])
     starts = np.arange(len(blocks)) * (len(numbers) + 1)
@@ -221,27 +203,31 @@ def fit(
     style: Style,
     inner: InnerFolds | None = None,
     weight: NDArray[np.float64] | None = None,
-    vocabulary: Sequence[Counter[str]] | None = None,
+    common: Features | None = None,
     derivation: Derivation = NO_DERIVATION,
 ) -> tuple[Features, Numbers]:
     """Fit the preprocessing to the training rows; return it with their feature matrix.
 
     `target` has the shape [N, k], with one column per raw score: the class as 0 or 1, or the value. A row's target
     means are computed from the other folds of `inner`; if `inner` is None, the folds are random. `weight` applies to
-    the target means. `vocabulary` contains the counts of each text column's levels, if other rows count too: the
-    models of all folds can then share the encoding.
+    the target means. `common` is the transformation of other rows as well: only the target means are then fitted to the
+    given rows, and everything else is the same.
     """
     inner = inner or InnerFolds(np.random.default_rng(0).permutation(len(target)) % INNER_FOLDS, ordered=False)
     numbers = derivation.append(numbers)
-    median, flagged, scale = _fit_numbers(numbers, style)
+    if common is None:
+        median, flagged, scale = _fit_numbers(numbers, style)
+    else:
+        median, flagged, scale = common.median, common.flagged, common.scale
     blocks: dict[int, TextBlock] = {}
     coded: list[_CodedColumn] = []
     for column in range(texts.shape[1]):
         cells = texts[:, column].tolist()
         counts = Counter(cells)
-        every = counts if vocabulary is None else vocabulary[column]
-        if len(every) <= MOST_LEVELS:
-            blocks[column] = _one_hot(column, every)
+        if common is not None and common.blocks[column].is_one_hot:
+            blocks[column] = common.blocks[column]
+        elif common is None and len(counts) <= MOST_LEVELS:
+            blocks[column] = _one_hot(column, counts)
         else:
             coded.append(_encode_levels(column, cells, counts))
     lookups = _target_lookups(coded, _TargetRows(target, inner, weight))

@@ -119,10 +119,6 @@ class Trees:
         """
         self._trees.append(replace(tree, thresholds=floor32(tree.thresholds)))
 
-    def with_features_from(self, first: int) -> Trees:
-        """Return the same trees, with `first` added to the number of each feature."""
-        return Trees(self.targets, [replace(tree, features=tree.features + first) for tree in self._trees])
-
     def __add__(self, other: Trees) -> Trees:
         return Trees(self.targets, [*self._trees, *other._trees])
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rowcast.schema.prediction import Task
 from rowcast.training.calibration import Calibration
-from rowcast.training.features import Features, Numbers, Texts, emit_for_trees
+from rowcast.training.features import Features, Numbers, Texts
 from rowcast.training.models.candidate import Estimator, Params, Raw, TreeEstimator
 from rowcast.training.onnx_graph import GraphBuilder
 from rowcast.training.presets import Size
@@ -58,8 +58,8 @@ class Bag:
 
     task: Task
     positive: int
-    features: tuple[Features, ...]
-    """The features of each fold's model."""
+    features: Features
+    """The features of all training rows. The target means of a fold have only been used to train its estimator."""
     estimators: tuple[TreeEstimator, ...]
     """The estimator of each fold, scaled so that the sums of all estimators add up to the average."""
     calibration: Calibration
@@ -78,18 +78,14 @@ class Bag:
 
     def predict(self, numbers: Numbers, texts: Texts) -> NDArray[Any]:
         """Return probabilities [N, k] in the order of the classes, or values [N], in float64."""
-        pairs = zip(self.features, self.estimators, strict=True)
-        sums: Raw = reduce(add, (estimator.sums(features.transform(numbers, texts)) for features, estimator in pairs))
+        matrix = self.features.transform(numbers, texts)
+        sums: Raw = reduce(add, (estimator.sums(matrix) for estimator in self.estimators))
         return _finish(self, self.estimators[0].link(sums))
 
     def emit_raw(self, graph: GraphBuilder, numbers: str, texts: str) -> str:
         """Add the features and the trees of all folds to a graph, and return the name of the raw scores [N, k]."""
-        matrix = emit_for_trees(graph, self.features, numbers, texts)
-        first, tables = 0, []
-        for features, estimator in zip(self.features, self.estimators, strict=True):
-            tables.append(estimator.trees().with_features_from(first))
-            first += features.width
-        return self.estimators[0].emit_link(graph, reduce(add, tables).emit(graph, matrix))
+        trees = reduce(add, (estimator.trees() for estimator in self.estimators))
+        return self.estimators[0].emit_link(graph, trees.emit(graph, self.features.emit(graph, numbers, texts)))
 
     def thresholds(self) -> Thresholds:
         """Return the tree thresholds of all folds. Numeric columns have the same feature indices in every fold."""

@@ -48,15 +48,14 @@ def train(
     registry: RegistryWriter,
     now: datetime,
     progress: Progress,
+    reading_seconds: float = 0.0,
 ) -> TrainingResult:
     """Train, certify and publish one model; raise TableError or TrainingError if no model can be trained."""
-    started = time.monotonic()
-    preset = PRESETS[options.preset]
+    started = time.monotonic() - reading_seconds  # reading the table counts toward the time limit
     candidates.check(options.candidates)
     problem = build_problem(table, options)
     metric = metrics.resolve(options.metric, problem.task)
-    _check_cost(problem, options)
-    _check_wire(problem, options)
+    _check_options(problem, options)
     rule = PromotionRule(registry, open_graph, options, progress)
     rule.champion()
     registry.ready(options.name)  # these calls make errors appear before the search, not after it
@@ -69,7 +68,7 @@ def train(
         progress(event)
 
     search_result, setting = search(problem, options, record, elapsed=time.monotonic() - started)
-    choice = ensemble.choose(search_result, problem, metric, preset)
+    choice = ensemble.choose(search_result, problem, metric, PRESETS[options.preset])
     builder = ModelBuilder(options, metric, choice, setting, search_result.validation, open_graph, progress)
     measured = builder.build(problem)
     served = builder.refit(measured) if options.refit else measured
@@ -107,6 +106,12 @@ def _candidate_scores(result: SearchResult, choice: Choice) -> tuple[CandidateSc
     if len(choice.members) == 1:
         return result.scores
     return (CandidateScore(choice.name, choice.score, 0, 0.0, choice.weights), *result.scores)
+
+
+def _check_options(problem: LearningProblem, options: TrainingOptions) -> None:
+    """Raise an error if an option does not suit the problem."""
+    _check_cost(problem, options)
+    _check_wire(problem, options)
 
 
 def _check_cost(problem: LearningProblem, options: TrainingOptions) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 import optuna
@@ -38,11 +38,13 @@ DEFAULT_TRIALS: Final = 20
 UNLIMITED: Final = 100_000
 STALE_TRIALS: Final = 30
 """If the number of trials is not given, the search stops after this number of trials without an improvement."""
+LEAST_SHARE: Final = 0.3
+"""The share of a trial's expected duration for which a trial still starts, if its fits can stop early."""
 KEPT_TRIALS: Final = 3
 """The number of trials of each candidate that can become members of an average."""
 
-FINISH_SECONDS: Final = 2.0
-"""The fixed part of the time that is needed after the search."""
+FINISH_SECONDS, FINISH_SHARE = 2.0, 0.03
+"""The time that is needed before the table is read and after the search, and a share of the time limit in reserve."""
 PROBE_PASSES: Final = 2.0
 """The trained model and the graph score the certificate's probe."""
 REPORT_ROWS: Final = 60_000
@@ -69,6 +71,13 @@ class SearchResult:
         return self.trials[0]
 
 
+class KeptTrial(NamedTuple):
+    """A trial that can become a member of an average. Ranks are unique, so results are never compared."""
+
+    rank: tuple[float, int]
+    result: TrialResult
+
+
 @dataclass
 class CandidateState:
     """The state of the search for one candidate."""
@@ -76,31 +85,27 @@ class CandidateState:
     trials: int = 0
     seconds: float = 0.0
     folds: int = 0
-    kept: list[TrialResult] = field(default_factory=list)
+    kept: list[KeptTrial] = field(default_factory=list)
     """The best trials of this process, ordered from best to worst."""
-    remote_best: FrozenTrial | None = None
-    """The best trial from any other process, if it beats `best`."""
-    folds_to_repeat: int = 0
-    """The number of folds that this process must repeat before it can use `remote_best`."""
+    remote: list[FrozenTrial] = field(default_factory=list)
+    """The trials from other processes that are among the best trials of all processes, ordered from best to worst.
+
+    This process must repeat them before it can use them.
+    """
+    score: float | None = None
+    """The best score across all processes."""
     remote_fold_seconds: float = 0.0
     """The duration of a fold in another process."""
 
     @property
     def best(self) -> TrialResult | None:
         """The best trial of this process."""
-        return self.kept[0] if self.kept else None
+        return self.kept[0].result if self.kept else None
 
     @property
     def fold_seconds(self) -> float:
         """The expected duration of one fold."""
         return self.seconds / self.folds if self.folds else self.remote_fold_seconds
-
-    @property
-    def score(self) -> float | None:
-        """The best score across all processes."""
-        if self.remote_best is not None:
-            return self.remote_best.value
-        return self.best.score if self.best else None
 
 
 @dataclass
@@ -127,7 +132,9 @@ class Search:
         """Whether this process has finished a trial."""
         return any(state.best is not None for state in self.states.values())
 
-    def try_params(self, candidate: Candidate, params: Params, after_fold: Callable[[int, float], None]) -> TrialResult:
+    def try_params(
+        self, candidate: Candidate, params: Params, slot: int, after_fold: Callable[[int, float], None]
+    ) -> TrialResult:
         """Cross-validate one configuration; `after_fold` can stop the trial by raising an exception."""
         self.states[candidate.name].trials += 1
         best = self.best_score
@@ -135,7 +142,7 @@ class Search:
         result = self._cross_validate(candidate, params, after_fold)
         if best is None or self.is_better(result.score, best):
             self.stale_trials = 0
-        self._keep(result)
+        self._keep(result, slot)
         return result
 
     @property
@@ -144,12 +151,16 @@ class Search:
         scores = [state.score for state in self.states.values() if state.score is not None]
         return None if not scores else max(scores) if self.validator.metric in metrics.GREATER else min(scores)
 
-    def _keep(self, result: TrialResult) -> None:
-        """Keep the best trials of each candidate. Trials with the same score are kept in their order."""
-        kept = self.states[result.candidate.name].kept
-        kept.append(result)
-        kept.sort(key=lambda trial: -metrics.sign(self.validator.metric) * trial.score)
-        del kept[KEPT_TRIALS:]
+    def _keep(self, result: TrialResult, slot: int) -> None:
+        """Keep the best trials of each candidate."""
+        state = self.states[result.candidate.name]
+        state.kept = sorted([*state.kept, KeptTrial(self._rank(result.score, slot), result)])[:KEPT_TRIALS]
+        if state.score is None or self.is_better(result.score, state.score):
+            state.score = result.score
+
+    def _rank(self, score: float, slot: int) -> tuple[float, int]:
+        """Return a key that sorts better trials first, and trials with the same score by their slots."""
+        return -metrics.sign(self.validator.metric) * score, slot
 
     def _cross_validate(
         self, candidate: Candidate, params: Params, after_fold: Callable[[int, float], None]
@@ -161,7 +172,7 @@ class Search:
             state.folds += 1
             after_fold(index, mean)
 
-        return self.validator.run(candidate, params, count)
+        return self.validator.run(candidate, params, count, seconds=self.seconds_for_trial())
 
     def row_microseconds(self) -> float:
         """Return the estimated cost of a row with the best trials of all candidates, as far as the preset allows it."""
@@ -169,14 +180,21 @@ class Search:
         preset = self.validator.setting.preset
         return min(preset.microseconds, 10.0 + sum(size.microseconds for size in best))
 
-    def has_time_for_fold(self, candidate: Candidate) -> bool:
-        """Return whether another fold and the final fits are expected to finish in time.
+    def has_time_for(self, candidate: Candidate) -> bool:
+        """Return whether another trial and the final fits are expected to finish in time.
 
-        Until a model exists, the result is always True, because the search must return a model.
+        Fits that can stop early also start if there is time for a part of a trial. Until a model exists, the result is
+        always True, because the search must return a model.
         """
         if not self.has_model:
             return True
-        return self.seconds_left() > self.states[candidate.name].fold_seconds + self.final_fit_seconds()
+        share = LEAST_SHARE if candidate.stops_in_time else 1.0
+        expected = self.states[candidate.name].fold_seconds * self.validator.turns(candidate)
+        return self.seconds_for_trial() > share * expected
+
+    def seconds_for_trial(self) -> float:
+        """Return the remaining time without the final fits."""
+        return self.seconds_left() - self.final_fit_seconds()
 
     def final_fit_seconds(self) -> float:
         """Return the expected duration of the final fits. All candidates count, because any of them may be chosen.
@@ -188,34 +206,36 @@ class Search:
             if state.score is not None:
                 is_bagged = state.best is not None and state.best.is_bagged
                 final = (len(self.validator.folds) if self.refits else 0.0) if is_bagged else FINAL_FIT
-                total += (final + state.folds_to_repeat) * state.fold_seconds
+                total += (final + len(state.remote) * len(self.validator.folds)) * state.fold_seconds
         return total
 
     def sync_remote_trials(self, study: Study) -> None:
-        """For each candidate, record the best trial from any other process if it beats this process's own trials."""
+        """For each candidate, find the trials from other processes that are among the best of all processes."""
         for name, state in self.states.items():
-            state.remote_best, state.folds_to_repeat = None, 0
+            ranks: list[tuple[tuple[float, int], FrozenTrial | None]] = [(kept.rank, None) for kept in state.kept]
             for trial in study.remote_trials(name):
-                if trial.state != TrialState.COMPLETE or trial.value is None:
-                    continue
-                state.remote_fold_seconds = trial.user_attrs[FOLD_SECONDS]
-                if state.score is None or self.is_better(trial.value, state.score):
-                    state.remote_best, state.folds_to_repeat = trial, len(self.validator.folds)
+                if trial.state == TrialState.COMPLETE and trial.value is not None:
+                    state.remote_fold_seconds = trial.user_attrs[FOLD_SECONDS]
+                    ranks.append((self._rank(trial.value, trial.user_attrs[SLOT]), trial))
+            ranks.sort(key=lambda pair: pair[0])
+            state.remote = [trial for _, trial in ranks[:KEPT_TRIALS] if trial is not None]
+            if ranks:
+                state.score = -metrics.sign(self.validator.metric) * ranks[0][0][0]
 
     def repeat_remote_trials(self, progress: Progress) -> None:
         """Repeat the best trials from other processes, because the storage contains no out-of-fold scores."""
         sign = metrics.sign(self.validator.metric)
         for name, state in sorted(self.states.items(), key=lambda pair: -sign * (pair[1].score or 0.0)):
-            trial, state.remote_best, state.folds_to_repeat = state.remote_best, None, 0
-            if trial is None:
-                continue
-            seconds = (len(self.validator.folds) + FINAL_FIT) * state.fold_seconds + self.final_fit_seconds()
-            if self.has_local_model and self.seconds_left() < seconds:
-                continue
-            message = f"repeating the best {name} trial from another process"
-            progress(TrainingEvent(stage="tune", message=message, best=trial.value))
-            candidate, params = _params(trial, trial.user_attrs[SLOT], self.candidates, self.validator.setting)
-            self._keep(self._cross_validate(candidate, params, lambda index, mean: None))
+            trials, state.remote = state.remote, []
+            for trial in trials:
+                seconds = (len(self.validator.folds) + FINAL_FIT) * state.fold_seconds + self.final_fit_seconds()
+                if self.has_local_model and self.seconds_left() < seconds:
+                    continue
+                message = f"repeating a {name} trial from another process"
+                progress(TrainingEvent(stage="tune", message=message, best=trial.value))
+                slot = trial.user_attrs[SLOT]
+                candidate, params = _params(trial, slot, self.candidates, self.validator.setting)
+                self._keep(self._cross_validate(candidate, params, lambda index, mean: None), slot)
 
     def is_better(self, left: float, right: float) -> bool:
         return left > right if self.validator.metric in metrics.GREATER else left < right
@@ -238,7 +258,7 @@ def search(
         return options.timeout - elapsed - (time.monotonic() - started) - finishing
 
     def out_of_time() -> bool:
-        return seconds_left() <= running.final_fit_seconds()
+        return running.seconds_for_trial() <= 0
 
     preset = PRESETS[options.preset]
     setting = Setting(
@@ -283,7 +303,7 @@ def finishing_seconds(problem: LearningProblem, timeout: float, preset: Preset, 
     for at least one model.
     """
     rows = certificate.probe_rows(len(problem.holdout), row_microseconds) * PROBE_PASSES + REPORT_ROWS
-    seconds = FINISH_SECONDS + rows * row_microseconds / 1e6
+    seconds = FINISH_SECONDS + FINISH_SHARE * timeout + rows * row_microseconds / 1e6
     return min(seconds, timeout / 2)
 
 
@@ -301,7 +321,7 @@ def _result(running: Search, study: Study) -> SearchResult:
         for name in ranked
     ]
     places = tuple(fold.places for fold in running.validator.folds)
-    kept = [trial for name in ranked for trial in running.states[name].kept]
+    kept = [trial.result for name in ranked for trial in running.states[name].kept]
     trials = sorted(kept, key=lambda trial: -sign * trial.score)
     return SearchResult(tuple(trials), tuple(scores), running.validator.validation, places)
 
@@ -362,23 +382,24 @@ class TrialRunner:
                 return
             if slot >= len(candidates) and trial.should_prune():  # the first trial of each candidate is never pruned
                 raise optuna.TrialPruned
-            self._prune_without_time(trial, candidate)
+            if self.search.has_model and self.search.seconds_for_trial() <= 0:
+                self._prune_without_time(trial, candidate)
 
         self._prune_without_time(trial, candidate)
         try:
-            return self.search.try_params(candidate, params, after_fold).score
+            return self.search.try_params(candidate, params, slot, after_fold).score
         finally:
             trial.set_user_attr(FOLD_SECONDS, self.search.states[candidate.name].fold_seconds)
             self._report(candidate.name)
 
     def _prune_without_time(self, trial: optuna.Trial, candidate: Candidate) -> None:
-        if not self.search.has_time_for_fold(candidate):
+        if not self.search.has_time_for(candidate):
             trial.set_user_attr(NO_TIME, True)
             raise optuna.TrialPruned
 
     def _stop_in_time(self, study: optuna.Study, _trial: FrozenTrial) -> None:
         candidates = self.search.candidates.values()
-        if self.study.is_used_up or self.is_stale or not any(map(self.search.has_time_for_fold, candidates)):
+        if self.study.is_used_up or self.is_stale or not any(map(self.search.has_time_for, candidates)):
             study.stop()
 
     def _report(self, name: str) -> None:

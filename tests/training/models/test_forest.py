@@ -42,5 +42,5 @@ def test_only_a_forest_with_validation_rows_stops_growing_at_the_time_limit() ->
 
     assert isinstance(validated, Grove)
     assert isinstance(final, Grove)
-    assert (len(validated.members), len(final.members)) == (20, 100)
-    assert (validated.params["rounds"], final.params["rounds"]) == (20, 100)
+    assert (len(validated.members), len(final.members)) == (5, 100)
+    assert (validated.params["rounds"], final.params["rounds"]) == (5, 100)

@@ -114,6 +114,7 @@ class Boosting:
     name = "boosting"
     style: Style = "trees"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
+    stops_in_time = True
     threadsafe = True
     MOST_ROUNDS: Final = 600
     MANY_ROUNDS: Final = 2000

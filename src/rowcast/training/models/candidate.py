@@ -133,6 +133,11 @@ class Candidate(Protocol):
         """Whether fitting in parallel threads is safe and saves time."""
         ...
 
+    @property
+    def stops_in_time(self) -> bool:
+        """Whether fits with validation rows stop early when `Setting.out_of_time` is true."""
+        ...
+
     def is_bagged(self, setting: Setting) -> bool:
         """Whether the average of the fold models is served if the preset allows it. Linear models gain nothing."""
         ...

@@ -34,6 +34,8 @@ SHARE: Final = 0.005
 It keeps the proportion of each class above 0 even if no row in the leaf has that class.
 """
 FEWEST_TREES: Final = 5
+WEIGHTS_PER_NODE: Final = 6
+"""Half of the nodes are leaves, and three weights of a leaf need as much space as a node."""
 EXACT: Final = 2.0**24
 """Integers up to this limit are exact in float32."""
 
@@ -84,7 +86,8 @@ class Grove:
 
     @property
     def size(self) -> Size:
-        return Size(len(self.members), sum(tree.node_count for tree in self.members))
+        nodes = sum(tree.node_count for tree in self.members)
+        return Size(len(self.members), nodes + nodes * (self.weights[0].shape[1] - 1) // WEIGHTS_PER_NODE)
 
     def emit(self, graph: GraphBuilder, matrix: Matrix) -> str:
         return self.emit_link(graph, self.trees().emit(graph, matrix))
@@ -120,6 +123,7 @@ class DecisionTree:
     name = "tree"
     style: Style = "trees"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
+    stops_in_time = False
     threadsafe = True
 
     def is_bagged(self, _setting: Setting) -> bool:
@@ -148,9 +152,10 @@ class Forest:
     name = "forest"
     style: Style = "trees"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
+    stops_in_time = True
     threadsafe = True
     TREES: Final = 100
-    STEP: Final = 20
+    STEP: Final = 5
     """The number of trees to grow between checks of the time limit."""
     share: float = 0.3
     """The default share of columns considered at each split. In regression, the default is 1.5 times this share."""
@@ -203,9 +208,10 @@ class ExtraTrees(Forest):
 def _min_leaf_size(setting: Setting) -> int:
     """Return the smallest leaf size with which about 100 trees stay within the preset's number of nodes.
 
-    Fully grown trees usually have less than one node per row.
+    Fully grown trees usually have less than one node per row. A node needs more space if there are many classes.
     """
-    return max(1, setting.rows * 80 // setting.preset.nodes)
+    size = 1 + (setting.width - 1) / WEIGHTS_PER_NODE
+    return max(1, int(setting.rows * size * 80 / setting.preset.nodes))
 
 
 def _make_grove(estimators: Sequence[Any], rows: LabelledMatrix, params: Params, setting: Setting) -> Grove:

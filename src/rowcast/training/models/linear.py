@@ -51,6 +51,7 @@ class Logistic:
     name = "logistic"
     style: Style = "linear"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass"})
+    stops_in_time = False
     threadsafe = False  # warning filters apply to the whole process
 
     def is_bagged(self, _setting: Setting) -> bool:
@@ -95,6 +96,7 @@ class SparseLinear:
     name = "elasticnet"
     style: Style = "linear"
     tasks: frozenset[Task] = frozenset({"regression"})
+    stops_in_time = False
     threadsafe = False
 
     def is_bagged(self, _setting: Setting) -> bool:

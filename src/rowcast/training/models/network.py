@@ -134,6 +134,7 @@ class NetworkEnsemble:
     name = "mlp"
     style: Style = "linear"
     tasks: frozenset[Task] = frozenset({"binary", "multiclass", "regression"})
+    stops_in_time = True
     threadsafe = False
 
     def is_bagged(self, _setting: Setting) -> bool:
