@@ -43,7 +43,7 @@ def test_the_summary_names_the_columns_with_values_that_did_not_occur_in_trainin
     warnings = (ColumnWarning("income", "out-of-range", 7), ColumnWarning("purpose", "unseen-category", 1))
 
     assert scoring.describe(msgspec.structs.replace(summary(None), warnings=warnings)).endswith(
-        "; rows with values not seen in training: income outside the range in 7, purpose unseen in 1"
+        "; values that did not occur in training: income (7 outside the range), purpose (1 unseen)"
     )
 
 

@@ -34,6 +34,9 @@ def numbers(values: NDArray[np.generic]) -> NDArray[np.float64]:
         ("Account", BURSTS),
         ("customerNumber", RNG.permutation(SPARSE_IDS)),
         ("customer_id", PRICES),
+        ("customer_no", DENSE_IDS[:30]),
+        ("x7", DENSE_IDS[:100]),
+        ("HorseID", SPARSE_IDS[:30]),
         ("x7", np.concatenate([SPARSE_IDS[:200], SPARSE_IDS[:199:-1][:4], SPARSE_IDS[200:-4]])),
     ],
 )
@@ -73,6 +76,9 @@ def test_measurements_that_are_unique_by_chance_are_not_identifiers(name: str, v
         ("x7", np.array([20_240_000 + 100 * month + day for month in range(1, 13) for day in range(1, 29)])),
         ("x7", np.array([100 * year + month for year in range(1990, 2020) for month in range(1, 13)])),
         ("x7", 1000 + np.cumsum(np.arange(ROWS) // 4 + 1)),
+        ("monthsSinceStart", np.arange(ROWS) + np.arange(ROWS) // 9),
+        ("x7", DENSE_IDS[:99]),
+        ("x7", SPARSE_IDS[:99]),
     ],
 )
 def test_unique_numbers_that_may_be_measurements_are_reported_but_not_certain(

@@ -73,10 +73,10 @@ def describe(summary: Summary) -> str:
 
 
 def _unusual(summary: Summary) -> str:
-    """Return the columns with values that did not occur in training, and the number of rows with such values."""
+    """Return the columns with values that did not occur in training, and the number of such values."""
     described = {OUT_OF_RANGE: "outside the range", UNSEEN_CATEGORY: "unseen"}
-    counts = [f"{each.column} {described[each.code]} in {each.rows}" for each in summary.warnings]
-    return f"; rows with values not seen in training: {', '.join(counts)}" if counts else ""
+    counts = [f"{each.column} ({each.rows} {described[each.code]})" for each in summary.warnings]
+    return f"; values that did not occur in training: {', '.join(counts)}" if counts else ""
 
 
 @contextmanager

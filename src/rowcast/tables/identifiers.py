@@ -19,6 +19,11 @@ EXPECTED_REPEATS: Final = 10
 
 The probability of no repetition is then about exp(-10).
 """
+CONTENT_ROWS: Final = 100
+"""The minimum number of rows for treating numbers as identifiers because of their content alone.
+
+A smaller table can be an aggregate with one row for each distance or year.
+"""
 ORDERED_STEPS: Final = 0.95
 ROUND_SHARE: Final = 0.25
 """The share of multiples of 10 above which numbers look like rounded amounts. In identifiers, it is about 10%."""
@@ -26,14 +31,14 @@ EPOCHS: Final = ((630_000_000, 2_210_000_000), (630_000_000_000, 2_210_000_000_0
 """Timestamps of the years 1990 to 2039, in seconds and in milliseconds since the Unix epoch."""
 YEARS: Final = (1500, 2200)
 UNIQUE: Final = "contains a different whole number in every row"
-is_id_name = re.compile(r"(^|[ _.\-])(?i:id|pid|uid|guid|uuid|key|index|rownum|row_number)$|[a-z](ID|Id)$").search
+_is_id_name = re.compile(r"(^|[ _.\-])(?i:id|pid|uid|guid|uuid|key|index|rownum|row_number)$").search
 _is_number_name = re.compile(
-    r"(^|[ _.\-])(?i:no|nr|num|number|code|ref|reference|serial|record|account|acct)\.?$"
-    r"|[a-z](No|Nr|Num|Number|Code|Ref)$"
+    r"(^|[ _.\-])(?i:no|nr|num|number|code|ref|reference|serial|record|account|acct|rownames)\.?$"
 ).search
+_find_camel_case = re.compile(r"(?<=[a-z0-9])(?=[A-Z])").sub
 _is_measure_name = re.compile(
     r"(^|[ _.\-])(?i:time|timestamp|date|days?|weeks?|months?|quarter|years?|yr|hours?|minutes?|mins?|seconds?|secs?"
-    r"|ms|epoch|elapsed|duration|price|amount|cost|fee|value|income|salary|revenue|sales|balance|total|sum|distance"
+    r"|ms|epoch|elapsed|duration|period|price|amount|cost|fee|value|income|salary|revenue|sales|balance|total|sum|dist|distance"
     r"|length|width|height|depth|weight|area|volume|speed|temperature|pressure|population|size|km|miles|kg|usd|eur)"
     r"([ _.\-]|$)"
 ).search
@@ -53,10 +58,11 @@ def examine(name: str, values: NDArray[np.float64]) -> Evidence | None:
     gaps = np.diff(ranked)
     if len(values) < MIN_ROWS or gaps.min() <= 0:
         return None
+    name = _find_camel_case(" ", name)
     is_measured = _is_measure_name(name) is not None or _is_calendar(ranked)
     if gaps.max() == 1 and (ranked[0] in (0, 1) or not is_measured):
         return Evidence("contains consecutive row numbers", is_certain=True)
-    if is_id_name(name):
+    if _is_id_name(name):
         return Evidence(UNIQUE, is_certain=True)
     steps = np.diff(values)
     is_ordered = max((steps > 0).mean(), (steps < 0).mean()) >= ORDERED_STEPS
@@ -68,6 +74,8 @@ def examine(name: str, values: NDArray[np.float64]) -> Evidence | None:
         return Evidence(message, is_certain=False)
     if _is_number_name(name):
         return Evidence(message, is_certain=is_ordered or bool(np.mean(values % 10 == 0) < ROUND_SHARE))
+    if len(values) < CONTENT_ROWS:
+        return Evidence(message, is_certain=False)
     if repeats >= EXPECTED_REPEATS:
         return Evidence(f"{message}, although numbers in this range would repeat by chance", is_certain=True)
     return Evidence(message, is_certain=_is_sample(ranked, gaps))

@@ -255,12 +255,12 @@ async def test_the_last_warning_says_how_many_warnings_about_a_request_were_omit
     warning = RowWarning("c", "unseen-category", "m")
     rows = [ScoredRow(str(number), "a", warnings=(warning,)) for number in range(103)]
 
-    listed = json.loads(v2_infer.warnings(rows))
+    listed = json.loads(v2_infer.warnings(row.warnings for row in rows))
 
     assert [each["row"] for each in listed] == list(range(101))
     assert (listed[100]["column"], listed[100]["code"]) == ("", "more-warnings")
     assert listed[100]["message"].startswith("3 more warnings")
-    assert len(json.loads(v2_infer.warnings(rows[:100]))) == 100
+    assert len(json.loads(v2_infer.warnings(row.warnings for row in rows[:100]))) == 100
 
 
 async def test_a_request_that_selects_an_output_twice_is_rejected(client: httpx.AsyncClient) -> None:

@@ -206,10 +206,10 @@ def test_the_values_of_each_output_are_read_from_the_predictions(live: LiveModel
 def test_at_most_100_warnings_are_sent_before_the_number_of_the_others() -> None:
     warned = msgspec.structs.replace(ROWS[0], warnings=(RowWarning("x0", "unseen-category", "new"),))
 
-    all_of_them = msgspec.json.decode(v2_infer.warnings([ROWS[0], *[warned] * 100]))
-    listed = msgspec.json.decode(v2_infer.warnings([ROWS[0], *[warned] * 102]))
+    all_of_them = msgspec.json.decode(v2_infer.warnings(row.warnings for row in [ROWS[0], *[warned] * 100]))
+    listed = msgspec.json.decode(v2_infer.warnings(row.warnings for row in [ROWS[0], *[warned] * 102]))
 
-    assert v2_infer.warnings(ROWS) == ""
+    assert v2_infer.warnings(row.warnings for row in ROWS) == ""
     assert (len(all_of_them), len(listed)) == (100, 101)
     assert listed[:100] == all_of_them
     assert (listed[100]["row"], listed[100]["message"]) == (101, more_warnings(2).message)

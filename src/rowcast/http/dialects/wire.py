@@ -97,18 +97,24 @@ class QuickWire:
 
 
 def _warn(model: LiveModel, request: Request, filled: int, ignored: int, unusual: int) -> None:
-    """Report what the template changed and how many values are unusual, in the response and the log.
+    """Report in the response and the log what the template changed, and how many values did not occur in training.
 
-    Neither contains any client data. Rows with unusual values are not unusual events, so they alone log no warning.
+    Neither contains any client data.
     """
     counts = b"filled=%d, ignored=%d" % (filled, ignored)
     request.add_header(WARNING_HEADER, counts + b", unusual=%d" % unusual if unusual else counts)
-    report = log.warning if filled or ignored else log.info
-    report(
-        "a wire template changed a request" if filled or ignored else "a request has values not seen in training",
-        model=model.name,
-        request_id=request.context.request_id,
-        filled=filled,
-        ignored=ignored,
-        unusual=unusual,
-    )
+    if filled or ignored:
+        log.warning(
+            "a wire template changed a request",
+            model=model.name,
+            request_id=request.context.request_id,
+            filled=filled,
+            ignored=ignored,
+        )
+    if unusual:  # not a warning, because new data often contains such values
+        log.info(
+            "a request contains values that did not occur in training",
+            model=model.name,
+            request_id=request.context.request_id,
+            values=unusual,
+        )
