@@ -51,3 +51,16 @@ def test_the_callback_can_stop_cross_validation_after_a_fold() -> None:
     with pytest.raises(TimeoutError):
         validator().run(CANDIDATES["tree"], PARAMS, stop)
     assert indices == [0]
+
+
+def test_every_fold_stops_early_if_the_time_is_not_sufficient() -> None:
+    params = CANDIDATES["boosting"].starts(fit_setting("binary", 400))[0]
+
+    stopped, finished = (
+        validator().run(CANDIDATES["boosting"], params, lambda index, mean, seconds: None, seconds=seconds)
+        for seconds in (0.0, 600.0)
+    )
+
+    assert stopped.params["rounds"] == 1
+    assert finished.params["rounds"] > 1
+    assert np.count_nonzero(stopped.raw) == stopped.raw.size

@@ -62,6 +62,26 @@ def test_the_time_limit_stops_the_search(tmp_path: Path) -> None:
     assert sum(candidate.trials for candidate in result.candidates) < 10_000
 
 
+def test_a_search_with_a_time_limit_stops_after_thirty_trials_without_an_improvement(tmp_path: Path) -> None:
+    result = train_model(tmp_path, IRIS, "species", trials=None, timeout=600, candidates=("logistic",))
+
+    assert result.stale_trials == 30
+    assert 30 < result.candidates[0].trials < 200
+
+
+def test_all_given_trials_run_even_if_they_do_not_improve_the_score(tmp_path: Path) -> None:
+    result = train_model(tmp_path, IRIS, "species", trials=60, timeout=600, candidates=("logistic",))
+
+    assert result.candidates[0].trials == 60
+    assert result.stale_trials == 0
+
+
+def test_twenty_trials_run_if_neither_trials_nor_a_time_limit_are_given(tmp_path: Path) -> None:
+    result = train_model(tmp_path, IRIS, "species", trials=None, candidates=("logistic",))
+
+    assert result.candidates[0].trials == 20
+
+
 class Clock:
     """A clock that advances only while `SlowLogistic` is fitted."""
 
