@@ -30,7 +30,18 @@ from rowcast.training.options import TrainingOptions
 from rowcast.version import VERSION
 
 FORMAT: Final = 1
-UNRELATED_OPTIONS: Final = ("name", "trials", "timeout", "jobs", "cost", "refit", "storage", "alias", "promote")
+UNRELATED_OPTIONS: Final = (
+    "name",
+    "trials",
+    "timeout",
+    "jobs",
+    "cost",
+    "refit",
+    "storage",
+    "alias",
+    "promote",
+    "optional",
+)
 """Options that affect neither a trial nor its score."""
 SCHEMES: Final = ("redis://", "rediss://", "unix://")
 LOCK_SECONDS: Final = 10
