@@ -177,6 +177,22 @@ def test_a_table_is_scored_and_replayed_like_single_rows(home: Path, client: htt
     assert all(math.isfinite(score) for score in single)
 
 
+def test_an_exported_model_can_be_imported_with_its_derived_columns(home: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "loans.rowcast"
+    exported = run("models", "export", "loans", "--out", archive, "--home", home, cwd=home)
+    assert exported.returncode == 0, exported.stderr
+
+    imported = run("models", "import", archive, "--name", "copy", "--home", home, cwd=home)
+
+    assert imported.returncode == 0, imported.stderr
+    folders = [home / "models" / name / "1" for name in ("loans", "copy")]
+    original, copy = (bundle.verify(folder) for folder in folders)
+    assert copy.schema.derived == original.schema.derived
+    assert [score.score for score in rowcast.load("copy", home=home).predict(ROWS)] == [
+        score.score for score in rowcast.load("loans", home=home).predict(ROWS)
+    ]
+
+
 def test_the_check_command_shows_derived_columns_and_explains_mistakes(home: Path) -> None:
     arguments = ("check", "loans.csv", "--target", "status")
     checked = run(*arguments, "--derive", "burden = `loan amount` / annual_income", cwd=home)

@@ -286,12 +286,13 @@ def test_fewer_thresholds_are_tested_if_a_row_takes_longer(trees: int, tested: i
 
 
 class DerivedThresholds:
-    """A model with thresholds on a raw column (1), a derived column (2) and a flag (3) of a table with two columns."""
+    """A model with thresholds on a raw column (1), two derived columns (2, 3) and a flag (4)."""
 
     size = NO_TREES
 
     def thresholds(self) -> Mapping[int, Any]:
-        return {feature: np.array([0.25, 0.5, 1e30], np.float32) for feature in (1, 2, 3)}
+        thresholds = {1: (0.25, 0.5), 2: (0.30003, 0.60007, 1e30), 3: (-1.50001,), 4: (9.5,)}
+        return {feature: np.array(values, np.float32) for feature, values in thresholds.items()}
 
 
 def ratios() -> LearningProblem:
@@ -307,7 +308,7 @@ def test_a_probe_contains_rows_in_which_the_operands_of_derived_columns_are_extr
 
     probe = certificate.build_probe(trained, problem, 0)
 
-    start = len(problem.holdout) + certificate.RANDOM_ROWS + 2 * len(certificate.ODD_NUMBERS) + 9
+    start = len(problem.holdout) + certificate.RANDOM_ROWS + 2 * len(certificate.ODD_NUMBERS) + 6
     a, b = probe.numbers[start : start + 4 * certificate.OPERAND_ROWS].T
     assert ((b == 0) & (a > 0)).any()
     assert ((b == 0) & (a == 0)).any()
@@ -323,9 +324,10 @@ def test_a_probe_contains_derived_values_just_below_and_just_above_their_thresho
 
     probe = certificate.build_probe(trained, problem, 0)
 
-    ratio = problem.derivation.append(probe.numbers)[:, 2]
-    for threshold in (0.25, 0.5):
-        near = ratio[np.abs(ratio - threshold) < 1e-6 * threshold]
+    derived = problem.derivation.append(probe.numbers)
+    for feature, value in ((2, 0.30003), (2, 0.60007), (3, -1.50001)):
+        threshold, cells = np.float32(value), derived[:, feature]
+        near = cells[np.abs(cells - threshold) < 1e-6]
         assert (near <= threshold).any()
         assert (near > threshold).any()
 
@@ -336,8 +338,7 @@ def test_a_derived_column_is_not_mistaken_for_a_raw_column() -> None:
 
     probe = certificate.build_probe(trained, problem, 0)
 
-    start = len(problem.holdout) + certificate.RANDOM_ROWS + 2 * len(certificate.ODD_NUMBERS)
-    thresholds = probe.numbers[start : start + 9]
+    raw, derived = {0.25, 0.5}, {float(np.float32(value)) for value in (0.30003, 0.60007, -1.50001)}
     assert probe.numbers.shape[1] == 2
-    assert {0.25, 0.5} <= set(thresholds[:, 1].tolist())
-    assert not {0.25, 0.5} & set(thresholds[:, 0].tolist())
+    assert raw <= set(probe.numbers[:, 1].tolist())
+    assert not derived & set(probe.numbers.ravel().tolist())

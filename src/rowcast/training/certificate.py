@@ -34,7 +34,7 @@ OPERAND_ROWS: Final = 200
 """The number of rows with extreme operands, and of rows with equal operands, for each derived column."""
 ODD_OPERANDS: Final = (np.nan, 0.0, -0.0, 1.0, -1.0, 1e-40, 3.4028234663852886e38, -3.4028234663852886e38)
 OPERAND_SHARE: Final = 20
-"""The divisor of the maximum number of thresholds, for each operand of a derived column."""
+"""The maximum number of thresholds, divided by the number of pairs of rows for each operand of a derived column."""
 BISECTIONS: Final = 60
 ODD_TEXTS: Final = ("", "never seen", "Ünïcödé ☃", " ", "x" * 300)
 
@@ -145,24 +145,25 @@ def _odd_operands(
 
 
 def _derived_thresholds(
-    pipeline: Trained, derivation: Derivation, training: LabelledRows, rng: np.random.Generator, most: int
+    pipeline: Trained, derivation: Derivation, training: LabelledRows, rng: np.random.Generator, rows: int
 ) -> Iterator[tuple[Numbers, Texts]]:
-    """Yield pairs of rows that differ in one operand, so that a derived value is on both sides of a tree threshold."""
+    """Yield pairs of rows that differ in one operand, with derived values on both sides of a tree threshold.
+
+    For each operand, there are `rows` pairs. In some, the operand's two values are on the same side of the threshold.
+    """
     width = training.numbers.shape[1]  # in tree models, the derived columns follow the raw numbers
     every = pipeline.thresholds()
-    for index, column in enumerate(derivation.columns):
-        thresholds = every.get(width + index, np.empty(0, np.float32))
-        count = min(len(thresholds), most)
-        sample = thresholds[np.linspace(0, len(thresholds) - 1, count).astype(np.intp)]
-        for position in derivation.operands(column) if count else ():
-            base = training.take(rng.integers(len(training), size=count))
-            known = training.numbers[:, position]
-            if np.isnan(known).all():
-                continue
-            sides = np.full(count, np.nanmin(known)), np.full(count, np.nanmax(known))
-            for cells in _enclose(
-                derivation, base.numbers, position, feature=width + index, thresholds=sample, sides=sides
-            ):
+    for feature, column in enumerate(derivation.columns, width):
+        if feature not in every:
+            continue
+        sample = every[feature][np.linspace(0, len(every[feature]) - 1, rows).astype(np.intp)]
+        for position in derivation.operands(column):
+            base, *sides = (training.take(rng.integers(len(training), size=rows)) for _ in range(3))
+            low, high = (side.numbers[:, position] for side in sides)
+            enclosed = _enclose(
+                derivation, base.numbers, position, feature=feature, thresholds=sample, sides=(low, high)
+            )
+            for cells in enclosed:
                 numbers = base.numbers.copy()
                 numbers[:, position] = cells
                 yield numbers, base.texts
