@@ -67,7 +67,7 @@ MEMBER_SHARE: Final = 0.7
 PRESETS: Final[dict[PresetName, Preset]] = {
     "fast": Preset("fast", 25.0, False, 1, 100, 300_000),
     "balanced": Preset("balanced", 65.0, True, 4, 150, 500_000),
-    "best": Preset("best", 650.0, True, 8, 400, 1_200_000),
+    "best": Preset("best", 650.0, True, 8, 400, 1_000_000),
 }
 """The limits leave room for slower machines: measured on one core, a row takes about 20, at most 100 and at most 1,000
 microseconds."""
