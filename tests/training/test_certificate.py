@@ -309,13 +309,13 @@ def test_a_probe_contains_rows_in_which_the_operands_of_derived_columns_are_extr
     probe = certificate.build_probe(trained, problem, 0)
 
     start = len(problem.holdout) + certificate.RANDOM_ROWS + 2 * len(certificate.ODD_NUMBERS) + 6
-    a, b = probe.numbers[start : start + 4 * certificate.OPERAND_ROWS].T
+    a, b = probe.numbers[start : start + 4 * certificate.MOST_OPERAND_ROWS].T
     assert ((b == 0) & (a > 0)).any()
     assert ((b == 0) & (a == 0)).any()
     assert (np.isnan(a) & ~np.isnan(b)).any()
     assert (np.isnan(b) & ~np.isnan(a)).any()
     assert (a < b).any()
-    assert (a == b).sum() >= 2 * certificate.OPERAND_ROWS
+    assert (a == b).sum() >= 2 * certificate.MOST_OPERAND_ROWS
 
 
 def test_a_probe_contains_derived_values_just_below_and_just_above_their_thresholds() -> None:
@@ -342,3 +342,26 @@ def test_a_derived_column_is_not_mistaken_for_a_raw_column() -> None:
     assert probe.numbers.shape[1] == 2
     assert raw <= set(probe.numbers[:, 1].tolist())
     assert not derived & set(probe.numbers.ravel().tolist())
+
+
+def test_the_size_of_a_probe_is_bounded_for_any_number_of_derived_columns() -> None:
+    rng = np.random.default_rng(3)
+    columns = {name: rng.normal(size=200).tolist() for name in "abcde"}
+    columns["y"] = rng.integers(2, size=200).tolist()
+    derive = tuple(f"x{index} = a / b + c * d - {index} * e" for index in range(60))
+    problem = learning_problem(columns, derive=derive)
+    trained: Any = SplitOnEveryFeature()
+
+    probe = certificate.build_probe(trained, problem, 0)
+
+    others = 5 * len(certificate.ODD_NUMBERS) + 5 * 3
+    assert len(probe.numbers) <= certificate.probe_rows(problem, 0) - 3 * certificate.MOST_THRESHOLDS + others
+
+
+class SplitOnEveryFeature:
+    """A model with one threshold on each of 5 raw and 60 derived columns."""
+
+    size = NO_TREES
+
+    def thresholds(self) -> Mapping[int, Any]:
+        return {feature: np.array([0.5], np.float32) for feature in range(65)}

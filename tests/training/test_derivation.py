@@ -116,7 +116,22 @@ def test_a_derived_column_uses_the_rounded_value_of_an_earlier_one() -> None:
     assert values[0].tolist() == [rounded, np.float32((float(rounded) - 0.3333333333333333) * 1e10), 1]
     assert values[0, 1] > 90
     assert np.isnan(values[1, 2])
-    assert derived.operands(derived.columns[2]) == [0]
+
+
+def test_a_single_column_is_derived_with_the_columns_on_which_it_depends() -> None:
+    derived = derivation("x = a / b", "other = c * 2", "y = log(x)", "z = y + c", columns="abc")
+    numbers = np.array([[3, 2, 5], [1, 0, 5]], np.float32)
+
+    single = derived.only(derived.columns[3])
+
+    assert [column.name for column in single.columns] == ["x", "y", "z"]
+    assert (derived.operands, single.operands, derived.only(derived.columns[2]).operands) == (
+        [0, 1, 2],
+        [0, 1, 2],
+        [0, 1],
+    )
+    assert np.array_equal(single.append(numbers)[:, -1], derived.append(numbers)[:, -1], equal_nan=True)
+    assert computed(derived.only(derived.columns[1]), numbers).tolist() == [[10], [10]]
 
 
 def test_logarithms_of_many_values_agree_between_numpy_and_the_graph() -> None:

@@ -30,12 +30,14 @@ FEWEST_THRESHOLDS: Final = 1000
 THRESHOLD_SECONDS: Final = 1.5
 """The estimated time for the rows near thresholds to be scored once."""
 ODD_NUMBERS: Final = (np.nan, -0.0, 0.0, 1e38, -1e38, 3.4028234663852886e38, 2.0**53 + 1, 1e-40, -1e-40)
-OPERAND_ROWS: Final = 200
-"""The number of rows with extreme operands, and of rows with equal operands, for each derived column."""
 ODD_OPERANDS: Final = (np.nan, 0.0, -0.0, 1.0, -1.0, 1e-40, 3.4028234663852886e38, -3.4028234663852886e38)
-OPERAND_SHARE: Final = 20
-"""The maximum number of thresholds, divided by the number of pairs of rows for each operand of a derived column."""
-BISECTIONS: Final = 60
+OPERAND_ROWS: Final = 1000
+"""The number of rows with extreme operands, and of rows with equal operands, for all derived columns together."""
+MOST_OPERAND_ROWS: Final = 200
+"""The maximum number of these rows for one derived column."""
+DERIVED_SHARE: Final = 4
+"""The maximum number of thresholds, divided by the number of pairs of rows for all derived columns together."""
+BISECTIONS: Final = 40
 ODD_TEXTS: Final = ("", "never seen", "Ünïcödé ☃", " ", "x" * 300)
 
 
@@ -65,7 +67,7 @@ def build_probe(pipeline: Trained, problem: LearningProblem, seed: int) -> Probe
         *_odd_values(training, rng),
         *_thresholds(pipeline, training, rng, most),
         *_odd_operands(problem.derivation, training, rng),
-        *_derived_thresholds(pipeline, problem.derivation, training, rng, most // OPERAND_SHARE),
+        *_derived_thresholds(pipeline, problem.derivation, training, rng, most // DERIVED_SHARE),
     ]
     return Probe(np.concatenate([numbers for numbers, _ in parts]), np.concatenate([texts for _, texts in parts]))
 
@@ -105,9 +107,11 @@ def most_thresholds(row_microseconds: float) -> int:
     return int(np.clip(THRESHOLD_SECONDS * 1e6 / 3 / max(row_microseconds, 1.0), FEWEST_THRESHOLDS, MOST_THRESHOLDS))
 
 
-def probe_rows(holdout: int, row_microseconds: float) -> int:
+def probe_rows(problem: LearningProblem, row_microseconds: float) -> int:
     """Return the approximate number of rows in the probe."""
-    return holdout + RANDOM_ROWS + 3 * most_thresholds(row_microseconds)
+    most = most_thresholds(row_microseconds)
+    derived = 2 * (OPERAND_ROWS + most // DERIVED_SHARE) if problem.schema.derived else 0
+    return len(problem.holdout) + RANDOM_ROWS + 3 * most + derived
 
 
 def _thresholds(
@@ -133,59 +137,51 @@ def _odd_operands(
     Extreme operands are, for example, missing, zero divisors or arguments of a logarithm that are not positive. Equal
     operands have the difference zero.
     """
+    rows = min(MOST_OPERAND_ROWS, OPERAND_ROWS // max(len(derivation.columns), 1))
     for column in derivation.columns:
-        positions = derivation.operands(column)
-        base = training.take(rng.integers(len(training), size=2 * OPERAND_ROWS))
-        shape = (OPERAND_ROWS, len(positions))
+        positions = derivation.only(column).operands
+        base = training.take(rng.integers(len(training), size=2 * rows))
+        shape = (rows, len(positions))
         odd = np.array(ODD_OPERANDS, np.float32)[rng.integers(len(ODD_OPERANDS), size=shape)]
-        extreme, equal = base.numbers[:OPERAND_ROWS], base.numbers[OPERAND_ROWS:]
+        extreme, equal = base.numbers[:rows], base.numbers[rows:]
         extreme[:, positions] = np.where(rng.random(shape) < 0.7, odd, extreme[:, positions])
         equal[:, positions] = equal[:, positions[:1]]
         yield base.numbers, base.texts
 
 
 def _derived_thresholds(
-    pipeline: Trained, derivation: Derivation, training: LabelledRows, rng: np.random.Generator, rows: int
+    pipeline: Trained, derivation: Derivation, training: LabelledRows, rng: np.random.Generator, most: int
 ) -> Iterator[tuple[Numbers, Texts]]:
     """Yield pairs of rows that differ in one operand, with derived values on both sides of a tree threshold.
 
-    For each operand, there are `rows` pairs. In some, the operand's two values are on the same side of the threshold.
+    There are up to `most` pairs. In some, the operand's two values are on the same side of the threshold.
     """
-    width = training.numbers.shape[1]  # in tree models, the derived columns follow the raw numbers
     every = pipeline.thresholds()
-    for feature, column in enumerate(derivation.columns, width):
-        if feature not in every:
-            continue
-        sample = every[feature][np.linspace(0, len(every[feature]) - 1, rows).astype(np.intp)]
-        for position in derivation.operands(column):
+    first = training.numbers.shape[1]  # in tree models, the derived columns follow the raw numbers
+    split = [(each, every[first + index]) for index, each in enumerate(derivation.columns) if first + index in every]
+    operands = sum(len(derivation.only(column).operands) for column, _ in split)
+    for column, thresholds in split:
+        single, rows = derivation.only(column), max(1, most // operands)
+        sample = thresholds[np.linspace(0, len(thresholds) - 1, rows).astype(np.intp)]
+        for position in single.operands:
             base, *sides = (training.take(rng.integers(len(training), size=rows)) for _ in range(3))
             low, high = (side.numbers[:, position] for side in sides)
-            enclosed = _enclose(
-                derivation, base.numbers, position, feature=feature, thresholds=sample, sides=(low, high)
-            )
-            for cells in enclosed:
+            for cells in _enclose(single, base.numbers, position, thresholds=sample, low=low, high=high):
                 numbers = base.numbers.copy()
                 numbers[:, position] = cells
                 yield numbers, base.texts
 
 
 def _enclose(
-    derivation: Derivation,
-    numbers: Numbers,
-    position: int,
-    *,
-    feature: int,
-    thresholds: Numbers,
-    sides: tuple[Numbers, Numbers],
+    derivation: Derivation, numbers: Numbers, position: int, *, thresholds: Numbers, low: Numbers, high: Numbers
 ) -> tuple[Numbers, Numbers]:
-    """Move both sides of an operand together until its derived value crosses the threshold between them (bisection)."""
+    """Move two values of an operand together until the last derived column crosses the threshold between them."""
 
     def is_below(cells: Numbers) -> NDArray[np.bool_]:
         rows = numbers.copy()
         rows[:, position] = cells
-        return np.asarray(derivation.append(rows)[:, feature] <= thresholds)
+        return np.asarray(derivation.append(rows)[:, -1] <= thresholds)
 
-    low, high = sides
     start = is_below(low)
     for _ in range(BISECTIONS):
         middle = (low.astype(np.float64) / 2 + high.astype(np.float64) / 2).astype(np.float32)

@@ -103,17 +103,20 @@ class Derivation:
     origins: Mapping[str, int] = field(default_factory=dict)
     """The origin of each datetime column, in microseconds since the Unix epoch."""
 
-    def operands(self, column: DerivedColumn) -> list[int]:
-        """Return the positions of the raw columns on which a derived column depends."""
-        derived = {each.name: each for each in self.columns}
-        names, positions = columns_of(column.expression), set()
-        while names:
-            name = names.pop()
-            if name in derived:
-                names += columns_of(derived[name].expression)
-            else:
-                positions.add(self.positions[name])
-        return sorted(positions)
+    @property
+    def operands(self) -> list[int]:
+        """The positions of all raw columns that are used."""
+        return sorted(self.positions.values())
+
+    def only(self, column: DerivedColumn) -> Derivation:
+        """Return the derivation of one column, after the derived columns on which it depends."""
+        needed, used = [column], set(columns_of(column.expression))
+        for earlier in reversed(self.columns[: self.columns.index(column)]):
+            if earlier.name in used:
+                needed.append(earlier)
+                used |= set(columns_of(earlier.expression))
+        positions = {name: position for name, position in self.positions.items() if name in used}
+        return Derivation(tuple(reversed(needed)), positions, self.origins)
 
     def append(self, numbers: Numbers) -> Numbers:
         """Return the numbers [N, d], followed by one column per derived column."""
@@ -156,7 +159,7 @@ def _append(derivation: Derivation, nodes: Nodes[Value], numbers: Value) -> Valu
 
 def _operands(derivation: Derivation, nodes: Nodes[Value], numbers: Value) -> dict[str, Value]:
     """Return the raw columns that are used, each as float64 [N, 1]."""
-    used = sorted(derivation.positions.values())
+    used = derivation.operands
     block = nodes.node("Gather", numbers, nodes.constant(np.array(used)), axis=1)
     block = nodes.node("Cast", block, to=DOUBLE)
     return {

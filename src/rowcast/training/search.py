@@ -306,7 +306,7 @@ def finishing_seconds(problem: LearningProblem, timeout: float, preset: Preset, 
     for at least one model.
     """
     report_rows = REPORT_ROWS * min(1.0, float(np.sqrt(ROW_COST / row_microseconds)))
-    rows = certificate.probe_rows(len(problem.holdout), row_microseconds) * PROBE_PASSES + report_rows
+    rows = certificate.probe_rows(problem, row_microseconds) * PROBE_PASSES + report_rows
     seconds = FINISH_SECONDS + FINISH_SHARE * timeout + rows * BATCH_SHARE * row_microseconds / 1e6
     return min(seconds, timeout / 2)
 
