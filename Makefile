@@ -1,7 +1,7 @@
 # `make demo` and `make test` are the only targets that users need. The other targets are for development.
 .DEFAULT_GOAL := help
 .PHONY: help setup torch demo test check format docs docs-output lock vendor bench-startup bench-serve bench-batch \
-	bench-workers bench-dialects bench-unseen bench-unseen-tables bench-hard fuzz fuzz-tensors fuzz-onnx mutants \
+	bench-workers bench-check bench-dialects bench-unseen bench-unseen-tables bench-hard fuzz fuzz-tensors fuzz-onnx mutants \
 	check-security drill drill-history measured clean
 
 PY := .venv/bin/python
@@ -80,6 +80,9 @@ bench-unseen-tables: $(READY)  ## List all tables that bench-unseen can draw, an
 
 bench-hard: $(READY)  ## Train on generated tables that make a time limit hard to keep
 	@$(PY) bench/hard_tables.py $(ARGS)
+
+bench-check: $(READY)  ## Profile a table of a million rows and 50 columns, and compare the time and memory with their limits
+	@$(PY) bench/check.py $(ARGS)
 
 bench-dialects: $(READY)  ## Compare V2 binary tensors with native JSON at 1,000 rows per request
 	@$(PY) bench/dialects.py $(ARGS)

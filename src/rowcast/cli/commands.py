@@ -132,14 +132,18 @@ def check(
     exclude: Exclude = None,
     keep: Keep = None,
     derive: Derive = None,
+    sensitive: Sensitive = None,
     map: Map = None,  # noqa: A002 - the option is --map
     time: Time = None,
     group: Group = None,
     weight: Weight = None,
     json: Json = False,
 ) -> None:
-    """Check every column of a table without training a model."""
-    from rowcast.cli import training
+    """Check every column of a table without training a model; without a target, print a profile of the columns.
+
+    The profile shows missing and distinct values, ranges or frequent values, examples and histograms.
+    """
+    from rowcast.cli import profile, training
 
     options = {
         "target": target,
@@ -149,12 +153,15 @@ def check(
         "exclude": exclude,
         "keep": keep,
         "derive": derive,
+        "sensitive": sensitive,
         "map": map,
         "time": time,
         "group": group,
         "weight": weight,
     }
-    training.check(table, training.without_defaults(options), as_json=json)
+    chosen = training.without_defaults(options)
+    run = training.check if training.has_target(chosen) else profile.run
+    run(table, chosen, as_json=json)
 
 
 @app.command()

@@ -44,8 +44,7 @@ def without_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
-    """Check the table; print the findings and the kind of each column."""
-    _require_target(options)
+    """Check the table against the target; print the findings and the kind of each column."""
     with input_table(table) as source:
         result = models.check_table(source, **options)
     if as_json:
@@ -55,7 +54,7 @@ def check(table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
     kinds |= {column.name: "derived number" for column in result.derived}
     rows = [
         [", ".join(columns), ", ".join(dict.fromkeys(kinds[name] for name in columns)), *cells]
-        for columns, *cells in _finding_rows(result.findings)
+        for columns, *cells in finding_rows(result.findings)
     ]
     mentioned = {finding.column for finding in result.findings}
     rows += [[name, kind, "", "", ""] for name, kind in kinds.items() if name and name not in mentioned]
@@ -65,14 +64,19 @@ def check(table: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _require_target(options: Mapping[str, Any]) -> None:
-    if "target" not in options and "target_file" not in options:
+    if not has_target(options):
         raise SettingsError(
             "missing option: use --target to name the column to predict, or --target-file to name a file of target "
             "values"
         )
 
 
-def _finding_rows(findings: Sequence[Finding]) -> list[tuple[list[str], str, str, str]]:
+def has_target(options: Mapping[str, Any]) -> bool:
+    """Return whether the options name a column to predict or a file of target values."""
+    return "target" in options or "target_file" in options
+
+
+def finding_rows(findings: Sequence[Finding]) -> list[tuple[list[str], str, str, str]]:
     """Return rows with the columns, finding, action and override. Columns with the same finding share a row."""
     groups: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in findings:
@@ -119,7 +123,7 @@ def result_document(result: TrainingResult) -> dict[str, Any]:
 def print_result(result: TrainingResult) -> None:
     """Print the result as tables and lines."""
     if result.findings:
-        findings = [[", ".join(columns), *cells] for columns, *cells in _finding_rows(result.findings)]
+        findings = [[", ".join(columns), *cells] for columns, *cells in finding_rows(result.findings)]
         output.print_table(["column", *FINDING_HEADINGS], findings, "Data check", whole=["override"], wide=["finding"])
     candidates = [
         [candidate.name, f"{candidate.score:.4f}", candidate.trials, f"{candidate.seconds:.1f}"]

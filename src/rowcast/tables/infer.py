@@ -100,7 +100,7 @@ def infer_schema(table: Table, *, target: str | None = None, keep: Sequence[str]
     columns: list[Column] = []
     findings = [*table.findings, *_duplicated(table)]
     for name in names:
-        column, column_findings = _column(table.frame[name], is_kept=name in keep)
+        column, column_findings = inspect_column(table.frame[name], is_kept=name in keep)
         findings.extend(column_findings)
         if column is not None:
             columns.append(column)
@@ -131,7 +131,7 @@ def _duplicated(table: Table) -> list[Finding]:
     ]
 
 
-def _column(series: pl.Series, *, is_kept: bool) -> tuple[Column | None, list[Finding]]:
+def inspect_column(series: pl.Series, *, is_kept: bool) -> tuple[Column | None, list[Finding]]:
     """Return the inferred column, or None if it is excluded, and the findings."""
     name = series.name
     distinct = _distinct(series)
@@ -361,11 +361,16 @@ def _identifier(series: pl.Series, column: Column, distinct: _Distinct) -> Findi
         message = "has a different value in every row" if unique else f"has {levels} different values in {present} rows"
         code = "id" if unique else "free-text"
         return Finding(code, column.name, message, EXCLUDED, keep)
-    evidence = identifier_evidence(series, column) if levels == present else None
+    return identifier_finding(series, column) if levels == present else None
+
+
+def identifier_finding(series: pl.Series, column: Column) -> Finding | None:
+    """Return a finding if a column with a different number in every row contains, or may contain, identifiers."""
+    evidence = identifier_evidence(series, column)
     if evidence is None:
         return None
     if evidence.is_certain:
-        return Finding("id", column.name, evidence.message, EXCLUDED, keep)
+        return Finding("id", column.name, evidence.message, EXCLUDED, Override("keep", column.name))
     action = "used as a number; check that it is a measurement"
     return Finding("unique-numbers", column.name, evidence.message, action, Override("exclude", column.name))
 

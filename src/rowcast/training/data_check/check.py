@@ -113,6 +113,14 @@ def check_target(
     return findings if len(target) < MIN_ROWS else [*_column_findings(data), *_row_order(data), *findings]
 
 
+def check_columns(schema: Schema, plan: Plan, tensors: Mapping[str, NDArray[Any]]) -> list[Finding]:
+    """Return the findings about columns that do not depend on a target."""
+    columns = _first_parts(plan, tensors)
+    if min((len(values) for values in columns.values()), default=0) < MIN_ROWS:
+        return []
+    return [*column_pairs.same_facts(columns, schema.columns), *_row_counters(columns, schema.columns)]
+
+
 def sort_by_severity(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Sort findings, most severe first. Findings whose code is not in `SEVERITY` come last, in their original order."""
     positions = {code: position for position, code in enumerate(SEVERITY)}
@@ -129,7 +137,7 @@ def _column_findings(data: CheckInput) -> list[Finding]:
     if data.task != "multiclass":
         numbers = _numbers(data, columns)
         findings += column_pairs.joint_leaks(numbers, data.indicators[:, 0], power=power, task=data.task)
-    return [*findings, *column_pairs.same_facts(data.columns, columns), *_row_counters(data, columns)]
+    return [*findings, *column_pairs.same_facts(data.columns, columns), *_row_counters(data.columns, columns)]
 
 
 def _without_finding(schema: Schema, findings: Sequence[Finding]) -> list[Column]:
@@ -305,13 +313,13 @@ def _numbers(data: CheckInput, columns: Sequence[Column]) -> dict[str, NDArray[A
     return {name: values for name, values in data.columns.items() if name in names}
 
 
-def _row_counters(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
+def _row_counters(values: Mapping[str, NDArray[Any]], columns: Sequence[Column]) -> list[Finding]:
     """Report columns that contain row numbers, even if the count restarts."""
     findings = []
     for column in columns:
-        if column.kind != "integer" or column.name not in data.columns:
+        if column.kind != "integer" or column.name not in values:
             continue
-        steps = np.diff(data.columns[column.name].astype(np.float64))
+        steps = np.diff(values[column.name].astype(np.float64))
         if (steps == 1).mean() >= COUNTING_STEPS:
             message = "contains row numbers (the count may restart), so it reveals each row's position in the file"
             findings.append(Finding("row-order", column.name, message, "used as a feature", _exclude(column)))

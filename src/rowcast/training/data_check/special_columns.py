@@ -171,7 +171,7 @@ def check_special_columns(
         message = "is the weight of each row in training and in all metrics"
         findings.append(Finding("weight", name, message, *_use(name, features, Override("keep", name))))
     if options.time is None and options.group is None:
-        findings += _repeated_ids(table, target, features, options.weight)
+        findings += repeated_ids(table, features, skip=(target, options.weight))
     return findings
 
 
@@ -182,11 +182,11 @@ def _use(name: str, features: Collection[str], override: Override | None) -> tup
     return "not used as a feature", override
 
 
-def _repeated_ids(table: Table, target: str, features: Collection[str], weight: str | None) -> list[Finding]:
+def repeated_ids(table: Table, features: Collection[str], skip: Collection[str | None] = ()) -> list[Finding]:
     """Report identifiers with repeated values. A random split may put one customer's rows on both sides."""
     findings = []
     for name in table.frame.columns:
-        if name in (target, weight) or not _is_id_name(name) or table.frame[name].dtype.is_float():
+        if name in skip or not _is_id_name(name) or table.frame[name].dtype.is_float():
             continue
         series = _with_nulls(table.frame[name]).drop_nulls()
         values = series.n_unique()
