@@ -166,3 +166,14 @@ def test_the_deepest_allowed_expression_is_accepted() -> None:
     levels = MAX_DEPTH - 1
 
     assert texts("x = income" + " + 1" * levels, "y = " + "(" * MAX_DEPTH + "income" + ")" * MAX_DEPTH)["y"] == "income"
+
+
+@pytest.mark.parametrize("argument", ["(income)", "-income", "abs(income)"])
+def test_an_expression_can_have_more_parts_than_levels(argument: str) -> None:
+    parts = ", ".join([argument] * (MAX_DEPTH + 50))
+
+    assert texts(f"x = max({parts})")["x"].count("income") == MAX_DEPTH + 50
+
+
+def test_a_function_without_arguments_is_not_reported_as_a_misspelled_column() -> None:
+    assert message("x = income + min").endswith("character 14: 'min' is a function; write min(...)")

@@ -152,6 +152,7 @@ def test_different_problems_have_different_study_names() -> None:
         TrainingOptions(target="y", name="m", candidates=("tree",)),
         TrainingOptions(target="y", name="m", exclude=("a",)),
         TrainingOptions(target="y", name="m", map=("a=b",)),
+        TrainingOptions(target="y", name="m", derive=("x = a / b",)),
     ]
 
     names = [trial_storage.study_name("sha", "roc_auc", options) for options in (base, same, *others)]

@@ -32,7 +32,8 @@ NUMERIC: Final = frozenset({"number", "integer", "boolean"})
 """The kinds of columns that count as numbers. A boolean is 1 or 0."""
 
 _is_plain_name = re.compile(r"[^\W\d][\w.]*").fullmatch
-_UNARY, _ATOM = 4, 5
+_TIGHTEST: Final = 4
+"""The precedence of everything except operations."""
 _PRECEDENCE: Final[Mapping[Operator, int]] = {"+": 2, "-": 2, "*": 3, "/": 3} | dict.fromkeys(COMPARISONS, 1)  # type: ignore[assignment]
 
 
@@ -167,14 +168,13 @@ def _render(node: Expression, least: int) -> str:
 
 def _text(node: Expression) -> tuple[str, int]:
     if isinstance(node, NumberColumn | DateColumn):
-        return quote_name(node.name), _ATOM
+        return quote_name(node.name), _TIGHTEST
     if isinstance(node, Constant):
-        text = repr(node.value).removesuffix(".0")
-        return text, _UNARY if text.startswith("-") else _ATOM
+        return repr(node.value).removesuffix(".0"), _TIGHTEST
     if isinstance(node, Negation):
-        return f"-{_render(node.operand, _UNARY)}", _UNARY
+        return f"-{_render(node.operand, _TIGHTEST)}", _TIGHTEST
     if isinstance(node, FunctionCall):
-        return f"{node.function}({', '.join(_render(argument, 0) for argument in node.arguments)})", _ATOM
+        return f"{node.function}({', '.join(_render(argument, 0) for argument in node.arguments)})", _TIGHTEST
     precedence = _PRECEDENCE[node.operator]
     left = _render(node.left, precedence + 1 if node.operator in COMPARISONS else precedence)
     return f"{left} {node.operator} {_render(node.right, precedence + 1)}", precedence

@@ -59,6 +59,8 @@ SEVERITY: Final = (
         "row-order",
         "sentinel",
         "far-value",
+        "derived-missing",
+        "derived-constant",
     ),
 )
 """Finding codes, most severe first. The most severe problems can make the metrics misleading."""
