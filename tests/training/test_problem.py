@@ -251,14 +251,14 @@ def test_the_data_check_shows_every_derived_column_with_its_missing_values() -> 
 
     findings = [finding for finding in result.findings if finding.code.startswith("derived")]
     assert [(finding.code, finding.column, finding.message) for finding in findings] == [
-        ("derived", "burden", "number, computed as amount / income; missing in 20 of 60 rows"),
+        ("derived-missing", "rare", "number, computed as log(income - 1); missing in 40 of 60 rows"),
+        ("derived-missing", "never", "number, computed as amount / (income > 5); missing in 60 of 60 rows"),
         (
             "derived-constant",
             "constant",
             "number, computed as income > 5; missing in 0 of 60 rows; all values are equal",
         ),
-        ("derived-missing", "rare", "number, computed as log(income - 1); missing in 40 of 60 rows"),
-        ("derived-missing", "never", "number, computed as amount / (income > 5); missing in 60 of 60 rows"),
+        ("derived", "burden", "number, computed as amount / income; missing in 20 of 60 rows"),
     ]
     assert [(column.name, column.expression) for column in result.derived][:1] == [("burden", "amount / income")]
     assert "burden" not in [column.name for column in result.columns]
