@@ -39,13 +39,15 @@ DEFAULT_TRIALS: Final = 20
 UNLIMITED: Final = 100_000
 STALE_TRIALS: Final = 30
 """If the number of trials is not given, the search stops after this number of trials without an improvement."""
+LIKELY_MICROSECONDS: Final = 50.0
+"""The cost of a row that is expected until every candidate has been tried, if the preset allows it."""
 LEAST_SHARE: Final = 0.3
 """The share of a trial's expected duration for which a trial still starts, if its fits can stop early."""
 KEPT_TRIALS: Final = 3
 """The number of trials of each candidate that can become members of an average."""
 
 FINISH_SECONDS, FINISH_SHARE = 2.0, 0.03
-"""The time that is needed before the table is read and after the search, and a share of the time limit in reserve."""
+"""The time needed before the table is read and after the search, and a reserved share of the time limit."""
 PROBE_PASSES: Final = 2.0
 """The trained model and the graph score the certificate's probe."""
 REPORT_ROWS: Final = 60_000
@@ -175,13 +177,22 @@ class Search:
             state.folds += 1
             after_fold(index, mean)
 
-        return self.validator.run(candidate, params, count, seconds=self.seconds_for_trial())
+        seconds = self.seconds_for_trial()
+        if state.score is None:  # leave time for this candidate's final fit, and for candidates without a trial
+            turns = self.validator.turns(candidate)
+            seconds *= turns / (turns + FINAL_FIT) / (1 + sum(map(self._is_untried, self.states)) / 2)
+        return self.validator.run(candidate, params, count, seconds=seconds)
 
     def row_microseconds(self) -> float:
-        """Return the estimated cost of a row with the best trials of all candidates, as far as the preset allows it."""
-        best = [state.best.size for state in self.states.values() if state.best is not None]
-        preset = self.validator.setting.preset
-        return min(preset.microseconds, 10.0 + sum(size.microseconds for size in best))
+        """Return the estimated cost of a row with the best trials of all candidates."""
+        best = [state.best.size.microseconds for state in self.states.values() if state.best is not None]
+        least = LIKELY_MICROSECONDS if any(map(self._is_untried, self.states)) else 10.0
+        return min(self.validator.setting.preset.microseconds, least + sum(best))
+
+    def _is_untried(self, name: str) -> bool:
+        """Return whether no process has started a trial of this candidate."""
+        state = self.states[name]
+        return state.trials == 0 and state.score is None
 
     def has_time_for(self, candidate: Candidate) -> bool:
         """Return whether another trial and the final fits are expected to finish in time.
@@ -200,10 +211,7 @@ class Search:
         return self.seconds_left() - self.final_fit_seconds()
 
     def final_fit_seconds(self) -> float:
-        """Return the expected duration of the final fits. All candidates count, because any of them may be chosen.
-
-        If the average of a candidate's fold models is served, no further fit is necessary.
-        """
+        """Return the expected duration of the final fits. All candidates count, because any of them may be chosen."""
         total = 0.0
         for state in self.states.values():
             if state.score is not None:
@@ -300,11 +308,7 @@ def _trial_limit(options: TrainingOptions) -> int:
 
 
 def finishing_seconds(problem: LearningProblem, timeout: float, preset: Preset, row_microseconds: float) -> float:
-    """Return the expected duration of the export, the certificate, the metrics and the report.
-
-    The time limit covers them, but they never use more than half of it in this estimate, because the search needs time
-    for at least one model.
-    """
+    """Return the expected duration of all steps after the search, but at most half of the time limit."""
     report_rows = REPORT_ROWS * min(1.0, float(np.sqrt(ROW_COST / row_microseconds)))
     rows = certificate.probe_rows(problem, row_microseconds) * PROBE_PASSES + report_rows
     seconds = FINISH_SECONDS + FINISH_SHARE * timeout + rows * BATCH_SHARE * row_microseconds / 1e6
