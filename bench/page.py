@@ -18,6 +18,7 @@ BENCHES = {
     "drill history": ("Disk, clock, store and journal failures", "make drill-history"),
     "fuzz": ("Invalid requests and many connections", "make fuzz"),
     "batch": ("Scoring tables", "make bench-batch"),
+    "check": ("Profiling tables", "make bench-check"),
     "hard tables": ("Time limit of the training", "make bench-hard"),
     "mutants": ("Mutations that the tests notice", "make mutants"),
 }
@@ -40,6 +41,7 @@ valid requests.""",
 or 200,000 rows.""",
     "batch": """The time needed to score a million rows, compared with the time that bare ONNX Runtime needs for arrays
 in memory, and the peak memory.""",
+    "check": "The time and the peak memory in which `rowcast check` profiles a million rows with 50 columns.",
 }
 FUZZ_LABELS = {
     "alone_rps": "requests/s of one client before the tests",

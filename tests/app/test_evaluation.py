@@ -160,14 +160,15 @@ def test_rows_that_the_model_was_trained_on_are_counted(app_home: Path, new_loan
 
 
 def test_only_a_sample_of_a_large_table_is_compared_with_the_training_rows(
-    app_home: Path, new_loans: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+    app_home: Path, new_loans: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table_evaluation, "SAMPLE_ROWS", 50)
 
-    result = rowcast.evaluate("loans", new_loans, home=app_home)
+    result = rowcast.evaluate("loans", new_loans, home=app_home, report=tmp_path / "report.html")
 
     assert result.known_rows is not None
     assert (result.rows, result.known_rows.examined) == (400, 50)
+    assert "A random sample of 50 rows is searched" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_rows_without_a_true_value_or_weight_are_counted_and_written_with_reasons(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from rowcast.tables.stream import Chunk, Rows, read_chunks
 from rowcast.tables.table import Finding, Table
 from rowcast.tables.write import open_writer
 
-IN_MEMORY_BYTES: Final = 32 * 1024 * 1024
+IN_MEMORY_BYTES: Final = 16 * 1024 * 1024
 """The maximum size of a file that is read into memory as a whole."""
 SAMPLE_ROWS: Final = 5000
 """The minimum number of rows in the sample of a file that is not in memory. It has at most twice as many rows."""

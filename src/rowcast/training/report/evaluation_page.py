@@ -41,6 +41,8 @@ class RowsSection:
     """Which rows were measured."""
 
     rows: int
+    sample_rows: int
+    """The number of rows that are searched for weak slices."""
     remarks: tuple[str, ...]
 
 
@@ -56,7 +58,7 @@ def render_evaluation(
     else:
         quality, threshold = class_table(result.metrics, model, weight), None
     sections = [
-        Section("rows", "Rows", RowsSection(result.rows, tuple(result.remarks()))),
+        Section("rows", "Rows", RowsSection(result.rows, len(sample.rows), tuple(result.remarks()))),
         Section("measured", "Quality on this table", quality),
         Section("comparison", "Comparison with the holdout", _comparison(result)),
         Section("thresholds", "Threshold and cost", threshold),
