@@ -74,6 +74,16 @@ def test_unknown_labels_are_named_with_their_rows_and_the_way_to_rename_them() -
     )
 
 
+def test_the_labels_of_a_sensitive_target_are_not_shown() -> None:
+    with pytest.raises(TableError) as caught:
+        true_values.read_target(column(["yes", "hush", "no", "hush"]), YES_NO, is_sensitive=True)
+
+    assert (caught.value.slug, caught.value.message) == (
+        "unknown-label",
+        "column 'y' contains labels that the model does not know in rows 11, 13; correct these cells",
+    )
+
+
 def test_an_error_lists_only_some_of_many_unknown_labels() -> None:
     wrong = error(true_values.read_target, column([f"label {number}" for number in range(300)]), YES_NO)
 

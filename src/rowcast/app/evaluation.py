@@ -151,6 +151,7 @@ def _read_table(manifest: Manifest, data: Any, options: EvaluationOptions) -> _T
         cells = _read_target_file(manifest, options.target_file, options.target, rows=columns.rows, table=name)
     column = true_values.role_column("target", cells, columns.lines)
     column = true_values.rename_labels(column, options.map, trained.get("map", ()))
+    hidden = {part.strip(BLANKS) for text in trained.get("sensitive", ()) for part in (text, *text.split(","))}
     labeled = column.present
     if not labeled.any():
         raise TableError(f"column {column.name!r} has no value in any row of {name}", slug="empty-target")
@@ -162,7 +163,10 @@ def _read_table(manifest: Manifest, data: Any, options: EvaluationOptions) -> _T
         columns=columns,
         target_name=column.name,
         labeled=labeled,
-        target=_scattered(true_values.read_target(column.filter(labeled), manifest.decision), labeled),
+        target=_scattered(
+            true_values.read_target(column.filter(labeled), manifest.decision, is_sensitive=column.name in hidden),
+            labeled,
+        ),
         weight_name=None if weight is None else weight.name,
         weight=None if weight is None else _scattered(true_values.read_weights(weight), labeled),
         group_name=None if group is None else group.name,

@@ -100,21 +100,28 @@ def _applies(rule: str, target: str, known: Sequence[str]) -> bool:
     return True
 
 
-def read_target(column: RoleColumn, decision: Decision) -> NDArray[Any]:
+def read_target(column: RoleColumn, decision: Decision, *, is_sensitive: bool = False) -> NDArray[Any]:
     """Return the target in the form of `LabelledRows.target`; every row must have a value.
 
-    Raise TableError if the model does not know a label, or if a value of a regression target is not a number.
+    Raise TableError if the model does not know a label, or if a value of a regression target is not a number. Errors
+    about a sensitive target quote no labels.
     """
     if decision.task == "regression":
         return read_numbers(column)
-    indices = _class_indices(column, decision)
+    indices = _class_indices(column, decision, is_sensitive=is_sensitive)
     return (indices == decision.positive).astype(np.int64) if decision.task == "binary" else indices
 
 
-def _class_indices(column: RoleColumn, decision: Decision) -> NDArray[np.int64]:
+def _class_indices(column: RoleColumn, decision: Decision, *, is_sensitive: bool) -> NDArray[np.int64]:
     find = _class_finder(decision)
     index_of = {value: find(value) for value in column.cells.unique().to_list()}
     indices = np.array([index_of[value] for value in column.cells.to_list()], np.int64)
+    if (indices < 0).any() and is_sensitive:
+        places = _describe_lines(column.lines[indices < 0].tolist())
+        message = (
+            f"column {column.name!r} contains labels that the model does not know in {places}; correct these cells"
+        )
+        raise TableError(message, slug="unknown-label")
     if (indices < 0).any():
         raise _unknown_labels(column, indices < 0, decision)
     return indices
