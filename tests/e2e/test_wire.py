@@ -42,7 +42,9 @@ def test_a_trained_model_uses_its_wire_template(tmp_path: Path) -> None:
         assert reply["code"] == {"approved": 1, "rejected": 0}[reply["approval_status"]]
         assert (reply["currency"], reply["no"]) == ("EUR", 1)
         assert shortened.json() == reply
-        assert shortened.headers["x-wire-warning"] == "filled=1, ignored=0"
+        # The income is above all incomes in the table.
+        assert first.headers["x-wire-warning"] == "filled=0, ignored=0, unusual=1"
+        assert shortened.headers["x-wire-warning"] == "filled=1, ignored=0, unusual=1"
         assert client.get("/").json() == {"status": "ok", "features_count": 4}
         entries = eventually(lambda: client.get("/predictions").json()["predictions"][1:])
         row = {"annual_income": 8049172, "loan_amount": 1000000, "loan_term": 15, "credit_score": 720}
