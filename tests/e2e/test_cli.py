@@ -269,8 +269,9 @@ def test_the_predict_command_stops_at_an_invalid_row_unless_the_rejects_option_i
 
     strict = rowcast(*command, "--strict", cwd=tmp_path)
     by_default = rowcast(*command, cwd=tmp_path)
-    assert (strict.returncode, strict.stderr) == (by_default.returncode, by_default.stderr)
-    assert (strict.returncode, "row 1, column 'annual_income'" in strict.stderr) == (2, True)
+    for failed in (strict, by_default):
+        assert (failed.returncode, "line 3 (row 1), column 'annual_income'" in failed.stderr) == (2, True)
+    assert ("--rejects" in strict.stderr, "--rejects" in by_default.stderr) == (False, True)
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
 
     summary = json_of(*command, "--rejects", "bad.csv", "--columns", "loan_term", "--jobs", "1", cwd=tmp_path)
@@ -389,7 +390,7 @@ ERRORS = [
     Error("a table in an unknown format", "train t.doc --target y", "t.doc", files={"t.doc": "a,b\n1,2\n"}),
     Error("an empty table", "train t.csv --target y", "t.csv", files={"t.csv": ""}),
     Error("an unknown target", "train t.csv --target z", "'z'", files=CSV),
-    Error("checking without a target", "check t.csv", "--target", files=CSV),
+    Error("checking with an option that needs a target", "check t.csv --positive yes", "--target", files=CSV),
     Error("checking an unknown target", "check t.csv --target z", "'z'", files=CSV),
     Error("checking a table without rows", "check t.csv --target y", "no rows", files={"t.csv": "a,y\n"}),
     Error("a missing column to exclude", "train t.csv --target y --exclude bb", "did you mean 'b'", files=CSV),

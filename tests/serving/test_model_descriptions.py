@@ -26,6 +26,7 @@ def common(model: LiveModel) -> dict[str, Any]:
         "holdout": {},
         "parity": msgspec.to_builtins(manifest.parity),
         "columns": [msgspec.to_builtins(column) for column in manifest.schema.columns],
+        "derived": [],
         "schema": manifest.schema.json_schema(),
     }
 

@@ -10,5 +10,5 @@ from rowcast.adapters.files import journal, segment
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reserve 4 KiB instead of 16 MiB for each segment of a journal."""
-    monkeypatch.setattr(journal, "SEGMENT_BYTES", 4096)
+    monkeypatch.setattr(journal, "RESERVED_BYTES", 4096)
     monkeypatch.setattr(segment, "RESERVED_BYTES", 4096)

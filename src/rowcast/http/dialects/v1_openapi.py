@@ -38,7 +38,7 @@ def paths(deployment: Deployment[LiveModel]) -> dict[str, Json]:
             can_be_unready=True,
         ),
     }
-    for name in {model.name for model in deployment.models()} & set(deployment.live):
+    for name in sorted({model.name for model in deployment.models()} & set(deployment.live)):
         operations[f"/v1/models/{name}:predict"] = {"post": _predict(name, deployment.live[name])}
     return operations
 

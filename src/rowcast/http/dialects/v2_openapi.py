@@ -44,7 +44,7 @@ REPOSITORY_ACTIONS = {
 def paths(deployment: Deployment[LiveModel]) -> dict[str, Json]:
     """Return the operations by path."""
     operations = {**_server(), **_models(), **_repository()}
-    for name in {model.name for model in deployment.models()} & set(deployment.live):
+    for name in sorted({model.name for model in deployment.models()} & set(deployment.live)):
         operations[f"/v2/models/{name}/infer"] = {"post": _infer(name, deployment.live[name])}
     return operations
 
