@@ -198,6 +198,7 @@ def test_every_command_in_the_readme_is_also_in_the_tutorial() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # 85 seconds on an idle machine
 def test_the_tutorial_and_its_follow_up_pages_produce_the_output_shown(tour: Tour, update: bool) -> None:
     for name in TOUR:
         tour.follow(DOCS / name, update=update)
