@@ -103,6 +103,18 @@ def test_a_refitted_bag_is_fitted_to_the_folds_of_all_rows(tmp_path: Path) -> No
     assert len(params["rounds"]) == 8
 
 
+def test_a_refit_does_not_stop_at_the_time_limit_of_the_search() -> None:
+    trial, _ = fit_bag("boosting", "binary", table_from_memory(towns(), "towns"), "y")
+    options = TrainingOptions(target="y", name="loans", folds=3)
+    problem = build_problem(table_from_memory(towns(), "towns"), options)
+    setting = fit_setting("binary", len(problem.training), out_of_time=True, preset="balanced", bags=3)
+
+    again = cross_validation.refit_bag(problem, trial, setting, options, "roc_auc")
+
+    assert all(estimator.params["rounds"] > 1 for estimator in again.estimators)
+    assert again.score == trial.score
+
+
 def test_models_are_not_averaged_if_the_table_is_split_by_time(tmp_path: Path) -> None:
     columns = {**towns(), "day": list(range(600))}
 

@@ -207,8 +207,12 @@ def bag(problem: LearningProblem, trial: TrialResult, calibration: Calibration) 
 def refit_bag(
     problem: LearningProblem, trial: TrialResult, setting: Setting, options: TrainingOptions, metric: str
 ) -> TrialResult:
-    """Return a trial with estimators that are fitted to the folds of other training rows; keep its scores."""
-    validator = CrossValidator(problem, setting, metric, *make_folds(problem, options))
+    """Return a trial with estimators that are fitted to the folds of other training rows; keep its scores.
+
+    The fits do not stop at the time limit, because the time for the search is already used up.
+    """
+    unlimited = replace(setting, out_of_time=lambda: False)
+    validator = CrossValidator(problem, unlimited, metric, *make_folds(problem, options))
     with threadpool_limits(setting.threads):
         again = validator.run(trial.candidate, trial.params, lambda index, mean, seconds: None)
     return replace(trial, estimators=again.estimators, features=again.features)
