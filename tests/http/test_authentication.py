@@ -71,18 +71,21 @@ def test_key_changes_take_effect_within_a_second_even_if_the_clock_is_set_back(s
     assert gate.admit(presented("other"), None).key_id == "2"
 
 
+class BrokenKeys(MemoryKeys):
+    """Keys that cannot be read while `is_broken` is true."""
+
+    is_broken = False
+
+    def revision(self) -> object:
+        return self.is_broken
+
+    def all(self) -> Sequence[Key]:
+        if self.is_broken:
+            raise SettingsError("the disk is gone")
+        return super().all()
+
+
 def test_the_previous_keys_stay_valid_while_the_keys_cannot_be_read() -> None:
-    class BrokenKeys(MemoryKeys):
-        is_broken = False
-
-        def revision(self) -> object:
-            return self.is_broken
-
-        def all(self) -> Sequence[Key]:
-            if self.is_broken:
-                raise SettingsError("the disk is gone")
-            return super().all()
-
     clock, keys = Clock(), BrokenKeys([new_key()])
     gate = Authenticator(keys, AccessRules(), clock)
 
@@ -314,17 +317,6 @@ def test_unchanged_keys_are_not_read_again() -> None:
 
 
 def test_unreadable_keys_are_reported_in_the_log() -> None:
-    class BrokenKeys(MemoryKeys):
-        is_broken = False
-
-        def revision(self) -> object:
-            return self.is_broken
-
-        def all(self) -> Sequence[Key]:
-            if self.is_broken:
-                raise SettingsError("the disk is gone")
-            return super().all()
-
     clock, keys = Clock(), BrokenKeys([new_key()])
     gate = Authenticator(keys, AccessRules(), clock)
     keys.is_broken = True

@@ -274,7 +274,7 @@ def _check_privacy(loaded: Settings) -> str:
 
 
 def _readers(folder: Path) -> str:
-    """Return who can read a folder in addition to its owner; return an empty string if nobody else can."""
+    """Return who can read a folder besides its owner, or an empty string if nobody can."""
     path = [each.stat() for each in (folder, *folder.absolute().parents)]
     group = path[0].st_gid
     for readers, bits in (

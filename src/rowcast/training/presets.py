@@ -29,7 +29,6 @@ leaves.
 class Preset:
     """The limits of a served model."""
 
-    name: PresetName
     microseconds: float
     """The maximum estimated cost of a row."""
     is_bagged: bool
@@ -65,9 +64,9 @@ class Preset:
 MEMBER_SHARE: Final = 0.7
 """The share of a preset's limits that one configuration may use."""
 PRESETS: Final[dict[PresetName, Preset]] = {
-    "fast": Preset("fast", 25.0, False, 1, 100, 300_000),
-    "balanced": Preset("balanced", 65.0, True, 4, 150, 500_000),
-    "best": Preset("best", 650.0, True, 8, 400, 1_000_000),
+    "fast": Preset(25.0, False, 1, 100, 300_000),
+    "balanced": Preset(65.0, True, 4, 150, 500_000),
+    "best": Preset(650.0, True, 8, 400, 1_000_000),
 }
 """The limits leave room for slower machines: measured on one core, a row takes about 20, at most 100 and at most 1,000
 microseconds."""

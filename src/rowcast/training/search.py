@@ -297,8 +297,8 @@ def search(
         raise TrainingError(
             "the search stopped before this process trained a model; increase the value of 'timeout' or 'trials'"
         )
-    result = replace(_result(running, study), interrupted=interrupted)
-    return replace(result, stale_trials=running.stale_trials if runner.is_stale else 0), setting
+    stale_trials = running.stale_trials if runner.is_stale else 0
+    return replace(_result(running, study), interrupted=interrupted, stale_trials=stale_trials), setting
 
 
 def _trial_limit(options: TrainingOptions) -> int:

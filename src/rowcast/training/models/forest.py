@@ -127,7 +127,7 @@ class DecisionTree:
     threadsafe = True
 
     def is_bagged(self, _setting: Setting) -> bool:
-        return False  # an average of trees is no longer easy to interpret
+        return False  # the average of several trees is hard to interpret
 
     def starts(self, setting: Setting) -> Sequence[Params]:
         return ({"max_leaf_nodes": 32, "min_samples_leaf": max(5, min(setting.rows // 100, 50))},)
