@@ -393,6 +393,7 @@ def test_an_alias_that_another_process_moved_is_not_changed(registry: FolderRegi
 
     assert dict(registry.aliases("loans")) == {"champion": 1}
     assert list(registry.models()["loans"]) == [1, 2]
+    assert publish(registry, "loans").version == 3
     registry.point(second, "champion", expected=1)
     assert dict(registry.aliases("loans")) == {"champion": 2}
 

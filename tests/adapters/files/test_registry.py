@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -9,12 +10,12 @@ import shutil
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from rowcast.adapters.files import registry as registry_module
 from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.adapters.files.replacement import replace_file
 from rowcast.errors import ModelNotFound, RegistryError
 from rowcast.registry.ports import Reference
 
@@ -315,18 +316,28 @@ def test_an_unreadable_log_is_reported(registry: FolderRegistry) -> None:
     assert f"cannot read {registry.root / 'loans' / 'aliases.log'}" in refused.value.message
 
 
-def test_a_publication_that_another_process_deletes_meanwhile_is_reported(registry: FolderRegistry) -> None:
-    class Racing(FolderRegistry):
-        """A registry in which another process deletes each version before its alias can be changed."""
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_version_is_kept_only_if_its_alias_has_moved(
+    registry: FolderRegistry, monkeypatch: pytest.MonkeyPatch, moved: bool
+) -> None:
+    publish(registry, alias="champion")
 
-        def point(self, reference: Reference, alias: str, **options: Any) -> None:
-            registry.delete(reference)
-            super().point(reference, alias, **options)
+    def full_disk(path: Path, content: bytes, mode: int) -> None:
+        if path.name != "aliases.json":
+            replace_file(path, content, mode)
+        else:
+            if moved:
+                replace_file(path, content, mode)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(ModelNotFound):
-        publish(Racing(registry.root), alias="champion")
+    monkeypatch.setattr("rowcast.adapters.files.registry.replace_file", full_disk)
+    with pytest.raises(RegistryError) as refused:
+        publish(registry, alias="champion")
 
-    assert registry.models() == {}
+    assert "No space left on device" in refused.value.message
+    assert ("nothing was published" in refused.value.message) is not moved
+    assert registry.models() == {"loans": [1, 2] if moved else [1]}
+    assert registry.aliases("loans") == {"champion": 2 if moved else 1}
 
 
 def test_a_registry_that_cannot_be_written_is_reported(tmp_path: Path) -> None:

@@ -118,6 +118,8 @@ class FolderRegistry:
         The users who can read the registry can read the bundle.
         """
         home = self.root / check_name(name)
+        if alias is not None:
+            check_alias(alias)
         try:
             with self._staging(home) as staging:
                 fill(staging)
@@ -127,25 +129,31 @@ class FolderRegistry:
                     path.chmod(mode & 0o666)
                     sync(path)
                 sync(staging)
-                reference = Reference(name, self._claim(home, staging))
-            sync(home)
+                with locked(home / ".lock"):
+                    if alias is not None:
+                        self._check_expected(name, alias, expected)
+                    reference = Reference(name, self._claim(home, staging))
+                    sync(home)
+                    if alias is not None:
+                        self._move_or_withdraw(reference, alias, reason)
         except OSError as error:
             message = f"cannot write the bundle of {name} to {home}: {error.strerror}; nothing was published"
             raise RegistryError(message) from None
         if alias is not None:
-            try:
-                self.point(reference, alias, reason=reason, expected=expected)
-            except RegistryError:
-                self._withdraw(reference)
-                raise
+            self._increment_generation()
         return reference
 
-    def _withdraw(self, reference: Reference) -> None:
-        """Delete a version after its alias could not be changed, unless the alias has been changed after all."""
-        with suppress(RegistryError):
-            if reference.version in self._alias_file(reference.name).aliases.values():
-                return
-        shutil.rmtree(self.root / reference.name / str(reference.version), ignore_errors=True)
+    def _move_or_withdraw(self, reference: Reference, alias: str, reason: str) -> None:
+        """Point the alias at the new version, or delete the version. The caller holds the model's lock."""
+        try:
+            self._move(reference, alias, reason=reason)
+        except (OSError, RegistryError) as error:
+            if self._alias_file(reference.name).aliases.get(alias) == reference.version:
+                raise RegistryError(
+                    f"{reference} was published as {alias}, but then an error occurred: {error}"
+                ) from None
+            shutil.rmtree(self.root / reference.name / str(reference.version), ignore_errors=True)
+            raise
 
     @contextmanager
     def _staging(self, home: Path) -> Iterator[Path]:
@@ -186,32 +194,51 @@ class FolderRegistry:
         """Point an alias at this version. Readers see either the old or the new aliases."""
         check_alias(alias)
         self.folder(reference)
-        home = self.root / reference.name
         try:
-            with locked(home / ".lock"):
+            with locked(self.root / reference.name / ".lock"):
                 self.folder(reference)  # another process could have deleted the version
-                _remove(home.glob(".aliases.json-*"))  # left by dead writers: a live writer would hold the lock
-                before = self._alias_file(reference.name)
-                _check_expected(reference.name, alias, before.aliases.get(alias, 0), expected)
-                log = home / alias_log.NAME
-                alias_log.complete(log, before.last, self._file_mode())
-                if before.aliases.get(alias) != reference.version:
-                    move = AliasMove(
-                        format=LOG_FORMAT,
-                        number=alias_log.next_number(log, before.last),
-                        time=_now(),
-                        who=self._who,
-                        alias=alias,
-                        source=before.aliases.get(alias),
-                        target=reference.version,
-                        reason=reason,
-                        rollback=rollback,
-                    )
-                    aliases = {**before.aliases, alias: reference.version}
-                    after = AliasFile(FORMAT, dict(sorted(aliases.items())), move)
-                    replace_file(home / "aliases.json", msgspec.json.encode(after), self._file_mode())
-                    with suppress(OSError):  # the alias has moved, and the next writer appends the move
-                        alias_log.complete(log, move, self._file_mode())
+                self._check_expected(reference.name, alias, expected)
+                self._move(reference, alias, reason=reason, rollback=rollback)
+        except OSError as error:
+            raise RegistryError(f"cannot write to the registry {self.root}: {error.strerror}") from None
+        self._increment_generation()
+
+    def _move(self, reference: Reference, alias: str, *, reason: str, rollback: bool = False) -> None:
+        """Write the new aliases and the log. The caller holds the model's lock."""
+        home = self.root / reference.name
+        _remove(home.glob(".aliases.json-*"))  # left by dead writers: a live writer would hold the lock
+        before = self._alias_file(reference.name)
+        log = home / alias_log.NAME
+        alias_log.complete(log, before.last, self._file_mode())
+        if before.aliases.get(alias) == reference.version:
+            return
+        move = AliasMove(
+            format=LOG_FORMAT,
+            number=alias_log.next_number(log, before.last),
+            time=_now(),
+            who=self._who,
+            alias=alias,
+            source=before.aliases.get(alias),
+            target=reference.version,
+            reason=reason,
+            rollback=rollback,
+        )
+        aliases = {**before.aliases, alias: reference.version}
+        after = AliasFile(FORMAT, dict(sorted(aliases.items())), move)
+        replace_file(home / "aliases.json", msgspec.json.encode(after), self._file_mode())
+        with suppress(OSError):  # the alias has moved, and the next writer appends the move
+            alias_log.complete(log, move, self._file_mode())
+
+    def _check_expected(self, name: str, alias: str, expected: int | None) -> None:
+        current = self._alias_file(name).aliases.get(alias, 0)
+        if expected is not None and current != expected:
+            now = f"now points to version {current}" if current else "no longer exists"
+            raise RegistryError(
+                f"the alias {alias!r} of {name!r} was moved by another process; it {now}", slug="alias-moved"
+            )
+
+    def _increment_generation(self) -> None:
+        try:
             with locked(self.root / ".lock"):
                 _remove(self.root.glob(".generation-*"))
                 replace_file(self.root / "generation", str(self.generation() + 1).encode(), self._file_mode())
@@ -261,20 +288,19 @@ class FolderRegistry:
             raise RegistryError(f"cannot read {path}: {error}") from None
 
     def _claim(self, home: Path, staging: Path) -> int:
-        """Rename the staged folder to the next version number; return the number."""
-        with locked(home / ".lock"):
-            version = self._highest(home) + 1
-            while True:
-                self._record_version(home, version)
-                try:
-                    # fails if the version exists, because its folder is never empty
-                    staging.rename(home / str(version))
-                except OSError:
-                    if not (home / str(version)).is_dir():
-                        raise
-                    version += 1  # published by a release that does not lock the folder
-                else:
-                    return version
+        """Rename the staged folder to the next version number; return the number. The caller holds the model's lock."""
+        version = self._highest(home) + 1
+        while True:
+            self._record_version(home, version)
+            try:
+                # fails if the version exists, because its folder is never empty
+                staging.rename(home / str(version))
+            except OSError:
+                if not (home / str(version)).is_dir():
+                    raise
+                version += 1  # published by a release that does not lock the folder
+            else:
+                return version
 
     def _highest(self, home: Path) -> int:
         """Return the highest version number that was ever used, or 0."""
@@ -329,14 +355,6 @@ def _clear(home: Path) -> None:
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
-
-
-def _check_expected(name: str, alias: str, current: int, expected: int | None) -> None:
-    if expected is not None and current != expected:
-        now = f"now points to version {current}" if current else "no longer exists"
-        raise RegistryError(
-            f"the alias {alias!r} of {name!r} was moved by another process; it {now}", slug="alias-moved"
-        )
 
 
 def _now() -> str:
