@@ -91,6 +91,45 @@ async def test_only_the_responses_to_a_lone_client_are_sent_at_once() -> None:
     assert transport.write_limit is None
 
 
+async def test_the_process_polls_for_the_next_request_of_a_lone_client_only() -> None:
+    server = Server(ConnectionLimits(busy_poll_seconds=60))
+    polls = server.protocol.pool.busy_poll
+    loop = asyncio.get_running_loop()
+    connection, _ = server.connect()
+    other, _ = server.connect()
+    server.held.replies_at_once = True
+    connection.data_received(post())
+    assert not polls.is_waiting
+    alone_at = loop.time() + ALONE_SECONDS
+
+    async def is_alone() -> bool:
+        return loop.time() > alone_at
+
+    await eventually_async(is_alone, every=0)
+    connection.data_received(post())
+    assert polls.is_waiting
+
+    connection.data_received(post()[:20])
+    assert not polls.is_waiting
+    connection.data_received(post()[20:])
+    assert polls.is_waiting
+
+    other.data_received(post())
+    connection.data_received(post())
+    assert not polls.is_waiting
+
+
+async def test_the_process_does_not_poll_while_a_request_waits_for_its_answer() -> None:
+    server = Server(ConnectionLimits(busy_poll_seconds=60))
+    connection, _ = server.connect()
+    connection.pool.is_only_sender = lambda connection, now: True  # type: ignore[method-assign]
+
+    connection.data_received(post())
+
+    assert len(server.held.answers) == 1
+    assert not connection.pool.busy_poll.is_waiting
+
+
 async def test_a_request_received_byte_by_byte_takes_the_quick_path() -> None:
     server = Server()
     connection, transport = server.connect()

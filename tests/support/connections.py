@@ -61,10 +61,11 @@ class MemoryTransport(asyncio.Transport):
 
 
 class HeldRequests:
-    """A quick handler that holds every request until the test replies to it."""
+    """A quick handler that holds every request until the test replies to it, or replies to it at once."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
+        self.replies_at_once = False
 
     def accepts(self, query: bytes, body: bytes) -> bool:
         """As the native dialect does, return False for batches and for requests with options."""
@@ -75,6 +76,8 @@ class HeldRequests:
         if request.body == b"fail":
             raise ZeroDivisionError
         self.answers.append(answer)
+        if self.replies_at_once:
+            answer.set_result(b"quick")
 
 
 class Server:

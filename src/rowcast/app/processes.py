@@ -38,6 +38,7 @@ def serve(
         max_connections=settings.max_connections,
         receive_seconds=settings.receive_seconds,
         idle_seconds=settings.idle_seconds,
+        busy_poll_seconds=settings.busy_poll_us / 1e6,
     )
     http_server = HttpServer(
         app=built.app,

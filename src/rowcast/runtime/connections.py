@@ -8,6 +8,8 @@ from typing import Protocol
 
 import msgspec
 
+from rowcast.runtime.busy_poll import BusyPoll
+
 SWEEP_SECONDS = 1.0
 ALONE_SECONDS = 0.005
 """A client's requests are not batched if no other connection has sent a request within this time."""
@@ -46,6 +48,8 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
     """The time, in seconds, within which a client must send a whole request or read a response."""
     idle_seconds: float = 60.0
     """The time, in seconds, within which a client must begin its first or next request."""
+    busy_poll_seconds: float = 0.0
+    """How long the process polls for the next request of a lone client before it sleeps."""
 
 
 class ConnectionPool:
@@ -53,6 +57,7 @@ class ConnectionPool:
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
+        self.busy_poll = BusyPoll(limits.busy_poll_seconds)
         self.is_closing = False
         """Whether every response tells the client to close the connection."""
         self._open: set[PooledConnection] = set()

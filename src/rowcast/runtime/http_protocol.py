@@ -55,6 +55,7 @@ class Connection(CycleOwner):
         self._head_without_upgrade = b""
         """The head of a request that offers to upgrade the connection, without the offer, until it is parsed again."""
         self._limits = self.pool.limits
+        self._busy_poll = self.pool.busy_poll
         self._time = self.loop.time
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -176,6 +177,8 @@ class Connection(CycleOwner):
     # The parser calls the next five public methods in this order.
     def on_message_begin(self) -> None:
         """Prepare for a new request."""
+        if self._busy_poll.is_waiting:
+            self._busy_poll.succeed()
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
@@ -318,6 +321,8 @@ class Connection(CycleOwner):
             general.message_event.set()
             self.cycle = general
             self._start_asgi_task(general, self.app)
+        elif is_alone and cycle.response_complete:
+            self._busy_poll.begin(self.loop)
 
     def pause_writing(self) -> None:
         """Start the time limit for the client to read its response."""
