@@ -177,11 +177,7 @@ class Settings(BaseSettings):
     receive_seconds: float = Field(30.0, gt=0, description="Time limit for receiving a whole request.")
     idle_seconds: float = Field(75.0, gt=0, description="Time after which an idle connection is closed.")
     busy_poll_us: int = Field(
-        100,
-        ge=0,
-        le=10_000,
-        description="If only one client is sending requests, how long (microseconds) a process polls for the next "
-        "request before it sleeps; 0 turns polling off. Polls become rare if the client takes longer.",
+        100, ge=0, le=10_000, description="How long (microseconds) to poll for a lone client's next request."
     )
     idempotency_seconds: float = Field(
         86_400.0, gt=0, description="How long replies to requests with an Idempotency-Key are kept."
