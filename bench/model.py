@@ -37,9 +37,9 @@ class TwoHundredTrees(Boosting):
 
 
 # A template with every feature that costs time per request: renamed columns, a reply tree and labels. Two columns
-# swap names, so that the same request bodies are valid with and without the template.
+# with similar values swap names, so that the same request bodies are valid with and without the template.
 WIRE = {
-    "request": {"rename": {"residential_assets": "bank_assets", "bank_assets": "residential_assets"}},
+    "request": {"rename": {"residential_assets": "commercial_assets", "commercial_assets": "residential_assets"}},
     "labels": {"Approved": "approved", "Rejected": "rejected"},
     "reply": {"approval_status": "$label", "confidence": "$probability"},
 }

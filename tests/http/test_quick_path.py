@@ -194,10 +194,13 @@ async def test_a_server_with_a_full_disk_rejects_requests_on_both_paths(live: Mo
 async def test_a_wire_template_produces_the_same_response_on_both_paths(
     live: Models, body: bytes, warning: bytes | None
 ) -> None:
-    reply = await both(lambda: Front(live.wire), "/predict", body, OPEN)
+    with capture_logs() as lines:
+        reply = await both(lambda: Front(live.wire), "/predict", body, OPEN)
 
     assert reply.status == 200
     assert dict(reply.headers).get(b"x-wire-warning") == warning
+    changes = [line for line in lines if line["log_level"] == "warning"]
+    assert len(changes) == len(lines) == (2 if b"x7" in body else 0)  # one for each path
 
 
 async def test_a_request_that_waited_too_long_gets_an_overloaded_error(live: Models) -> None:

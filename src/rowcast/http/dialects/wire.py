@@ -97,9 +97,10 @@ class QuickWire:
 
 
 def _warn(model: LiveModel, request: Request, filled: int, ignored: int, unusual: int) -> None:
-    """Report in the response and the log what the template changed, and how many values did not occur in training.
+    """Report in the response what the template changed, and how many values did not occur in training.
 
-    Neither contains any client data.
+    The log reports only what the template changed, because new data often contains unusual values. Neither the log nor
+    the response contains any client data.
     """
     counts = b"filled=%d, ignored=%d" % (filled, ignored)
     request.add_header(WARNING_HEADER, counts + b", unusual=%d" % unusual if unusual else counts)
@@ -110,11 +111,4 @@ def _warn(model: LiveModel, request: Request, filled: int, ignored: int, unusual
             request_id=request.context.request_id,
             filled=filled,
             ignored=ignored,
-        )
-    if unusual:  # not a warning, because new data often contains such values
-        log.info(
-            "a request contains values that did not occur in training",
-            model=model.name,
-            request_id=request.context.request_id,
-            values=unusual,
         )
