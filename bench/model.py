@@ -37,9 +37,9 @@ class TwoHundredTrees(Boosting):
 
 
 # A template with every feature that costs time per request: renamed columns, a reply tree and labels. Two columns
-# with similar values swap names, so that the same request bodies are valid with and without the template.
+# with similar ranges swap names, so that the same request bodies are valid with and without the template.
 WIRE = {
-    "request": {"rename": {"residential_assets": "commercial_assets", "commercial_assets": "residential_assets"}},
+    "request": {"rename": {"annual_income": "loan_amount", "loan_amount": "annual_income"}},
     "labels": {"Approved": "approved", "Rejected": "rejected"},
     "reply": {"approval_status": "$label", "confidence": "$probability"},
 }
