@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from rowcast.adapters.memory.journal import EmptyJournalReader
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.errors import HistoryError, Unavailable
@@ -44,22 +42,6 @@ def test_the_indexer_reports_each_failure_and_continues() -> None:
     reports, _ = run(journals, 4)
 
     assert reports == ["store", "damage"]
-    assert journals.drained == 2
-
-
-def test_every_round_except_the_last_one_can_run_elsewhere() -> None:
-    journals = FailingJournalReader([HistoryError("a"), Unavailable("store")])
-    elsewhere, rounds, reports = [], iter([False, False, False, True]), list[str]()
-
-    def run(round_: Callable[[], None]) -> None:
-        before = len(reports), journals.drained
-        elsewhere.append(before)
-        round_()
-
-    run_indexer(journals, MemoryStore(), wait=lambda seconds: next(rounds), report=reports.append, run=run)
-
-    assert elsewhere == [(0, 0), (1, 0), (2, 0)]
-    assert reports == ["a", "store"]
     assert journals.drained == 2
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 INTERVAL_SECONDS = 0.2
 SYNCHRONOUS_INTERVAL_SECONDS = 0.01
-"""The interval if `durability` is `store`."""
+"""The interval if `durability` is `store`; it is short because every reply waits for the indexer."""
 
 
 def indexer_command() -> list[str]:
@@ -36,14 +36,12 @@ def index_history(settings: Settings, wait: Callable[[float], bool], report: Cal
     """
     from rowcast.adapters.files.journal_reader import FolderJournalReader, indexer_lock
     from rowcast.history.erasure import Maintenance
-    from rowcast.history.indexer import run_indexer, run_now
-    from rowcast.runtime.idle_time import IdleTimeRunner
+    from rowcast.history.indexer import run_indexer
 
     with indexer_lock(settings.journal_folder) as acquired:
         if acquired:
             history_store, journals = store(settings), FolderJournalReader(settings.journal_folder)
             maintenance = Maintenance(history_store, journals, utc_microseconds, settings.retention_days, report)
-            is_awaited = settings.durability == "store"  # every reply waits for the indexer
             try:
                 run_indexer(
                     journals,
@@ -51,8 +49,7 @@ def index_history(settings: Settings, wait: Callable[[float], bool], report: Cal
                     wait=wait,
                     report=report,
                     maintain=maintenance.run_once,
-                    every=SYNCHRONOUS_INTERVAL_SECONDS if is_awaited else INTERVAL_SECONDS,
-                    run=run_now if is_awaited else IdleTimeRunner().run,
+                    every=SYNCHRONOUS_INTERVAL_SECONDS if settings.durability == "store" else INTERVAL_SECONDS,
                 )
                 maintenance.close()
             finally:

@@ -11,11 +11,6 @@ MAX_PAUSE_SECONDS = 5.0
 """The maximum pause between attempts while the store is unavailable, in seconds."""
 
 
-def run_now(round_: Callable[[], None]) -> None:
-    """Run a round in the calling thread."""
-    round_()
-
-
 def run_indexer(
     journals: JournalReader,
     store: StoreWriter,
@@ -24,27 +19,18 @@ def run_indexer(
     report: Callable[[str], None],
     maintain: Callable[[], None] = lambda: None,
     every: float = 0.2,
-    run: Callable[[Callable[[], None]], None] = run_now,
 ) -> None:
     """Drain the journals every `every` seconds until `wait(seconds)` returns True, then once more.
 
-    `maintain` is part of each round, and `run` runs each round except the last one. `report` receives a message about
-    each failure; while the store is unavailable, the journals keep all entries.
+    `maintain` runs after each round. `report` receives a message about each failure; while the store is unavailable,
+    the journals keep all entries.
     """
     stopping, pause, last_damage = False, every, ""
-
-    def one_round() -> None:
-        nonlocal last_damage
-        last_damage = _drain(journals, store, report, last_damage)
-        maintain()
-
     while not stopping:
         stopping = wait(pause)
         try:
-            if stopping:  # a server is waiting
-                one_round()
-            else:
-                run(one_round)
+            last_damage = _drain(journals, store, report, last_damage)
+            maintain()
             pause = every
         except Unavailable as error:
             report(error.message)
