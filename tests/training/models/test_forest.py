@@ -33,6 +33,17 @@ def test_the_graph_agrees_with_the_forest(task: Any, name: str) -> None:
     assert model.run({"X": matrix}) == pytest.approx(forest.raw(matrix), rel=3e-7, abs=1e-7)
 
 
+@pytest.mark.parametrize("name", ["tree", "forest", "extra"])
+def test_cells_whose_sum_is_infinite_can_be_learned_from(name: str) -> None:
+    matrix = np.repeat(np.array([[3e38], [-3e38]], np.float32), 512, axis=0)
+    candidate, setting = CANDIDATES[name], fit_setting("binary", 1024)
+
+    model = candidate.fit(LabelledMatrix(matrix, (matrix[:, 0] > 0) * 1), candidate.starts(setting)[0], setting)
+
+    low, high = model.raw(matrix[[-1, 0]]).ravel()
+    assert low < 0 < high
+
+
 def test_only_a_forest_with_validation_rows_stops_growing_at_the_time_limit() -> None:
     rows = LabelledMatrix(RNG.normal(size=(50, 2)).astype(np.float32), RNG.normal(size=50))
     candidate, setting = CANDIDATES["forest"], fit_setting("regression", 50, out_of_time=True)

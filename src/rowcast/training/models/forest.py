@@ -142,7 +142,8 @@ class DecisionTree:
         self, rows: LabelledMatrix, params: Params, setting: Setting, _validation: LabelledMatrix | None = None
     ) -> Estimator:
         kind = DecisionTreeRegressor if setting.task == "regression" else DecisionTreeClassifier
-        tree = kind(**params, random_state=setting.seed).fit(*rows)
+        tree = kind(**params, random_state=setting.seed)
+        _fit(tree, rows)
         return _make_grove([tree], rows, params, setting)
 
 
@@ -190,7 +191,7 @@ class Forest:
         model = kind(**settings, n_estimators=0, warm_start=True, n_jobs=setting.jobs, random_state=setting.seed)
         while model.n_estimators < most:
             model.set_params(n_estimators=min(model.n_estimators + self.STEP, most))
-            model.fit(*rows)
+            _fit(model, rows)
             if validation is not None and setting.out_of_time():
                 break  # the trees grown so far are validated; the final fit grows the same number of trees
         return _make_grove(model.estimators_, rows, {**params, "rounds": model.n_estimators}, setting)
@@ -212,6 +213,12 @@ def _min_leaf_size(setting: Setting) -> int:
     """
     size = 1 + (setting.width - 1) / WEIGHTS_PER_NODE
     return max(1, int(setting.rows * size * 80 / setting.preset.nodes))
+
+
+def _fit(model: Any, rows: LabelledMatrix) -> None:
+    """Fit an estimator. scikit-learn adds up all cells to find NaN, so huge cells can cause warnings."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        model.fit(*rows)
 
 
 def _make_grove(estimators: Sequence[Any], rows: LabelledMatrix, params: Params, setting: Setting) -> Grove:
