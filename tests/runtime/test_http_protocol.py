@@ -41,6 +41,17 @@ async def turns(count: int = 20) -> None:
         await asyncio.sleep(0)
 
 
+async def only_sender() -> None:
+    """Wait until the connection that sent the latest request counts as the only sender."""
+    loop = asyncio.get_running_loop()
+    alone_at = loop.time() + ALONE_SECONDS
+
+    async def is_alone() -> bool:
+        return loop.time() > alone_at
+
+    await eventually_async(is_alone, every=0)
+
+
 def statuses(transport: MemoryTransport) -> list[int]:
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", transport.written)]
 
@@ -69,18 +80,12 @@ async def test_a_plain_prediction_request_is_answered_without_creating_a_task() 
 
 async def test_only_the_responses_to_a_lone_client_are_sent_at_once() -> None:
     server = Server()
-    loop = asyncio.get_running_loop()
     connection, transport = server.connect()
     other, _ = server.connect()
     connection.data_received(post())
     server.held.answers[0].set_result(b"first")
     assert transport.write_limit is None
-    alone_at = loop.time() + ALONE_SECONDS
-
-    async def is_alone() -> bool:
-        return loop.time() > alone_at
-
-    await eventually_async(is_alone, every=0)
+    await only_sender()
     connection.data_received(post())
     server.held.answers[1].set_result(b"second")
     assert transport.write_limit == 0
@@ -94,18 +99,12 @@ async def test_only_the_responses_to_a_lone_client_are_sent_at_once() -> None:
 async def test_the_process_polls_for_the_next_request_of_a_lone_client_only() -> None:
     server = Server(ConnectionLimits(busy_poll_seconds=60))
     polls = server.protocol.pool.busy_poll
-    loop = asyncio.get_running_loop()
     connection, _ = server.connect()
     other, _ = server.connect()
     server.held.replies_at_once = True
     connection.data_received(post())
     assert not polls.is_waiting
-    alone_at = loop.time() + ALONE_SECONDS
-
-    async def is_alone() -> bool:
-        return loop.time() > alone_at
-
-    await eventually_async(is_alone, every=0)
+    await only_sender()
     connection.data_received(post())
     assert polls.is_waiting
 

@@ -274,7 +274,7 @@ def _check_privacy(loaded: Settings) -> str:
 
 
 def _readers(folder: Path) -> str:
-    """Return who can read a folder besides its owner, or an empty string if nobody can."""
+    """Return which other users can read a folder, or an empty string if only its owner can."""
     path = [each.stat() for each in (folder, *folder.absolute().parents)]
     group = path[0].st_gid
     for readers, bits in (

@@ -13,9 +13,9 @@ MAX_MISSES = 8
 class BusyPoll:
     """Keeps an event loop polling for a moment after a response, because the client may answer at once.
 
-    An idle CPU goes to sleep. On a virtual machine, waking it takes about as long as half a prediction, and the caches
-    and branch predictors are cold afterward. If a client repeatedly takes longer than `seconds`, polls become rare.
-    Such a client, or one that needs this CPU itself, therefore loses almost nothing.
+    An idle CPU goes to sleep, and on a virtual machine, waking it takes long (decision 0060). If a client repeatedly
+    takes longer than `seconds`, polls become rare, so such a client, or one that needs this CPU itself, loses almost
+    nothing.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -30,8 +30,10 @@ class BusyPoll:
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Poll for the next request, unless recent polls were in vain. Hot path."""
-        if self._to_skip or not self._seconds:
-            self._to_skip -= self._to_skip > 0
+        if not self._seconds:
+            return
+        if self._to_skip:
+            self._to_skip -= 1
             return
         self.is_waiting = True
         self._end = time.perf_counter() + self._seconds
