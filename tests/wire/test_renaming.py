@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rowcast.errors import InvalidRows
 from rowcast.wire.renaming import key_renamer
 
 PLAIN = {"Age": "age", "Größe": "size", "b": "a", "a": "b"}
@@ -34,3 +35,15 @@ def test_names_that_json_escapes_are_replaced_too() -> None:
 )
 def test_an_invalid_row_and_an_unknown_name_are_reported(columns: dict[str, str], body: bytes) -> None:
     assert key_renamer(columns)(body) is None
+
+
+@pytest.mark.parametrize("columns", [PLAIN, ESCAPED, {"a": "b:c", "b": "b"}, {"b:c": "a", "b": "b"}])
+@pytest.mark.parametrize("end", [b'"b":2}', b'"b" : 2}', b'"\\u0062":2}', b'"b":":"}'])
+def test_a_key_that_occurs_twice_is_rejected_whatever_the_names_contain(columns: dict[str, str], end: bytes) -> None:
+    other = next(iter(columns)).replace('"', '\\"').encode()
+
+    with pytest.raises(InvalidRows) as refused:
+        key_renamer(columns)(b'{"%b":1,"b":1,%b' % (other, end))
+
+    assert [(problem.column, problem.code) for problem in refused.value.problems] == [("b", "duplicate-key")]
+    assert key_renamer(columns)(b'{"%b":1,"b":":"}' % other) is not None

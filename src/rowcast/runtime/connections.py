@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 
 from rowcast.runtime.busy_poll import BusyPoll
+from rowcast.runtime.known_heads import KnownHeads
 
 SWEEP_SECONDS = 1.0
 ALONE_SECONDS = 0.005
@@ -58,6 +59,7 @@ class ConnectionPool:
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
         self.busy_poll = BusyPoll(limits.busy_poll_seconds)
+        self.known_heads = KnownHeads()
         self.is_closing = False
         """Whether every response tells the client to close the connection."""
         self._open: set[PooledConnection] = set()

@@ -27,6 +27,7 @@ from rowcast.http.quick_path import QuickPath
 from rowcast.http.routes import Headers
 from rowcast.runtime.connections import SWEEP_SECONDS, ConnectionLimits, ConnectionPool
 from rowcast.runtime.cycles import Cycle, CycleOwner, QuickCycle
+from rowcast.runtime.known_heads import KnownHead
 from rowcast.runtime.request_heads import check_head, remove_upgrade
 
 MAX_QUICK_BODY = HIGH_WATER_LIMIT
@@ -55,7 +56,7 @@ class Connection(CycleOwner):
         self._head_without_upgrade = b""
         """The head of a request that offers to upgrade the connection, without the offer, until it is parsed again."""
         self._limits = self.pool.limits
-        self._busy_poll = self.pool.busy_poll
+        self._busy_poll, self._known_heads = self.pool.busy_poll, self.pool.known_heads
         self._time = self.loop.time
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -85,9 +86,16 @@ class Connection(CycleOwner):
         """Parse data from the client; refuse a request if it is invalid or its head is too large. Hot path."""
         if self._is_refused:
             return
-        starts_in_head, cycle = self.idle or self._in_head, self.cycle
+        is_new, cycle = self.idle, self.cycle
+        if is_new:
+            head = self._known_heads.find(data)
+            if head is not None and self._answer_known(head, data):
+                return
+        starts_in_head = is_new or self._in_head
         try:
             self.parser.feed_data(data)
+            if is_new and type(self.cycle) is QuickCycle and self.cycle is not cycle:
+                self._known_heads.add(data, self.url, self.cycle.headers, len(self.cycle.body))
         except httptools.HttpParserUpgrade as upgrade:
             self._parse_after_upgrade(data, upgrade.args[0])
         except httptools.HttpParserError as error:
@@ -98,6 +106,26 @@ class Connection(CycleOwner):
             limit = self._limits.max_head_bytes
             if self._head_bytes > limit and not self.transport.is_closing():
                 self._refuse(BodyError(f"the head of the request is larger than {limit} bytes", slug="head-too-large"))
+
+    def _answer_known(self, head: KnownHead, data: bytes) -> bool:
+        """Answer a complete request on the quick path without parsing its head again; return False if the request must
+        be parsed. Hot path."""
+        if self.quick_path is None or self.flow.write_paused or self.transport.is_closing():
+            return False
+        route = self.quick_path.find(head.path, b"POST", head.headers)
+        if route is None:
+            return False
+        if self._busy_poll.is_waiting:
+            self._busy_poll.succeed()
+        before = self.cycle
+        cycle = self.cycle = QuickCycle(self, route, head.headers)
+        cycle.body = data[len(data) - head.body_bytes :]
+        cycle.more_body = self.idle = False
+        self.due = math.inf
+        if self._answer_quickly(cycle, head.query):
+            return True
+        self.cycle, self.idle = before, True
+        return False
 
     def _parse_after_upgrade(self, data: bytes, offset: int) -> None:
         """Parse data whose head, which ends at `offset`, offers to upgrade the connection.
@@ -297,15 +325,19 @@ class Connection(CycleOwner):
             self._rest()
             return
         self.due = math.inf
-        if type(cycle) is QuickCycle:
-            self._answer_quickly(cycle)
-        else:
+        if type(cycle) is not QuickCycle:
             cycle.message_event.set()
+        elif not self._answer_quickly(cycle, self.url.partition(b"?")[2]):
+            general = self._general_cycle(self.parser)
+            general.body += cycle.body
+            general.more_body = False
+            general.message_event.set()
+            self.cycle = general
+            self._start_asgi_task(general, self.app)
 
-    def _answer_quickly(self, cycle: QuickCycle) -> None:
-        """Answer a complete request on the quick path if possible, and otherwise on the general path. Hot path."""
+    def _answer_quickly(self, cycle: QuickCycle, query: bytes) -> bool:
+        """Answer a complete request on the quick path; return False if it needs the general path. Hot path."""
         assert self.quick_path is not None
-        query = self.url.partition(b"?")[2]
         is_alone = self.pool.is_only_sender(self, self._time())
         if is_alone is not self._was_alone:
             self._was_alone = is_alone
@@ -315,14 +347,10 @@ class Connection(CycleOwner):
         if not self.quick_path.answer(
             cycle.route, cycle.headers, query, cycle.body, self.client, cycle.send, is_alone=is_alone
         ):
-            general = self._general_cycle(self.parser)
-            general.body += cycle.body
-            general.more_body = False
-            general.message_event.set()
-            self.cycle = general
-            self._start_asgi_task(general, self.app)
-        elif is_alone and cycle.response_complete:
+            return False
+        if is_alone and cycle.response_complete:
             self._busy_poll.begin(self.loop)
+        return True
 
     def pause_writing(self) -> None:
         """Start the time limit for the client to read its response."""

@@ -145,10 +145,11 @@ class RowEncoder:
         self._max_text = max(limits.text_characters, *longest)
         self._max_bytes = max(limits.row_bytes, sum(BYTES_PER_COLUMN + 6 * length for length in longest))
 
-    def read(self, body: bytes | msgspec.Raw) -> EncodedRow:
+    def read(self, body: bytes | msgspec.Raw, *, has_unique_keys: bool = False) -> EncodedRow:
         """Validate and encode one JSON object. Hot path.
 
-        Raise InvalidRows with every problem in the row; raise BodyError if the body is not a JSON object.
+        Raise InvalidRows with every problem in the row; raise BodyError if the body is not a JSON object. Set
+        `has_unique_keys` if the caller has checked that no key occurs twice.
         """
         if len(body) > self._max_text:  # a shorter body cannot contain a longer text
             self._check_size(body)
@@ -159,8 +160,9 @@ class RowEncoder:
             except _FAST_FAILURES:
                 pass  # A number may be outside its range. The general path accepts more notations.
             else:
-                absent = _cells(values).count(None) if self._has_optional else 0
-                check_unique_keys(body, self._column_count - absent)
+                if not has_unique_keys:
+                    absent = _cells(values).count(None) if self._has_optional else 0
+                    check_unique_keys(body, self._column_count - absent)
                 return encoded
             if self._decode_wide is not None and (wide := self._read_wide(body, self._decode_wide)) is not None:
                 return wide
