@@ -17,15 +17,16 @@ from rowcast.training.report.evaluation import EvaluatedModel
 
 
 class SigmoidGraph:
-    """A two-class graph that uses only the first column and counts the rows that it scores."""
+    """A two-class graph that uses only one column and counts the rows that it scores."""
 
-    def __init__(self) -> None:
+    def __init__(self, feature: int = 0) -> None:
         self.scored = 0
+        self._feature = feature
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         (values,) = tensors.values()
         self.scored += len(values)
-        positive = 1 / (1 + np.exp(-values[:, 0]))
+        positive = 1 / (1 + np.exp(-values[:, self._feature]))
         return np.stack([1 - positive, positive], axis=1).astype(np.float32)
 
 

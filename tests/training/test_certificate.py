@@ -354,8 +354,25 @@ def test_the_size_of_a_probe_is_bounded_for_any_number_of_derived_columns() -> N
 
     probe = certificate.build_probe(trained, problem, 0)
 
-    others = 5 * len(certificate.ODD_NUMBERS) + 5 * 3
+    others = 5 * 3
     assert len(probe.numbers) <= certificate.probe_rows(problem, 0) - 3 * certificate.MOST_THRESHOLDS + others
+
+
+def test_the_expected_size_of_a_probe_includes_the_rows_for_every_column_of_a_wide_table() -> None:
+    rng = np.random.default_rng(3)
+    columns = {f"x{index}": rng.normal(size=60).tolist() for index in range(1200)}
+    problem = learning_problem({**columns, "y": [0, 1] * 30})
+    trained: Any = SplitOnEveryFeature()
+
+    probe = certificate.build_probe(trained, problem, 0)
+
+    expected = certificate.probe_rows(problem, 1e6)
+    assert len(probe.numbers) <= expected
+    assert expected <= len(probe.numbers) + 3 * 1200
+    odd = np.array(certificate.ODD_NUMBERS, np.float32)
+    start = len(problem.holdout) + certificate.RANDOM_ROWS
+    rows = probe.numbers[start : start + 9 * certificate.ODD_COLUMNS]
+    assert all(set(odd.view(np.uint32)) <= set(rows[:, column].view(np.uint32)) for column in range(1200))
 
 
 class SplitOnEveryFeature:

@@ -30,6 +30,8 @@ FEWEST_THRESHOLDS: Final = 1000
 THRESHOLD_SECONDS: Final = 1.5
 """The estimated time for the rows near thresholds to be scored once."""
 ODD_NUMBERS: Final = (np.nan, -0.0, 0.0, 1e38, -1e38, 3.4028234663852886e38, 2.0**53 + 1, 1e-40, -1e-40)
+ODD_COLUMNS: Final = 300
+"""The maximum number of columns of numbers that have rows of their own with extreme values."""
 ODD_OPERANDS: Final = (np.nan, 0.0, -0.0, 1.0, -1.0, 1e-40, 3.4028234663852886e38, -3.4028234663852886e38)
 OPERAND_ROWS: Final = 1000
 """The number of rows with extreme operands, and of rows with equal operands, for all derived columns together."""
@@ -93,9 +95,16 @@ def _random_rows(training: LabelledRows, rng: np.random.Generator) -> tuple[Numb
 
 
 def _odd_values(training: LabelledRows, rng: np.random.Generator) -> Iterator[tuple[Numbers, Texts]]:
-    """For each column, yield training rows in which the column's values are replaced with extreme values."""
-    for column in range(training.numbers.shape[1]):
-        yield _with_number(training, rng, column, np.array(ODD_NUMBERS, np.float32))
+    """For each column, yield training rows in which the column's values are replaced with extreme values.
+
+    In a wide table, several columns share these rows.
+    """
+    width = training.numbers.shape[1]
+    for first in range(min(width, ODD_COLUMNS)):
+        base = training.take(rng.integers(len(training), size=len(ODD_NUMBERS)))
+        for turn, column in enumerate(range(first, width, ODD_COLUMNS)):
+            base.numbers[:, column] = np.roll(np.array(ODD_NUMBERS, np.float32), turn)
+        yield base.numbers, base.texts
     for column in range(training.texts.shape[1]):
         base = training.take(rng.integers(len(training), size=len(ODD_TEXTS)))
         base.texts[:, column] = ODD_TEXTS
@@ -109,9 +118,12 @@ def most_thresholds(row_microseconds: float) -> int:
 
 def probe_rows(problem: LearningProblem, row_microseconds: float) -> int:
     """Return the approximate number of rows in the probe."""
-    most = most_thresholds(row_microseconds)
+    rows = problem.training
+    numbers, texts = int(rows.numbers.shape[1]), int(rows.texts.shape[1])
+    odd = len(ODD_NUMBERS) * min(numbers, ODD_COLUMNS) + len(ODD_TEXTS) * texts
+    most = max(numbers, most_thresholds(row_microseconds))
     derived = 2 * (OPERAND_ROWS + most // DERIVED_SHARE) if problem.schema.derived else 0
-    return len(problem.holdout) + RANDOM_ROWS + 3 * most + derived
+    return len(problem.holdout) + RANDOM_ROWS + odd + 3 * most + derived
 
 
 def _thresholds(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -33,7 +34,7 @@ from rowcast.training.report.evaluation import EvaluatedModel
 from rowcast.training.report.model_card import render_model_card
 from rowcast.training.report.page import render_report
 from rowcast.training.result import CandidateScore, Promotion, TrainingResult
-from rowcast.training.search import SearchResult, search
+from rowcast.training.search import BATCH_SHARE, SearchResult, search
 from rowcast.wire.codec import compile_template
 
 PACKAGES: Final = ("rowcast", "numpy", "polars", "scikit-learn", "lightgbm", "optuna", "onnx", "onnxruntime", "torch")
@@ -76,7 +77,8 @@ def train(
     progress(TrainingEvent(stage="publish", message=options.name))
     manifest = _manifest(served, choice, metric, table=table, options=options, now=now)
     scores = _candidate_scores(search_result, choice)
-    evaluated = _evaluated_model(measured, served.decision, metric, options)
+    seconds_left = math.inf if options.timeout is None else options.timeout - (time.monotonic() - started)
+    evaluated = _evaluated_model(measured, served.decision, metric, options, seconds_left)
     page = render_report(manifest, evaluated, findings=problem.findings, candidates=scores, trials=trials)
     files = _files(served, manifest, page, options.seed)
     promotion = rule.decide(NewVersion(manifest, problem, measured.holdout_output, search_result.interrupted))
@@ -166,9 +168,10 @@ def _manifest(
 
 
 def _evaluated_model(
-    model: CertifiedModel, decision: Decision, metric: str, options: TrainingOptions
+    model: CertifiedModel, decision: Decision, metric: str, options: TrainingOptions, seconds_left: float
 ) -> EvaluatedModel:
     problem = model.problem
+    row_seconds = model.row_microseconds * BATCH_SHARE / 1e6
     return EvaluatedModel(
         graph=model.graph,
         row_microseconds=model.row_microseconds,
@@ -181,6 +184,7 @@ def _evaluated_model(
         output=model.holdout_output,
         seed=options.seed,
         cost=options.cost,
+        row_limit=max(0.0, seconds_left / row_seconds),
     )
 
 

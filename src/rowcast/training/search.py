@@ -28,7 +28,7 @@ from rowcast.training.models.candidates import select
 from rowcast.training.options import TrainingOptions
 from rowcast.training.presets import PRESETS, Preset
 from rowcast.training.problem import LabelledRows, LearningProblem
-from rowcast.training.report.evaluation import ROW_COST
+from rowcast.training.report.evaluation import scored_rows
 from rowcast.training.result import CandidateScore
 from rowcast.training.trial_storage import FOLD_SECONDS, KIND, NO_TIME, SLOT, Study
 
@@ -50,8 +50,6 @@ FINISH_SECONDS, FINISH_SHARE = 2.0, 0.03
 """The time needed before the table is read and after the search, and a reserved share of the time limit."""
 PROBE_PASSES: Final = 2.0
 """The trained model and the graph score the certificate's probe."""
-REPORT_ROWS: Final = 60_000
-"""About as many rows are scored for the report; fewer if a row takes longer."""
 BATCH_SHARE: Final = 0.55
 """In a batch, a row takes about half of the time that it takes alone."""
 
@@ -309,7 +307,7 @@ def _trial_limit(options: TrainingOptions) -> int:
 
 def finishing_seconds(problem: LearningProblem, timeout: float, preset: Preset, row_microseconds: float) -> float:
     """Return the expected duration of all steps after the search, but at most half of the time limit."""
-    report_rows = REPORT_ROWS * min(1.0, float(np.sqrt(ROW_COST / row_microseconds)))
+    report_rows = scored_rows(len(problem.schema.columns), row_microseconds)
     rows = certificate.probe_rows(problem, row_microseconds) * PROBE_PASSES + report_rows
     seconds = FINISH_SECONDS + FINISH_SHARE * timeout + rows * BATCH_SHARE * row_microseconds / 1e6
     return min(seconds, timeout / 2)

@@ -20,17 +20,17 @@ from support.reports import evaluated_model
 
 def test_the_importance_chart_is_limited_to_the_most_important_columns() -> None:
     model = evaluated_model()
-    importances, rows = permutation_importance(model)
-    many = [importances[0]] * (behaviour_sections.MAX_BARS + 3)
+    result = permutation_importance(model)
+    many = replace(result, columns=result.columns[:1] * (behaviour_sections.MAX_BARS + 3), left_out=4)
 
-    assert behaviour_sections.importance_section(model, importances, rows).omitted == 0
-    assert behaviour_sections.importance_section(model, many, rows).omitted == 3
-    assert behaviour_sections.importance_section(model, [], rows).charts == ()
+    assert behaviour_sections.importance_section(model, result).omitted == 0
+    assert behaviour_sections.importance_section(model, many).omitted == 3 + 4
+    assert behaviour_sections.importance_section(model, replace(result, columns=())).charts == ()
 
 
 def test_partial_dependence_is_shown_only_for_columns_that_influence_predictions() -> None:
     model = evaluated_model()
-    importances, _ = permutation_importance(model)
+    importances = permutation_importance(model).columns
 
     section = behaviour_sections.dependence_section(model, importances)
 

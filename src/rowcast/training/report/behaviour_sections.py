@@ -13,9 +13,11 @@ from rowcast.schema.schema import Column
 from rowcast.templates.numbers import format_number
 from rowcast.training.report.charts import UNIT_RANGE, Bar, Chart, Line, bar_chart, line_chart
 from rowcast.training.report.evaluation import (
+    MAX_DEPENDENCES,
     MIN_SLICE_ROWS,
     EvaluatedModel,
     Importance,
+    ImportanceResult,
     PartialDependence,
     Slice,
     SliceErrors,
@@ -25,7 +27,6 @@ from rowcast.training.report.evaluation import (
 from rowcast.training.report.measured_rows import MeasuredRows
 from rowcast.training.report.metric_titles import metric_title
 
-MAX_DEPENDENCES: Final = 4
 MAX_BARS: Final = 20
 MAX_SLICES: Final = 12
 MAX_CLASS_LINES: Final = 6
@@ -70,20 +71,21 @@ class SlicesSection:
     worst: tuple[Slice, ...]
 
 
-def importance_section(model: EvaluatedModel, importances: Sequence[Importance], rows: int) -> ImportanceSection:
+def importance_section(model: EvaluatedModel, result: ImportanceResult) -> ImportanceSection:
     """Return a bar chart of the most important columns."""
-    if not importances:
+    if not result.columns:
         return ImportanceSection((), 0)
     metric = metric_title(model.metric)
-    bars = [Bar(each.encoded.column.name, each.value, each.low, each.high) for each in importances[:MAX_BARS]]
+    bars = [Bar(each.encoded.column.name, each.value, each.low, each.high) for each in result.columns[:MAX_BARS]]
     chart = bar_chart(
         "Permutation importance",
-        f"How much {metric} worsens when a column is shuffled, measured on {rows:,} holdout rows, with 95% intervals "
-        "over shuffles and rows. If columns contain the same information, the importance is split among them.",
+        f"How much {metric} worsens when a column is shuffled, measured on {result.rows:,} holdout rows, with 95% "
+        "intervals over shuffles and rows. If columns contain the same information, the importance is split among "
+        "them.",
         f"worsening of {metric}",
         bars,
     )
-    return ImportanceSection((chart,), max(0, len(importances) - MAX_BARS))
+    return ImportanceSection((chart,), max(0, len(result.columns) - MAX_BARS) + result.left_out)
 
 
 def dependence_section(model: EvaluatedModel, importances: Sequence[Importance]) -> DependenceSection | None:

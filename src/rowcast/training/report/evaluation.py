@@ -6,6 +6,7 @@ report takes only seconds, even for a large model.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,8 +45,14 @@ ROW_COST: Final = 65.0
 
 At this cost, 60,000 rows take 4 s: all of 5,000 holdout rows with 12 columns, and 200 of them with 300 columns.
 """
-DEPENDENCE_ROWS: Final = 200
+SCREENING_SHARE, SCREENING_ROWS = 0.25, 2
+"""The share of the scored rows with which the columns are chosen whose importance is measured, and the least number of
+rows for each column."""
+MIN_COLUMNS: Final = 4
+DEPENDENCE_ROWS, MIN_DEPENDENCE_ROWS = 200, 20
 GRID_POINTS: Final = 12
+MAX_DEPENDENCES: Final = 4
+"""The number of columns whose partial dependence is shown."""
 DEPENDENCE_LEVELS: Final = 8
 SLICE_LEVELS: Final = 20
 MIN_SLICE_ROWS: Final = 30
@@ -83,6 +90,17 @@ class Importance:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class ImportanceResult:
+    """The importance of the measured columns, largest first."""
+
+    columns: tuple[Importance, ...]
+    rows: int
+    """The number of holdout rows on which the importance was measured."""
+    left_out: int = 0
+    """The number of columns that were not measured, because they change the predictions less than the others."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +164,13 @@ class EvaluatedModel:
     output: NDArray[np.float32]
     seed: int
     cost: Cost | None
+    row_limit: float = math.inf
+    """About the number of rows that can be scored for the report in the remaining time."""
+
+    @property
+    def share(self) -> float:
+        """The share of the usual number of rows that can be scored in the remaining time."""
+        return min(1.0, self.row_limit / scored_rows(len(self.schema.columns), self.row_cost))
 
     def score(self, numbers: NDArray[Any], texts: NDArray[Any]) -> NDArray[np.float32]:
         """Run the graph on encoded rows."""
@@ -256,10 +281,11 @@ def class_quality(matrix: NDArray[np.int64]) -> tuple[ClassQuality, ...]:
     return tuple(qualities)
 
 
-def permutation_importance(model: EvaluatedModel) -> tuple[tuple[Importance, ...], int]:
-    """Return the importance of every column, largest first, and the number of rows used for the measurement."""
+def permutation_importance(model: EvaluatedModel) -> ImportanceResult:
+    """Measure the importance of the columns. If there are too many, measure those that change the predictions most."""
     rng = np.random.default_rng([model.seed, 6])
-    columns = encoded_columns(model.schema, model.plan)
+    every = encoded_columns(model.schema, model.plan)
+    columns = _most_influential(model, every, rng)
     rows, output, repeats = _importance_sample(model, len(columns), rng)
     weights = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=RESAMPLES).astype(np.float64)
     weights[0] = 1.0  # the first resample is the original sample, which provides the point estimate
@@ -271,7 +297,7 @@ def permutation_importance(model: EvaluatedModel) -> tuple[tuple[Importance, ...
     for encoded in columns:
         losses = []
         for _ in range(repeats):
-            shuffled = _replace_cells(rows, encoded, _cells(rows, encoded)[rng.permutation(len(rows))])
+            shuffled = _shuffle_cells(rows, encoded, rng)
             losses.append(sign * (baseline - _metric_values(model, model.score(*shuffled), rows.target, weights)))
         samples = np.concatenate(losses)
         samples = samples[np.isfinite(samples)]
@@ -279,7 +305,38 @@ def permutation_importance(model: EvaluatedModel) -> tuple[tuple[Importance, ...
         low, high = np.quantile(samples, [0.025, 0.975]).tolist() if len(samples) else (value, value)
         importances.append(Importance(encoded, value, min(low, value), max(high, value)))
     finite = [importance for importance in importances if np.isfinite(importance.value)]
-    return tuple(sorted(finite, key=lambda importance: -importance.value)), len(rows)
+    finite.sort(key=lambda importance: -importance.value)
+    return ImportanceResult(tuple(finite), len(rows), len(every) - len(columns))
+
+
+def _most_influential(
+    model: EvaluatedModel, columns: Sequence[EncodedColumn], rng: np.random.Generator
+) -> Sequence[EncodedColumn]:
+    """Return the columns whose importance is measured: as many as the scoring budget allows.
+
+    Shuffling a column on a few rows shows how much it changes the predictions.
+    """
+    budget = _scoring_budget(model.row_cost) * model.share
+    most = max(MIN_COLUMNS, int(budget // MIN_ROWS))
+    if len(columns) <= most:
+        return columns
+    count = min(len(model.rows), max(SCREENING_ROWS, int(SCREENING_SHARE * budget / len(columns))))
+    sample = np.sort(rng.choice(len(model.rows), count, replace=False))
+    rows, output = model.rows.take(sample), model.output[sample]
+    changes = [float(np.abs(model.score(*_shuffle_cells(rows, each, rng)) - output).mean()) for each in columns]
+    return [columns[index] for index in np.sort(np.argsort(changes, kind="stable")[::-1][:most])]
+
+
+def _scoring_budget(row_cost: float) -> float:
+    """Return the number of rows that are scored to measure importance."""
+    return SCORED_ROWS * min(1.0, math.sqrt(ROW_COST / max(row_cost, 1.0)))
+
+
+def scored_rows(columns: int, row_cost: float) -> float:
+    """Return the approximate number of rows that are scored for a report."""
+    budget = _scoring_budget(row_cost)
+    screening = max(SCREENING_SHARE * budget, SCREENING_ROWS * columns) if columns * MIN_ROWS > budget else 0.0
+    return budget + screening + MAX_DEPENDENCES * DEPENDENCE_ROWS * GRID_POINTS
 
 
 def _importance_sample(
@@ -289,7 +346,7 @@ def _importance_sample(
 
     More rows have precedence over more shuffles, because every row adds information.
     """
-    budget = SCORED_ROWS * min(1.0, (ROW_COST / max(model.row_cost, 1.0)) ** 0.5)
+    budget = _scoring_budget(model.row_cost) * model.share
     most = int(np.clip(budget // columns, MIN_ROWS, MAX_ROWS))
     repeats = int(np.clip(budget // (columns * min(most, len(model.rows))), 1, MAX_REPEATS))
     if len(model.rows) <= most:
@@ -306,6 +363,13 @@ def _cells(rows: LabelledRows, encoded: EncodedColumn) -> NDArray[Any]:
     return (rows.texts if encoded.is_text else rows.numbers)[:, list(encoded.positions)]
 
 
+def _shuffle_cells(
+    rows: LabelledRows, encoded: EncodedColumn, rng: np.random.Generator
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Shuffle the cells of one column; return the numbers and texts of the rows."""
+    return _replace_cells(rows, encoded, _cells(rows, encoded)[rng.permutation(len(rows))])
+
+
 def _replace_cells(
     rows: LabelledRows, encoded: EncodedColumn, cells: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -319,8 +383,9 @@ def partial_dependence(model: EvaluatedModel, encoded: EncodedColumn) -> Partial
     """Return the partial dependence on a column, or None if the column has fewer than two distinct values."""
     rng = np.random.default_rng([model.seed, 7])
     rows = model.rows
-    if len(rows) > DEPENDENCE_ROWS:
-        rows = rows.take(np.sort(rng.choice(len(rows), DEPENDENCE_ROWS, replace=False)))
+    most = max(MIN_DEPENDENCE_ROWS, int(DEPENDENCE_ROWS * model.share))
+    if len(rows) > most:
+        rows = rows.take(np.sort(rng.choice(len(rows), most, replace=False)))
     grid, names, x = _grid(model.rows, encoded)
     if len(grid) < 2:
         return None

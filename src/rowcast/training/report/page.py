@@ -67,7 +67,7 @@ def render_report(
     trials: Sequence[TrainingEvent],
 ) -> str:
     """Render the report. The same arguments always produce the same page."""
-    importances, measured_rows = permutation_importance(model)
+    importance = permutation_importance(model)
     sections = [
         Section("data", "Data check", training_sections.DataCheckSection(tuple(findings))),
         Section("search", "Candidates and trials", training_sections.search_section(manifest, candidates, trials)),
@@ -76,12 +76,12 @@ def render_report(
         Section(
             "importance",
             "Which columns matter",
-            behaviour_sections.importance_section(model, importances, measured_rows),
+            behaviour_sections.importance_section(model, importance),
         ),
         Section(
             "dependence",
             "How predictions depend on a column",
-            behaviour_sections.dependence_section(model, importances),
+            behaviour_sections.dependence_section(model, importance.columns),
         ),
         Section("slices", "Where the model is weak", behaviour_sections.slices_section(model, error_by_slice(model))),
         Section("parity", "Parity certificate", training_sections.parity_section(manifest)),
