@@ -23,7 +23,7 @@ from rowcast.training import metrics, row_hashes
 from rowcast.training.cost import Cost
 from rowcast.training.evaluation_result import ConfusionCounts, HoldoutComparison, KnownRows, ScoreBin, Verdict
 from rowcast.training.problem import LabelledRows
-from rowcast.training.report import evaluation
+from rowcast.training.report import curves
 from rowcast.training.report.quality_section import class_counts
 from rowcast.training.split import SplitColumn
 
@@ -155,7 +155,7 @@ def _calibration(model: EvaluatedRows) -> tuple[ScoreBin, ...]:
         score, event = np.take_along_axis(model.output, winners[:, None], axis=1)[:, 0], winners == target
     return tuple(
         ScoreBin(each.low, each.high, each.count, each.score, each.share, each.share_low, each.share_high)
-        for each in evaluation.calibration_bins(score.astype(np.float64), event)
+        for each in curves.calibration_bins(score.astype(np.float64), event)
     )
 
 

@@ -13,9 +13,9 @@ from rowcast.registry.bundle import Measure
 from rowcast.schema.prediction import label_text
 from rowcast.schema.scores import winning_classes
 from rowcast.templates.numbers import format_number
-from rowcast.training.report import evaluation
+from rowcast.training.report import curves
 from rowcast.training.report.charts import UNIT_RANGE, Chart, Line, histogram, line_chart, scatter_chart, truncate
-from rowcast.training.report.evaluation import CalibrationBin, ClassQuality
+from rowcast.training.report.curves import CalibrationBin, ClassQuality
 from rowcast.training.report.measured_rows import MeasuredRows
 from rowcast.training.report.metric_titles import metric_title
 
@@ -92,7 +92,7 @@ def quality_section(measured: Mapping[str, Measure], model: MeasuredRows, weight
     matrix, class_count = _matrix(model), len(decision.classes)
     if decision.task == "binary":
         score = model.output[:, decision.positive].astype(np.float64)
-        bins = evaluation.calibration_bins(score, model.rows.target == 1)
+        bins = curves.calibration_bins(score, model.rows.target == 1)
         charts, positive = _binary_charts(model, bins), label_text(decision.classes[decision.positive])
         return QualitySection(measures, weight, charts, class_count, matrix, positive=positive, bins=bins)
     return class_table(measured, model, weight)
@@ -102,7 +102,7 @@ def class_table(measured: Mapping[str, Measure], model: MeasuredRows, weight: st
     """Return the metrics with the tables of a classifier that do not need probabilities."""
     measures = tuple(NamedMeasure(metric_title(name), measure) for name, measure in measured.items())
     names, counts = model.decision.names(), class_counts(model)
-    qualities = zip(names, evaluation.class_quality(counts), strict=True)
+    qualities = zip(names, curves.class_quality(counts), strict=True)
     classes = tuple(NamedClass(name, quality) for name, quality in qualities)
     return QualitySection(measures, weight, (), len(names), _matrix(model), classes=classes)
 
@@ -112,13 +112,13 @@ def _binary_charts(model: MeasuredRows, bins: Sequence[CalibrationBin]) -> tuple
     positive = model.rows.target == 1
     score = model.output[:, decision.positive].astype(np.float64)
     label, base_rate = label_text(decision.classes[decision.positive]), float(positive.mean())
-    grid, curves = evaluation.threshold_curves(score, positive)
+    grid, lines = curves.threshold_curves(score, positive)
     return (
         line_chart(
             "ROC curve",
             "True positive rate against false positive rate at every threshold. The dashed line shows a random model.",
             ("false positive rate", "true positive rate"),
-            [Line("model", *evaluation.roc(score, positive))],
+            [Line("model", *curves.roc(score, positive))],
             x_range=UNIT_RANGE,
             y_range=UNIT_RANGE,
             diagonal=True,
@@ -129,7 +129,7 @@ def _binary_charts(model: MeasuredRows, bins: Sequence[CalibrationBin]) -> tuple
             f"the {len(positive):,} rows.",
             ("recall", "precision"),
             [
-                Line("model", *evaluation.precision_recall(score, positive)),
+                Line("model", *curves.precision_recall(score, positive)),
                 Line("chance", np.array([0.0, 1.0]), np.array([base_rate, base_rate])),
             ],
             x_range=UNIT_RANGE,
@@ -140,7 +140,7 @@ def _binary_charts(model: MeasuredRows, bins: Sequence[CalibrationBin]) -> tuple
             "Metrics by threshold",
             f"The model's threshold {format_number(decision.threshold)} is marked. It does not depend on these rows.",
             ("threshold", "share"),
-            [Line(name, grid, values) for name, values in curves.items()],
+            [Line(name, grid, values) for name, values in lines.items()],
             x_range=UNIT_RANGE,
             y_range=UNIT_RANGE,
             mark=(decision.threshold, "chosen"),
@@ -168,7 +168,7 @@ def class_counts(model: MeasuredRows) -> NDArray[np.int64]:
     decision, true = model.decision, model.rows.target
     if decision.task == "binary":  # the target is 1 for the positive class, but the index of that class may be 0
         true = np.where(true == 1, decision.positive, 1 - decision.positive)
-    return evaluation.confusion_matrix(true, winning_classes(decision, model.output), len(decision.classes))
+    return curves.confusion_matrix(true, winning_classes(decision, model.output), len(decision.classes))
 
 
 def _matrix(model: MeasuredRows) -> ConfusionMatrix | None:
