@@ -11,7 +11,6 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -27,7 +26,8 @@ from pydantic_settings import (
 from rowcast.access.addresses import parse_hosts, parse_networks
 from rowcast.access.quotas import parse_quota
 from rowcast.errors import SettingsError
-from rowcast.setting_aliases import ALIAS_PUSH_JOB, ALIASES, aliased_values
+from rowcast.setting_aliases import ALIAS_PUSH_JOB, aliased_values
+from rowcast.setting_values import check_url, describe_errors
 from rowcast.suggestions import did_you_mean
 
 PREFIX = "ROWCAST_"
@@ -338,7 +338,9 @@ def load(**options: Any) -> Settings:
     try:
         settings = Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        raise SettingsError(_describe(error)) from None
+        raise SettingsError(
+            describe_errors(error.errors(), tuple(Settings.model_fields), aliased_values(os.environ), PREFIX)
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"cannot read rowcast.toml: {error}") from None
     except ValueError as error:  # pydantic-settings could not decode an environment variable
@@ -370,7 +372,7 @@ def _validate(settings: Settings) -> None:
     parse_networks(settings.trusted_proxies)
     for name, url in (("push_gateway", settings.push_gateway), ("otel_endpoint", settings.otel_endpoint)):
         if url is not None:
-            _validate_url(name, url)
+            check_url(name, url)
     if (settings.push_username is None) != (settings.push_password is None):
         raise SettingsError("settings 'push_username' and 'push_password' must be set together")
     if settings.api_key is not None and len(settings.api_key.get_secret_value()) < MIN_KEY_LENGTH:
@@ -405,19 +407,6 @@ def origins(**options: Any) -> dict[str, str]:
     return sources
 
 
-def _validate_url(name: str, url: str) -> None:
-    shown = repr(url.rpartition("@")[2])  # the part before the @ may contain a password
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise SettingsError(f"setting {name!r} is not a valid URL: {shown}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise SettingsError(f"setting {name!r} must be http://HOST:PORT or https://HOST, got {shown}")
-    if parts.username or parts.password:
-        raise SettingsError(f"setting {name!r} must not contain a user name or password, because URLs are logged")
-
-
 def _reject_unknown_variables() -> None:
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
@@ -425,24 +414,3 @@ def _reject_unknown_variables() -> None:
         names = tuple(sorted(known))
         hint = did_you_mean(unknown[0].upper(), names) or f"available settings: {', '.join(names)}"
         raise SettingsError(f"unknown setting {', '.join(unknown)} in the environment; {hint}")
-
-
-def _describe(error: ValidationError) -> str:
-    """Describe all problems on a single line."""
-    sentences = []
-    for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            hint = did_you_mean(name, tuple(Settings.model_fields))
-            sentences.append(f"unknown setting {name!r}" + (f"; {hint}" if hint else ""))
-            continue
-        hint = ""
-        if name == "port" and str(problem["input"]).startswith("tcp://"):
-            hint = " (Kubernetes injects this variable for a Service named rowcast; set enableServiceLinks: false)"
-        if name in aliased_values(os.environ) and problem["input"] == aliased_values(os.environ)[name][0]:
-            variable = aliased_values(os.environ)[name][1]
-            values = ALIASES[variable].values
-            choices = f"; allowed values: {', '.join(values)}" if values else ""
-            hint = f" (from {variable}, which {PREFIX}{name.upper()} overrides{choices})"
-        sentences.append(f"setting {name!r} is {problem['input']!r}: {problem['msg']}{hint}")
-    return "; ".join(sentences)
