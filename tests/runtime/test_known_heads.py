@@ -128,6 +128,18 @@ async def test_a_head_is_parsed_only_once_even_if_another_connection_repeats_it(
         other.data_received(post(b"[]", b"x-api-key: l"))
 
 
+async def test_a_head_that_arrives_before_its_body_does_not_become_a_head_without_a_body() -> None:
+    server = replying_server()
+    connection, transport = server.connect()
+    head, body = post(b"{}")[:-2], b"{}"
+
+    for part in (head, body, head, body, head + body):
+        connection.data_received(part)
+
+    assert [content for content, _ in received(server)] == [body] * 3
+    assert responses(transport) == [b"200 quick"] * 3
+
+
 async def test_a_request_with_a_known_head_is_authenticated_and_routed_anew() -> None:
     server = replying_server()
     connection, transport = server.connect()

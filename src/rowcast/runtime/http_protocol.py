@@ -94,7 +94,7 @@ class Connection(CycleOwner):
         starts_in_head = is_new or self._in_head
         try:
             self.parser.feed_data(data)
-            if is_new and type(self.cycle) is QuickCycle and self.cycle is not cycle:
+            if is_new and type(self.cycle) is QuickCycle and self.cycle is not cycle and not self.cycle.more_body:
                 self._known_heads.add(data, self.url, self.cycle.headers, len(self.cycle.body))
         except httptools.HttpParserUpgrade as upgrade:
             self._parse_after_upgrade(data, upgrade.args[0])
