@@ -51,7 +51,7 @@ def train(
     jobs: int = 1,
     candidates: Names = ("logistic", "boosting", "forest", "extra"),
     metric: str | None = None,
-    refit: bool = False,
+    refit: bool | None = None,
     cost: str | Mapping[str, float] | Cost | None = None,
     storage: str | None = None,
     holdout: float = 0.2,

@@ -18,6 +18,7 @@ from rowcast.registry import bundle
 from rowcast.registry.ports import Graph
 from rowcast.tables import examples
 from rowcast.tables.read import table_from_memory
+from rowcast.training import certificate, row_hashes
 from rowcast.training.calibration import SAFE_GAP, Calibration
 from rowcast.training.ensemble import Choice, EnsembleMember
 from rowcast.training.model_builder import CertifiedModel, ModelBuilder
@@ -68,6 +69,28 @@ def test_a_refitted_model_keeps_the_measured_holdout_metrics(tmp_path: Path) -> 
     assert refitted.digest != measured.digest
     assert refitted.parity.label_flips == 0
     assert bundle.open(Path(refitted.path)).manifest.training.options["refit"] is True
+
+
+@pytest.mark.parametrize(
+    ("options", "is_refitted"),
+    [
+        ({"preset": "best"}, True),
+        ({"preset": "best", "refit": False}, False),
+        ({"preset": "balanced"}, False),
+        ({"preset": "balanced", "refit": True}, True),
+    ],
+    ids=["best", "best without refit", "balanced", "balanced with refit"],
+)
+def test_the_best_preset_fits_the_model_to_all_rows_by_default(
+    tmp_path: Path, options: dict[str, Any], *, is_refitted: bool
+) -> None:
+    result = train_model(tmp_path, LOANS, "loan_status", trials=1, candidates=("boosting",), **options)
+
+    manifest = bundle.open(Path(result.path)).manifest
+    assert manifest.training.options["refit"] is is_refitted
+    assert manifest.parity.rows > certificate.RANDOM_ROWS
+    hashes = (Path(result.path) / bundle.TRAINING_ROWS).stat().st_size // row_hashes.HASH.itemsize
+    assert (hashes >= LOANS.frame.height) is is_refitted
 
 
 def test_the_threshold_keeps_clear_of_the_holdout_scores() -> None:

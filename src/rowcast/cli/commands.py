@@ -29,6 +29,7 @@ from rowcast.cli.options import (
     Positive,
     Preset,
     Promote,
+    Refit,
     Rows,
     Sensitive,
     Storage,
@@ -84,9 +85,7 @@ def train(
         str | None, typer.Option(help="Metric to optimize [roc_auc, log_loss or rmse, depending on the task].")
     ] = None,
     cost: Cost = None,
-    refit: Annotated[
-        bool, typer.Option("--refit", help="Retrain on all rows after evaluating on the holdout.")
-    ] = False,
+    refit: Refit = None,
     preset: Preset = None,
     trials: Trials = None,
     timeout: Timeout = None,
@@ -112,7 +111,6 @@ def train(
     for parameter in ("table", "config", "home", "json"):
         del options[parameter]
     options["candidates"] = tuple(part.strip() for part in candidates.split(",")) if candidates else None
-    options["refit"] = refit or None
     from rowcast import settings
     from rowcast.cli import training
     from rowcast.output_files import refuse_overwriting

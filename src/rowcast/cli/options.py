@@ -120,6 +120,13 @@ Config = Annotated[
         "overrides the file.",
     ),
 ]
+Refit = Annotated[
+    bool | None,
+    typer.Option(
+        "--refit/--no-refit",
+        help="Retrain on all rows after evaluating on the holdout [only with the preset best, if time permits].",
+    ),
+]
 Cost = Annotated[
     str | None,
     typer.Option(

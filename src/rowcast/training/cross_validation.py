@@ -48,6 +48,8 @@ class TrialResult:
     """The features of all training rows, if the average of the estimators is served."""
     size: Size = NO_TREES
     """The size of the served model."""
+    seconds: float = field(default=0.0, compare=False)
+    """The duration of cross-validation."""
 
     @property
     def is_bagged(self) -> bool:
@@ -101,6 +103,7 @@ class CrossValidator:
         self, candidate: Candidate, params: Params, after_fold: AfterFold, *, seconds: float = np.inf
     ) -> TrialResult:
         """Cross-validate one configuration; if the time is not sufficient, every fold's fit stops early."""
+        started = time.monotonic()
         raw = np.zeros((len(self.validation), self.setting.width))
         scores, rounds, estimators, sizes = [], [], [], []
         is_bagged = candidate.is_bagged(self.setting)
@@ -119,9 +122,10 @@ class CrossValidator:
         size = reduce(add, sizes)
         if is_bagged and self.setting.preset.allows_member(size):
             features = self._common_features
-            return TrialResult(candidate, fixed, self._mean(scores), raw, tuple(estimators), features, size)
+            seconds = time.monotonic() - started
+            return TrialResult(candidate, fixed, self._mean(scores), raw, tuple(estimators), features, size, seconds)
         size = max(sizes, key=lambda each: each.nodes)
-        return TrialResult(candidate, fixed, self._mean(scores), raw, size=size)
+        return TrialResult(candidate, fixed, self._mean(scores), raw, size=size, seconds=time.monotonic() - started)
 
     def _fold_results(self, candidate: Candidate, params: Params, seconds: float) -> Generator[FoldResult, None, None]:
         """Yield the results in fold order. If the candidate is thread-safe, the folds are processed in parallel."""

@@ -65,6 +65,16 @@ class Choice:
             weights[member.trial.candidate.name] = weights.get(member.trial.candidate.name, 0.0) + member.weight
         return weights
 
+    @property
+    def row_microseconds(self) -> float:
+        """The estimated cost of a row."""
+        return sum(member.trial.size.microseconds for member in self.members)
+
+    @property
+    def fit_seconds(self) -> float:
+        """The time that the cross-validation of the members took."""
+        return sum(member.trial.seconds for member in self.members)
+
     def predictions(self) -> Predictions:
         """Return the weighted average of the members' out-of-fold predictions."""
         return np.asarray(sum(member.weight * member.predictions() for member in self.members))

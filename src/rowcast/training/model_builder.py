@@ -59,8 +59,11 @@ class ModelBuilder:
     open_graph: OpenGraph
     progress: Progress
 
-    def build(self, problem: LearningProblem) -> CertifiedModel:
-        """Train, export, certify and measure the model; raise ParityError if the graph and the trained model differ."""
+    def build(self, problem: LearningProblem, *, is_served: bool = True) -> CertifiedModel:
+        """Train, export, certify and measure the model; raise ParityError if the graph and the trained model differ.
+
+        The certificate of a model that is measured but not served covers only the holdout.
+        """
         message = f"{' and '.join(self.choice.weights)} on {len(problem.training)} rows"
         self.progress(TrainingEvent(stage="fit", message=message, best=self.choice.score))
         trained = ensemble.train_choice(problem, self.choice, self.setting)
@@ -68,13 +71,15 @@ class ModelBuilder:
         content, output = export(trained, problem.plan, len(problem.classes))
         graph = self.open_graph(content, output.name)
         self.progress(TrainingEvent(stage="certify", message="comparing the graph with the trained model"))
-        probe = certificate.build_probe(trained, problem, self.options.seed)
+        rows = problem.holdout
+        probe = certificate.Probe(rows.numbers, rows.texts)
+        if is_served:
+            probe = certificate.build_probe(trained, problem, self.options.seed)
         reference = trained.predict(probe.numbers, probe.texts)
         decision = self._decide(problem, reference)
         result = graph.run(probe.tensors())
         spread = float(problem.training.target.std()) if problem.task == "regression" else 1.0
         parity = certificate.certify(reference, result, decision, spread)
-        rows = problem.holdout
         holdout_output = result[: len(rows)]  # the probe starts with the holdout rows
         holdout = metrics.measure_holdout(
             decision, holdout_output, rows.target, seed=self.options.seed, weight=rows.weight, group=rows.group

@@ -57,8 +57,11 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[str, ...] = ("logistic", "boosting", "forest", "extra")
     """Names of the candidates to try; `ridge` replaces `logistic` in regression."""
     metric: str | None = None
-    refit: bool = False
-    """Whether to fit the published model to all rows after the holdout metrics have been measured."""
+    refit: bool | None = None
+    """Whether to fit the published model to all rows after the holdout metrics have been measured.
+
+    None to do so with the preset `best`, if the time limit permits.
+    """
     cost: Cost | None = None
     """The cost of a false positive and of a false negative, used to choose the threshold; binary targets only."""
     storage: str | None = None

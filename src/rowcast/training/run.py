@@ -34,7 +34,8 @@ from rowcast.training.report.evaluation import EvaluatedModel
 from rowcast.training.report.model_card import render_model_card
 from rowcast.training.report.page import render_report
 from rowcast.training.result import CandidateScore, Promotion, TrainingResult
-from rowcast.training.search import BATCH_SHARE, SearchResult, search
+from rowcast.training.search import SearchResult, search
+from rowcast.training.time_limit import BATCH_SHARE, is_refitted
 from rowcast.wire.codec import compile_template
 
 PACKAGES: Final = ("rowcast", "numpy", "polars", "scikit-learn", "lightgbm", "optuna", "onnx", "onnxruntime", "torch")
@@ -70,15 +71,15 @@ def train(
 
     search_result, setting = search(problem, options, record, elapsed=time.monotonic() - started)
     choice = ensemble.choose(search_result, problem, metric, PRESETS[options.preset])
+    options = _with_refit(options, choice, problem, _seconds_left(options, started))
     builder = ModelBuilder(options, metric, choice, setting, search_result.validation, open_graph, progress)
-    measured = builder.build(problem)
+    measured = builder.build(problem, is_served=not options.refit)
     served = builder.refit(measured) if options.refit else measured
 
     progress(TrainingEvent(stage="publish", message=options.name))
     manifest = _manifest(served, choice, metric, table=table, options=options, now=now)
     scores = _candidate_scores(search_result, choice)
-    seconds_left = math.inf if options.timeout is None else options.timeout - (time.monotonic() - started)
-    evaluated = _evaluated_model(measured, served.decision, metric, options, seconds_left)
+    evaluated = _evaluated_model(measured, served.decision, metric, options, _seconds_left(options, started))
     page = render_report(manifest, evaluated, findings=problem.findings, candidates=scores, trials=trials)
     files = _files(served, manifest, page, options.seed)
     promotion = rule.decide(NewVersion(manifest, problem, measured.holdout_output, search_result.interrupted))
@@ -101,6 +102,24 @@ def train(
         findings=problem.findings,
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def _seconds_left(options: TrainingOptions, started: float) -> float:
+    return math.inf if options.timeout is None else options.timeout - (time.monotonic() - started)
+
+
+def _with_refit(
+    options: TrainingOptions, choice: Choice, problem: LearningProblem, seconds_left: float
+) -> TrainingOptions:
+    """Decide whether the chosen model is fitted again to all rows."""
+    refit = is_refitted(
+        options,
+        problem,
+        fit_seconds=choice.fit_seconds,
+        row_microseconds=choice.row_microseconds,
+        seconds_left=seconds_left,
+    )
+    return msgspec.structs.replace(options, refit=refit)
 
 
 def _candidate_scores(result: SearchResult, choice: Choice) -> tuple[CandidateScore, ...]:

@@ -20,20 +20,22 @@ from optuna.trial import BaseTrial, FrozenTrial, TrialState
 from threadpoolctl import threadpool_limits
 
 from rowcast.errors import TrainingError
-from rowcast.training import certificate, metrics, trial_storage
+from rowcast.training import metrics, trial_storage
 from rowcast.training.cross_validation import CrossValidator, TrialResult, make_folds
 from rowcast.training.events import Progress, TrainingEvent
 from rowcast.training.models.candidate import Candidate, Params, Setting
 from rowcast.training.models.candidates import select
 from rowcast.training.options import TrainingOptions
-from rowcast.training.presets import PRESETS, Preset
+from rowcast.training.presets import PRESETS
 from rowcast.training.problem import LabelledRows, LearningProblem
-from rowcast.training.report.evaluation import scored_rows
 from rowcast.training.result import CandidateScore
+from rowcast.training.time_limit import finishing_seconds
 from rowcast.training.trial_storage import FOLD_SECONDS, KIND, NO_TIME, SLOT, Study
 
 FINAL_FIT: Final = 1.5
 """The duration of a fit on all training rows, divided by the duration of a fold in threefold cross-validation."""
+REFIT_SHARE: Final = 0.2
+"""The share of the time limit that is reserved for a refit that may be omitted."""
 DEFAULT_TRIALS: Final = 20
 """The number of trials if neither a number nor a time limit is given."""
 UNLIMITED: Final = 100_000
@@ -45,13 +47,6 @@ LEAST_SHARE: Final = 0.3
 """The share of a trial's expected duration for which a trial still starts, if its fits can stop early."""
 KEPT_TRIALS: Final = 3
 """The number of trials of each candidate that can become members of an average."""
-
-FINISH_SECONDS, FINISH_SHARE = 2.0, 0.03
-"""The time needed before the table is read and after the search, and a reserved share of the time limit."""
-PROBE_PASSES: Final = 2.0
-"""The trained model and the graph score the certificate's probe."""
-BATCH_SHARE: Final = 0.55
-"""In a batch, a row takes about half of the time that it takes alone."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +115,10 @@ class Search:
     states: dict[str, CandidateState]
     seconds_left: Callable[[], float]
     """The seconds until the search must end, so that the model is finished within the time limit."""
-    refits: bool = False
-    """Whether the chosen model is fitted again to all rows."""
+    refit: bool | None = False
+    """Whether the chosen model is fitted again to all rows; None if it is only fitted if the time permits."""
+    most_refit_seconds: float = np.inf
+    """The time reserved for an optional refit."""
     stale_trials: int = 0
     """The number of trials since the most recent improvement of the best score."""
 
@@ -210,13 +207,18 @@ class Search:
 
     def final_fit_seconds(self) -> float:
         """Return the expected duration of the final fits. All candidates count, because any of them may be chosen."""
-        total = 0.0
+        total, refits = 0.0, 0.0
         for state in self.states.values():
             if state.score is not None:
-                is_bagged = state.best is not None and state.best.is_bagged
-                final = (len(self.validator.folds) if self.refits else 0.0) if is_bagged else FINAL_FIT
-                total += (final + len(state.remote) * len(self.validator.folds)) * state.fold_seconds
-        return total
+                turns = len(self.validator.folds) * state.fold_seconds
+                total += len(state.remote) * turns
+                if state.best is not None and state.best.is_bagged:
+                    refits += turns
+                else:
+                    total += FINAL_FIT * state.fold_seconds
+        if self.refit is None:
+            return total + min(refits, self.most_refit_seconds)
+        return total + (refits if self.refit else 0.0)
 
     def sync_remote_trials(self, study: Study) -> None:
         """For each candidate, find the trials from other processes that are among the best of all processes."""
@@ -283,9 +285,10 @@ def search(
     candidates = {candidate.name: candidate for candidate in select(options.candidates, problem.task)}
     metric = metrics.resolve(options.metric, problem.task)
     validator = CrossValidator(problem, setting, metric, *make_folds(problem, options))
-    running = Search(
-        validator, candidates, {name: CandidateState() for name in candidates}, seconds_left, options.refit
-    )
+    running = Search(validator, candidates, {name: CandidateState() for name in candidates}, seconds_left)
+    running.refit = options.refit if options.preset == "best" else bool(options.refit)
+    if options.timeout is not None:
+        running.most_refit_seconds = REFIT_SHARE * options.timeout
     total = max(_trial_limit(options), len(candidates))
     study = trial_storage.open_study(options, problem.sha256, metric, total)
     runner = TrialRunner(running, study, total, progress, is_patient=options.trials is not None)
@@ -303,14 +306,6 @@ def _trial_limit(options: TrainingOptions) -> int:
     if options.trials is not None:
         return options.trials
     return DEFAULT_TRIALS if options.timeout is None else UNLIMITED
-
-
-def finishing_seconds(problem: LearningProblem, timeout: float, preset: Preset, row_microseconds: float) -> float:
-    """Return the expected duration of all steps after the search, but at most half of the time limit."""
-    report_rows = scored_rows(len(problem.schema.columns), row_microseconds)
-    rows = certificate.probe_rows(problem, row_microseconds) * PROBE_PASSES + report_rows
-    seconds = FINISH_SECONDS + FINISH_SHARE * timeout + rows * BATCH_SHARE * row_microseconds / 1e6
-    return min(seconds, timeout / 2)
 
 
 def _result(running: Search, study: Study) -> SearchResult:

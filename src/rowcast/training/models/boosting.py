@@ -150,7 +150,12 @@ class Boosting:
         }
         fewer_columns = {"num_leaves": 31 if shallow else 64, "learning_rate": 0.04, "feature_fraction": 0.5}
         random_splits = {"extra_trees": True, "num_leaves": 15, "learning_rate": 0.05, "min_data_in_leaf": 5}
-        return first, first | random_splits, first | fewer_columns
+        starts = [first, first | random_splits, first | fewer_columns]
+        if setting.task == "regression" and setting.rows < 10_000:
+            # In regression on seven public tables with fewer than 6,000 rows, trees with 4 leaves were better than
+            # trees with 31 leaves on five tables.
+            starts.append(first | {"num_leaves": 4})
+        return starts
 
     def suggest(self, trial: optuna.Trial, _setting: Setting) -> Params:
         return {

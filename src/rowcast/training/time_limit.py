@@ -1,0 +1,42 @@
+"""The time that the steps after the search need, so that a training run stays within its time limit."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rowcast.training import certificate
+from rowcast.training.options import TrainingOptions
+from rowcast.training.presets import PRESETS, Preset
+from rowcast.training.problem import LearningProblem
+from rowcast.training.report.evaluation import scored_rows
+
+FINISH_SECONDS, FINISH_SHARE = 2.0, 0.03
+"""The time needed before the table is read and after the search, and a reserved share of the time limit."""
+PROBE_PASSES: Final = 2.0
+"""The trained model and the graph score the certificate's probe."""
+BATCH_SHARE: Final = 0.55
+"""In a batch, a row takes about half of the time that it takes alone."""
+
+
+def finishing_seconds(problem: LearningProblem, timeout: float, preset: Preset, row_microseconds: float) -> float:
+    """Return the expected duration of all steps after the search, but at most half of the time limit."""
+    report_rows = scored_rows(len(problem.schema.columns), row_microseconds)
+    rows = certificate.probe_rows(problem, row_microseconds) * PROBE_PASSES + report_rows
+    seconds = FINISH_SECONDS + FINISH_SHARE * timeout + rows * BATCH_SHARE * row_microseconds / 1e6
+    return min(seconds, timeout / 2)
+
+
+def is_refitted(
+    options: TrainingOptions,
+    problem: LearningProblem,
+    *,
+    fit_seconds: float,
+    row_microseconds: float,
+    seconds_left: float,
+) -> bool:
+    """Return whether the chosen model is fitted again to all rows. It was cross-validated in `fit_seconds`."""
+    if options.refit is not None or options.preset != "best" or options.timeout is None:
+        return options.preset == "best" if options.refit is None else options.refit
+    rows = 1 + len(problem.holdout) / len(problem.training)
+    finishing = finishing_seconds(problem, options.timeout, PRESETS[options.preset], row_microseconds)
+    return fit_seconds * rows + finishing < seconds_left
