@@ -1,6 +1,6 @@
 # `make demo` and `make test` are the only targets that users need. The other targets are for development.
 .DEFAULT_GOAL := help
-.PHONY: help setup torch demo test check format docs docs-output lock vendor bench-startup bench-serve bench-batch \
+.PHONY: help setup torch demo test check format docs docs-output lock vendor bench-startup bench-serve bench-batch bench-redis \
 	bench-workers bench-check bench-dialects bench-unseen bench-unseen-tables bench-hard fuzz fuzz-tensors fuzz-onnx mutants \
 	check-security drill drill-history measured clean
 
@@ -63,6 +63,10 @@ bench-serve: $(READY)  ## Compare the server with a JSON echo server and plain F
 bench-workers: $(READY)  ## Compare two workers with one worker, and track memory use over two million requests
 	@scripts/system-packages.sh bench
 	@$(PY) bench/workers.py $(ARGS)
+
+bench-redis: $(READY)  ## Compare cache hits through Redis with cache hits in memory, and measure outages of Redis
+	@scripts/system-packages.sh test
+	@PYTHONPATH=tests $(PY) bench/shared_cache.py $(ARGS)
 
 fuzz: $(READY)  ## Test the server with malformed requests, zip bombs, slow bodies and idle connections
 	@$(PY) bench/fuzz.py $(ARGS)

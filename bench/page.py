@@ -14,6 +14,7 @@ BENCHES = {
     "serve": ("Single predictions", "make bench-serve"),
     "workers": ("Two workers and memory", "make bench-workers"),
     "dialects": ("Dialects", "make bench-dialects"),
+    "redis": ("Cache in Redis", "make bench-redis"),
     "drill": ("Killed processes, reloads and shutdowns", "make drill"),
     "drill history": ("Disk, clock, store and journal failures", "make drill-history"),
     "fuzz": ("Invalid requests and many connections", "make fuzz"),
@@ -30,6 +31,8 @@ keeps no history.""",
     "workers": """The CPU time of all processes per answered request, with one worker and with two workers, and the
 memory use over two million requests.""",
     "dialects": "The same rows sent as native JSON and as binary V2 tensors, compared within one run.",
+    "redis": """Cache hits through Redis compared with cache hits in memory, and eight clients while Redis is stopped,
+killed or paused for ten seconds. A server waits at most 50 ms for Redis.""",
     "drill": """Two workers under constant load. Every acknowledged prediction must be in the history exactly once and
 match its reply.""",
     "drill history": """One server under constant load while its disk fills up, its clock changes, its store is locked

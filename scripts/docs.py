@@ -122,6 +122,8 @@ def values(field: FieldInfo) -> str:
     if get_origin(field.annotation) is tuple:
         return "list of text"
     kind = kinds[0]
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(kind))
     if kind is int:
         bounds = {name: getattr(rule, name) for rule in field.metadata for name in ("ge", "le") if hasattr(rule, name)}
         upper = f" to {bounds['le']}" if "le" in bounds else " or more"

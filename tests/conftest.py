@@ -13,7 +13,9 @@ import pytest_asyncio
 from hypothesis import settings
 
 from rowcast.setting_aliases import ALIASES
+from support import redis
 from support.logs import pytest_sessionfinish, pytest_sessionstart, pytest_terminal_summary, pytest_testnodedown
+from support.redis import RedisServer
 
 __all__ = ["pytest_sessionfinish", "pytest_sessionstart", "pytest_terminal_summary", "pytest_testnodedown"]
 
@@ -64,6 +66,13 @@ def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Forest, "TREES", 20)
     monkeypatch.setattr(Boosting, "MOST_ROUNDS", 40)
     monkeypatch.setattr(network, "MOST_ROUNDS", 10)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis server for tests that do not stop it; each test has its own prefix of keys."""
+    with redis.serving(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -176,6 +176,9 @@ def no_aliases(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         ("PROM_PUSHGATEWAY", "https://push.example.com/x", "push_gateway", "https://push.example.com/x"),
         ("PROM_PUSHJOB", "nightly", "push_job", "nightly"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4318", "otel_endpoint", "http://otel:4318"),
+        ("REDIS_URL", "redis://redis:6379/0", "cache", "redis://redis:6379/0"),
+        ("REDIS_MAXMEMORY", "256mb", "redis_maxmemory", "256mb"),
+        ("REDIS_POLICY", "allkeys-lru", "redis_policy", "allkeys-lru"),
     ],
 )
 def test_variables_of_other_systems_are_aliases_of_settings(
@@ -282,3 +285,75 @@ def test_a_dotenv_file_does_not_choose_who_receives_the_push_password(
 def test_a_user_name_without_a_password_is_rejected(no_aliases: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match="push_password"):
         settings.load(push_username="me")
+
+
+@pytest.mark.parametrize(
+    ("text", "cache"),
+    [
+        ("true", "memory"),
+        ("1", "memory"),
+        ("ON", "memory"),
+        ("memory", "memory"),
+        ("false", "off"),
+        ("0", "off"),
+        ("no", "off"),
+        ("off", "off"),
+        ("redis://h", "redis://h"),
+        ("rediss://user:pass@h:6380/1?ssl_ca_certs=/ca.pem", "rediss://user:pass@h:6380/1?ssl_ca_certs=/ca.pem"),
+        ("unix:///run/redis.sock?db=2", "unix:///run/redis.sock?db=2"),
+    ],
+)
+def test_the_cache_is_off_in_memory_or_in_redis(
+    no_aliases: pytest.MonkeyPatch, folder: Path, text: str, cache: str
+) -> None:
+    no_aliases.setenv("ROWCAST_CACHE", text)
+    assert settings.load().cache == cache
+    no_aliases.delenv("ROWCAST_CACHE")
+    (folder / "rowcast.toml").write_text(f"cache = {text}\n" if text in ("true", "false") else f'cache = "{text}"\n')
+    assert settings.load().cache == cache
+
+
+def test_the_redis_alias_applies_to_the_cache_only(no_aliases: pytest.MonkeyPatch) -> None:
+    no_aliases.setenv("REDIS_URL", "redis://h")
+
+    assert (settings.load().cache, settings.load().quotas) == ("redis://h", None)
+
+
+@pytest.mark.parametrize("name", ["cache", "quotas"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h",
+        "redis://",
+        "redis://:s3cret@h:port",
+        "redis://:s3cret@h/x",
+        "redis://:s3c/s3cret@h",
+        "redis://h?password=x",
+        "redis://h?db=one",
+        "redis://h?ssl_ca_certs=/ca.pem",
+        "rediss://h?ssl_cert_reqs=maybe",
+        "redis:s3cret@h",
+        "s3cret@h",
+        "unix://",
+        "yess",
+        "redis://:s3cret@h:0",
+    ],
+)
+def test_an_invalid_redis_url_is_rejected_without_its_password(
+    no_aliases: pytest.MonkeyPatch, name: str, url: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        settings.load(**{name: url})
+
+    assert repr(name) in refused.value.message
+    assert "s3c" not in refused.value.message
+
+
+def test_the_text_form_of_the_settings_contains_no_url_of_redis(no_aliases: pytest.MonkeyPatch) -> None:
+    assert "s3cret" not in repr(settings.load(cache="redis://:s3cret@h", quotas="redis://:s3cret@h"))
+
+
+@pytest.mark.parametrize("size", ["", "many", "-1", "1.5gb", "256 mb", "1tb"])
+def test_an_invalid_memory_limit_is_rejected(no_aliases: pytest.MonkeyPatch, size: str) -> None:
+    with pytest.raises(SettingsError, match="redis_maxmemory"):
+        settings.load(redis_maxmemory=size)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import msgspec
 
 from rowcast.schema.prediction import Label
+
+RedisUse = Literal["cache", "quotas"]
+"""What a server uses Redis for."""
+RedisFailure = Literal["timeout", "connection", "reply"]
 
 
 class ModelLoaded(msgspec.Struct, frozen=True, gc=False):
@@ -55,5 +60,19 @@ class ReloadFinished(msgspec.Struct, frozen=True, gc=False):
     error: str = ""
 
 
-Event = ModelLoaded | RowsScored | RequestAnswered | RequestFailed | ReloadFinished
+class RedisFailed(msgspec.Struct, frozen=True, gc=False):
+    """A call to Redis failed, or its reply could not be used."""
+
+    use: RedisUse
+    kind: RedisFailure
+
+
+class RedisSwitched(msgspec.Struct, frozen=True, gc=False):
+    """A server process began to use Redis, or does without it until it responds again."""
+
+    use: RedisUse
+    is_available: bool
+
+
+Event = ModelLoaded | RowsScored | RequestAnswered | RequestFailed | ReloadFinished | RedisFailed | RedisSwitched
 Listener = Callable[[Event], None]

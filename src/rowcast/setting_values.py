@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-from urllib.parse import urlsplit
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 from rowcast.errors import SettingsError
 from rowcast.setting_aliases import ALIASES
 from rowcast.suggestions import did_you_mean
+
+CACHE_WORDS: Final = {
+    **dict.fromkeys(("off", "false", "0", "no", "n", "f", ""), "off"),
+    **dict.fromkeys(("memory", "on", "true", "1", "yes", "y", "t"), "memory"),
+}
+REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
+REDIS_OPTIONS: Final[Mapping[str, Callable[[str], object]]] = {
+    "db": re.compile("[0-9]{1,5}").fullmatch,
+    "ssl_ca_certs": str,
+    "ssl_cert_reqs": re.compile("none|optional|required").fullmatch,
+    "ssl_certfile": str,
+    "ssl_keyfile": str,
+}
+"""The options in the URL of a Redis server, each with a function that returns a true value for an allowed value."""
+RedisPolicy = Literal[
+    "noeviction",
+    "allkeys-lru",
+    "allkeys-lfu",
+    "allkeys-random",
+    "volatile-lru",
+    "volatile-lfu",
+    "volatile-random",
+    "volatile-ttl",
+]
+_match_size = re.compile(r"(0|[1-9][0-9]{0,14})(b|kb?|mb?|gb?)?", re.IGNORECASE).fullmatch
 
 
 def check_url(name: str, url: str) -> None:
@@ -23,6 +49,51 @@ def check_url(name: str, url: str) -> None:
         raise SettingsError(f"setting {name!r} must be http://HOST:PORT or https://HOST, got {shown}")
     if parts.username or parts.password:
         raise SettingsError(f"setting {name!r} must not contain a user name or password, because URLs are logged")
+
+
+def read_cache(value: object) -> object:
+    """Return `off` or `memory` for a boolean or its name, and any other value unchanged."""
+    if isinstance(value, bool):
+        return "memory" if value else "off"
+    return CACHE_WORDS.get(value.strip().lower(), value.strip()) if isinstance(value, str) else value
+
+
+def check_redis_url(name: str, url: str, others: str = "") -> None:
+    """Raise SettingsError unless the value is the URL of a Redis server. `others` names the other allowed values."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
+    except ValueError:
+        raise SettingsError(f"setting {name!r} is not a valid Redis URL: {hide_credentials(url)!r}") from None
+    place = parts.path if parts.scheme == "unix" else parts.hostname
+    has_database = parts.scheme == "unix" or re.fullmatch(r"/?[0-9]*", parts.path)
+    if parts.scheme not in REDIS_SCHEMES or not place or port == 0 or not has_database:
+        raise SettingsError(
+            f"setting {name!r} must be {others}a Redis URL such as redis://HOST:6379/0, got {hide_credentials(url)!r}"
+        )
+    for option, value in options.items():
+        if option not in REDIS_OPTIONS:
+            known = ", ".join(REDIS_OPTIONS)
+            raise SettingsError(f"setting {name!r}: unknown option {option!r} in the Redis URL; known options: {known}")
+        if option != "db" and parts.scheme != "rediss":
+            raise SettingsError(f"setting {name!r}: option {option!r} requires a URL that starts with rediss://")
+        allowed = REDIS_OPTIONS[option]
+        if not allowed(value):
+            raise SettingsError(f"setting {name!r}: option {option!r} in the Redis URL cannot be {value!r}")
+
+
+def check_memory_size(name: str, text: str) -> None:
+    """Raise SettingsError unless the value is a size that Redis accepts."""
+    if not _match_size(text):
+        raise SettingsError(f"setting {name!r} must be a number of bytes or a size such as 256mb, got {text!r}")
+
+
+def hide_credentials(url: str) -> str:
+    """Return a URL without its user name and password."""
+    before, at, after = url.rpartition("@")
+    scheme, slashes, _ = before.partition("//")
+    return f"{scheme if slashes else ''}{slashes}(hidden)@{after}" if at else url
 
 
 def describe_errors(

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
-    DotEnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -26,39 +24,21 @@ from pydantic_settings import (
 from rowcast.access.addresses import parse_hosts, parse_networks
 from rowcast.access.quotas import parse_quota
 from rowcast.errors import SettingsError
-from rowcast.setting_aliases import ALIAS_PUSH_JOB, aliased_values
-from rowcast.setting_values import check_url, describe_errors
+from rowcast.setting_aliases import aliased_values
+from rowcast.setting_sources import AliasSource, SharedDotEnvSource
+from rowcast.setting_values import (
+    RedisPolicy,
+    check_memory_size,
+    check_redis_url,
+    check_url,
+    describe_errors,
+    read_cache,
+)
 from rowcast.suggestions import did_you_mean
 
 PREFIX = "ROWCAST_"
 MIN_KEY_LENGTH = 8
 MEBIBYTE = 1024 * 1024
-
-
-class AliasSource(PydanticBaseSettingsSource):
-    """Reads the environment variables in `ALIASES`."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return the value of one setting, its name, and whether the value must be decoded."""
-        return aliased_values(os.environ).get(field_name, (None, ""))[0], field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """Return the settings that come from aliases."""
-        values: dict[str, Any] = {setting: value for setting, (value, _) in aliased_values(os.environ).items()}
-        if "push_gateway" in values and "push_gateway" not in self.current_state:
-            values.setdefault("push_job", ALIAS_PUSH_JOB)
-        return values
-
-
-class SharedDotEnvSource(DotEnvSettingsSource):
-    """Reads `.env`, which other programs may share: names without the `ROWCAST_` prefix are ignored."""
-
-    def __call__(self) -> dict[str, Any]:
-        """Return the settings; unknown names with the prefix are kept, so that validation rejects them."""
-        fields = self.settings_cls.model_fields
-        return {
-            key: value for key, value in super().__call__().items() if key in fields or key.startswith(PREFIX.lower())
-        }
 
 
 class Settings(BaseSettings):
@@ -188,13 +168,44 @@ class Settings(BaseSettings):
         description="Maximum total size (MiB) of these replies; beyond that, the oldest replies of the tenants with "
         "the most data are deleted early.",
     )
-    cache: bool = Field(False, description="Cache scores by row; useful for slow models.")
+    cache: str = Field(
+        "off",
+        repr=False,
+        description="Where scores are cached by row, which is useful for slow models: `off`, `memory` (separately in "
+        "each server process) or the URL of a Redis server that all servers share, such as `redis://HOST:6379/0`.",
+    )
     cache_entries: int = Field(
         100_000,
         ge=1,
-        description="Maximum number of cached scores in each server process; each score takes up about 0.5 KB.",
+        description="Maximum number of scores that each server process caches in memory; each score takes up about 0.5 "
+        "KB.",
     )
     cache_seconds: float = Field(3600.0, gt=0, description="Lifetime of a cached score.")
+    quotas: str | None = Field(
+        None,
+        repr=False,
+        description="URL of the Redis server in which all servers count the use of quotas. Default: each server "
+        "process enforces an equal share of every quota.",
+    )
+    redis_timeout_ms: int = Field(
+        50,
+        ge=1,
+        le=10_000,
+        description="Maximum time (milliseconds) that a request waits for Redis. If Redis takes longer or fails, the "
+        "server does without it until it responds again.",
+    )
+    redis_prefix: str = Field(
+        "rowcast",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="First part of every key in Redis. Systems that share a Redis database but no API keys need "
+        "different prefixes.",
+    )
+    redis_maxmemory: str | None = Field(
+        None, description="Memory limit that the server sets in the Redis server of the cache, such as `256mb`."
+    )
+    redis_policy: RedisPolicy | None = Field(
+        None, description="Eviction policy that the server sets in the Redis server of the cache."
+    )
     models_dir: Path | None = Field(
         None,
         description="Folder of ONNX files and their metadata, which are imported at startup and on reload.",
@@ -240,6 +251,12 @@ class Settings(BaseSettings):
         "applies.",
     )
 
+    @field_validator("cache", mode="before")
+    @classmethod
+    def accept_booleans(cls, value: object) -> object:
+        """Accept the booleans that earlier releases used."""
+        return read_cache(value)
+
     @field_validator("models", "cors_origins", "allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
     def split(cls, value: object) -> object:
@@ -256,8 +273,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources, highest precedence first."""
-        own = init_settings, env_settings, SharedDotEnvSource(settings_cls)
-        return *own, AliasSource(settings_cls), TomlConfigSettingsSource(settings_cls)
+        own = init_settings, env_settings, SharedDotEnvSource(settings_cls, PREFIX)
+        return *own, AliasSource(settings_cls, aliased_values(os.environ)), TomlConfigSettingsSource(settings_cls)
 
     @property
     def registry_folder(self) -> Path:
@@ -368,6 +385,7 @@ def _validate(settings: Settings) -> None:
     for quota in (settings.quota, settings.quota_predict):
         if quota is not None:
             parse_quota(quota)
+    _validate_redis(settings)
     parse_hosts(settings.allowed_hosts)
     parse_networks(settings.trusted_proxies)
     for name, url in (("push_gateway", settings.push_gateway), ("otel_endpoint", settings.otel_endpoint)):
@@ -379,6 +397,15 @@ def _validate(settings: Settings) -> None:
         raise SettingsError(f"setting 'api_key' is too short; use at least {MIN_KEY_LENGTH} characters")
 
 
+def _validate_redis(settings: Settings) -> None:
+    if settings.cache not in ("off", "memory"):
+        check_redis_url("cache", settings.cache, "off, memory or ")
+    if settings.quotas is not None:
+        check_redis_url("quotas", settings.quotas)
+    if settings.redis_maxmemory is not None:
+        check_memory_size("redis_maxmemory", settings.redis_maxmemory)
+
+
 def is_color_allowed() -> bool:
     """Return whether commands may use colors in a terminal; `NO_COLOR` (https://no-color.org) disables them."""
     return not os.environ.get("NO_COLOR")
@@ -387,8 +414,8 @@ def is_color_allowed() -> bool:
 def origins(**options: Any) -> dict[str, str]:
     """Return the source of each setting that is set explicitly; `options` are the same as for `load`."""
     dotenv_names, toml_names = (
-        {name.lower().removeprefix(PREFIX.lower()) for name in source(Settings)()}
-        for source in (SharedDotEnvSource, TomlConfigSettingsSource)
+        {name.lower().removeprefix(PREFIX.lower()) for name in source()}
+        for source in (SharedDotEnvSource(Settings, PREFIX), TomlConfigSettingsSource(Settings))
     )
     variables = {name.lower(): name for name, value in os.environ.items()}
     aliased = aliased_values(os.environ)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rowcast.access.quotas import Meter, Quota, new_meter, new_meters, parse_quota
+from rowcast.access.shared_quotas import QuotaUse
 from rowcast.errors import OverQuota, SettingsError
 
 
@@ -195,3 +196,65 @@ def test_the_share_of_processes_applies_to_both_meters_of_a_caller() -> None:
     for meter in (predict, general):
         with pytest.raises(OverQuota):
             meter.spend(1, 0.0)
+
+
+class SharedCount:
+    """A shared count in this process, which a test can make unavailable."""
+
+    def __init__(self) -> None:
+        self.is_away = False
+        self.used: dict[str, int] = {}
+
+    async def charge(self, name: str, rows: int, *, limit: int, seconds: int) -> QuotaUse | None:
+        if self.is_away:
+            return None
+        used = self.used.get(name, 0) + rows
+        accepted = used <= limit
+        if accepted:
+            self.used[name] = used
+        return QuotaUse(accepted, self.used[name] * seconds / limit)
+
+
+async def accepted_rows(meter: Meter | None, now: float) -> int:
+    """Charge single rows until one is refused; return the number of accepted rows."""
+    for count in range(1000):
+        try:
+            charging = meter.spend(1, now)  # type: ignore[union-attr]
+            assert charging is not None
+            await charging
+        except OverQuota:
+            return count
+    raise AssertionError("no row was refused")
+
+
+async def test_each_process_enforces_its_share_while_the_shared_count_is_away() -> None:
+    shared = SharedCount()
+    shared.is_away = True
+    meters = [new_meter(Quota(10, 60), 2, shared=shared, name="a") for _ in range(2)]
+
+    assert [await accepted_rows(meter, 0.0) for meter in meters] == [5, 5]
+
+
+async def test_an_outage_of_the_shared_count_does_not_reset_a_quota() -> None:
+    shared = SharedCount()
+    meter = new_meter(Quota(10, 60), 2, shared=shared, name="a")
+    assert meter is not None
+    for _ in range(6):
+        await meter.spend(1, 0.0)  # type: ignore[misc]
+    shared.is_away = True
+
+    assert await accepted_rows(meter, 0.0) == 2
+    assert b"r=0;t=61" in meter.headers(0.0)
+    shared.is_away = False
+    assert await accepted_rows(meter, 0.0) == 4
+
+
+async def test_callers_purposes_and_quotas_are_counted_separately() -> None:
+    shared = SharedCount()
+    for owner in ("key:a", "key:b"):
+        for quota in (Quota(1, 60), Quota(1, 60, "requests")):
+            for meter in new_meters(quota, Quota(2, 60), shared=shared, owner=owner):
+                assert meter is not None
+                await accepted_rows(meter, 0.0)
+
+    assert sorted(shared.used.values()) == [1, 1, 1, 1, 2, 2]

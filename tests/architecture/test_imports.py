@@ -23,6 +23,7 @@ HEAVY = TRAINING | {
     "numpy",
     "onnxruntime",
     "pydantic",
+    "redis",
     "rich",
     "starlette",
     "structlog",
@@ -89,6 +90,14 @@ def test_server_modules_do_not_load_training_libraries(modules: str) -> None:
     assert {name for name in loaded if name.startswith(("rowcast.training", "rowcast.tables"))} == set()
 
 
+def test_a_server_without_a_setting_for_redis_does_not_load_it() -> None:
+    code = "from rowcast import settings; from rowcast.app import server, sharing, routes, health_checks\n"
+    loaded = modules_loaded_by(code + "sharing.shared_parts(settings.load(cache='memory'), lambda event: None)")
+
+    assert "rowcast.adapters.memory.cache" in loaded
+    assert "redis" not in top_level(loaded)
+
+
 def test_the_client_loads_neither_a_server_library_nor_numpy() -> None:
     loaded = modules_loaded_by("import rowcast; rowcast.Client, rowcast.AsyncClient")
 
@@ -102,7 +111,7 @@ def test_the_client_and_http_packages_load_neither_numpy_nor_onnxruntime() -> No
     loaded = modules_loaded_by(f"import {', '.join(modules)}")
 
     assert "rowcast.http.dialects.native" in loaded
-    assert top_level(loaded) & {"jinja2", "numpy", "onnxruntime"} == set()
+    assert top_level(loaded) & {"jinja2", "numpy", "onnxruntime", "redis"} == set()
 
 
 def test_the_schema_modules_do_not_load_numpy() -> None:

@@ -22,7 +22,8 @@ from rowcast.adapters.files.worker_state import ServerFolder
 from rowcast.adapters.sqlite.store import SqliteStore
 from rowcast.cli import doctor
 from rowcast.setting_aliases import ALIASES
-from support import access, entries, models
+from support import access, entries, models, redis
+from support.redis import RedisServer
 
 Parts = dict[str, dict[str, Any]]
 
@@ -85,6 +86,7 @@ def test_every_part_of_a_healthy_installation_is_reported(checkup: Doctor) -> No
         "keys",
         "repeats",
         "cache",
+        "quotas",
         "push",
         "otel",
         "open files",
@@ -314,3 +316,59 @@ def test_an_unexpected_error_is_reported_as_a_problem(checkup: Doctor, monkeypat
 
     monkeypatch.setattr(doctor.health_checks, "running_servers", fail)
     assert "ZeroDivisionError" in checkup.parts("server")["server"]["says"]
+
+
+PASSWORD = "letmein-of-redis"
+
+
+@pytest.mark.parametrize(("name", "variable"), [("cache", "REDIS_URL"), ("quotas", "ROWCAST_QUOTAS")])
+def test_redis_is_checked(
+    checkup: Doctor, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, name: str, variable: str
+) -> None:
+    monkeypatch.setenv(variable, redis_server.url)
+    monkeypatch.setenv("ROWCAST_REDIS_TIMEOUT_MS", "10000")
+
+    says = checkup.parts()[name]["says"]
+    assert redis_server.url in says
+    assert "responds; memory unlimited, policy noeviction" in says
+
+
+@pytest.mark.parametrize("name", ["cache", "quotas"])
+def test_a_redis_that_cannot_be_used_is_a_problem_and_the_password_is_not_shown(
+    checkup: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    with redis.serving(tmp_path, "--requirepass", "another") as server:
+        monkeypatch.setenv(f"ROWCAST_{name.upper()}", server.url.replace("//", f"//:{PASSWORD}@"))
+        wrong = checkup.parts(name)
+    away = checkup.parts(name)
+
+    assert "rejects the user name or password" in wrong[name]["says"]
+    assert "Connect call failed" in away[name]["says"] or "refused" in away[name]["says"]
+    assert not any(PASSWORD in str(parts) for parts in (wrong, away))
+    assert wrong[f"setting {name}"]["says"].startswith("redis://(hidden)@127.0.0.1:")
+
+
+def test_memory_limits_that_redis_does_not_let_rowcast_set_are_a_problem(
+    checkup: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_MAXMEMORY", "64mb")
+    monkeypatch.setenv("REDIS_POLICY", "allkeys-lru")
+    monkeypatch.setenv("ROWCAST_REDIS_TIMEOUT_MS", "10000")
+    with redis.serving(tmp_path, "--rename-command", "CONFIG", "") as server:
+        monkeypatch.setenv("REDIS_URL", server.url)
+        says = checkup.parts("cache")["cache"]["says"]
+    assert "does not allow Rowcast to set maxmemory 67108864, maxmemory-policy allkeys-lru" in says
+    with redis.serving(tmp_path) as server:
+        monkeypatch.setenv("REDIS_URL", server.url)
+        assert "a starting server sets maxmemory 67108864" in checkup.parts()["cache"]["says"]
+        assert server.command("config", "get", "maxmemory").split() == ["maxmemory", "0"]
+
+
+def test_a_redis_that_may_forget_quotas_is_reported(
+    checkup: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROWCAST_REDIS_TIMEOUT_MS", "10000")
+    with redis.serving(tmp_path, "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru") as server:
+        monkeypatch.setenv("ROWCAST_QUOTAS", server.url)
+
+        assert "may forget" in checkup.parts()["quotas"]["says"]

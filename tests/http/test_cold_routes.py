@@ -206,6 +206,8 @@ async def test_metrics_are_in_the_prometheus_text_format(client: httpx.AsyncClie
         "rowcast_problems": "counter",
         "rowcast_cache_hits": "counter",
         "rowcast_cache_misses": "counter",
+        "rowcast_redis_errors": "counter",
+        "rowcast_redis_away": "gauge",
         "rowcast_queue_rows": "gauge",
         "rowcast_queue_age_seconds": "gauge",
         "rowcast_model_loads": "counter",

@@ -18,3 +18,12 @@ def test_each_part_reports_its_own_problem() -> None:
     assert health.report() == {"disk": "the disk is full", "history": "ok"}
     problems.clear()
     assert health.report() == {"disk": "ok", "history": "ok"}
+
+
+def test_the_server_can_do_without_an_optional_part() -> None:
+    health = Health()
+    health.register("disk", lambda: None)
+    health.register("cache", lambda: "Redis is away", is_optional=True)
+
+    assert health.report() == {"disk": "ok", "cache": "Redis is away"}
+    assert [health.can_do_without(name) for name in ("disk", "cache", "workers")] == [False, True, False]

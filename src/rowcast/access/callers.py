@@ -11,6 +11,7 @@ import msgspec
 from rowcast.access.keys import Key
 from rowcast.access.quotas import Meter, Quota, new_meters
 from rowcast.access.scopes import SCOPES, Scope
+from rowcast.access.shared_quotas import SharedQuotas
 
 
 class Caller(msgspec.Struct, frozen=True, gc=False):
@@ -43,18 +44,25 @@ UNAUTHENTICATED: Final = Caller(scopes=frozenset(), models=frozenset(("",)))
 
 
 def active_callers(
-    keys: Iterable[Key], now: float, default: Quota | None, share: int, predict: Quota | None = None
+    keys: Iterable[Key],
+    now: float,
+    default: Quota | None,
+    share: int,
+    predict: Quota | None = None,
+    *,
+    shared: SharedQuotas | None = None,
 ) -> dict[bytes, Caller]:
     """Map the hash of each active key to its caller. Both hashes of a rotated key share one meter.
 
     `default` is the quota for keys without their own quota; for predictions, `predict` overrides it. `share` is the
-    number of processes that split each quota.
+    number of processes that split each quota, unless `shared` counts its use for all of them.
     """
     callers: dict[bytes, Caller] = {}
     for key in keys:
         if key.state(now) != "active":
             continue
-        meter, general = new_meters(key.quota or default, None if key.quota else predict, share)
+        own = None if key.quota else predict
+        meter, general = new_meters(key.quota or default, own, share, shared=shared, owner=f"key:{key.id}")
         caller = Caller(
             key.id,
             key.tenant,

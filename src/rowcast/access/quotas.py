@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from rowcast.access.durations import UNIT_SECONDS
+from rowcast.access.shared_quotas import SharedQuotas
 from rowcast.errors import OverQuota, SettingsError
 
 _match_quota = re.compile(r"([1-9][0-9]{0,8})(?: *(rows|requests))?/([1-9][0-9]{0,6})([smhd]?)").fullmatch
@@ -82,17 +83,70 @@ class RequestMeter(Meter):
         return None if whole else super().spend(1, now)
 
 
-def new_meter(quota: Quota | None, share: int = 1) -> Meter | None:
-    """Return a meter for the quota, or None if there is no quota."""
+class SharedMeter(Meter):
+    """A meter whose use is counted for all server processes together.
+
+    If the shared count is not available, each process enforces its own share. A process starts with the last known
+    state, so that an outage does not reset a quota.
+    """
+
+    is_immediate = False
+
+    def __init__(self, quota: Quota, share: int, quotas: SharedQuotas, name: str) -> None:
+        super().__init__(quota)
+        self._own = Meter(quota, share)
+        self._quotas = quotas
+        self._name = name
+
+    def spend(self, rows: int, now: float, whole: int = 0) -> Awaitable[None] | None:
+        """Return a charge that must be awaited, or None if nothing is charged."""
+        if self.quota.unit == "requests":
+            if whole:
+                return None
+            rows = 1
+        return self._spend(rows, now, whole)
+
+    async def _spend(self, rows: int, now: float, whole: int) -> None:
+        quota = self.quota
+        use = await self._quotas.charge(self._name, rows, limit=quota.rows, seconds=quota.seconds)
+        if use is None:
+            self._own.spend(rows, now, whole)
+            self._full_at = self._own._full_at
+            return
+        # The share costs more per row, but takes as long as the whole quota until it is full.
+        self._full_at = self._own._full_at = now + use.seconds
+        if not use.accepted:
+            self._refuse(max(rows, whole), use.seconds + rows * self._cost - quota.seconds)
+
+
+def new_meter(
+    quota: Quota | None, share: int = 1, *, shared: SharedQuotas | None = None, name: str = ""
+) -> Meter | None:
+    """Return a meter for the quota, or None if there is no quota.
+
+    `share` is the number of processes that split the quota unless they share its use: then, `shared` counts it under
+    this name.
+    """
     if quota is None:
         return None
+    if shared is not None:
+        return SharedMeter(quota, share, shared, f"{name}:{quota}")
     return Meter(quota, share) if quota.unit == "rows" else RequestMeter(quota, share)
 
 
-def new_meters(general: Quota | None, predict: Quota | None, share: int = 1) -> tuple[Meter | None, Meter | None]:
+def new_meters(
+    general: Quota | None,
+    predict: Quota | None,
+    share: int = 1,
+    *,
+    shared: SharedQuotas | None = None,
+    owner: str = "",
+) -> tuple[Meter | None, Meter | None]:
     """Return the meters of one caller for predictions and for all other requests; by default, they share one meter."""
-    shared = new_meter(general, share)
-    return shared if predict is None else new_meter(predict, share), shared
+    meter = new_meter(general, share, shared=shared, name=f"{owner}:general")
+    if predict is None:
+        return meter, meter
+    return new_meter(predict, share, shared=shared, name=f"{owner}:predict"), meter
 
 
 def parse_quota(text: str) -> Quota:

@@ -72,3 +72,33 @@ def otel_failure(settings: Settings) -> str:
     except httpx.HTTPError as error:
         return f"{url} does not respond ({type(error).__name__})"
     return "" if reply.is_success else f"{url} responds with {reply.status_code}"
+
+
+def redis_state(settings: Settings, setting: str, url: str) -> str:
+    """Describe the Redis server of a setting; raise SettingsError if it cannot be used as it is set up."""
+    from rowcast.app.sharing import require_redis
+    from rowcast.errors import SettingsError
+    from rowcast.setting_values import hide_credentials
+
+    require_redis(setting)
+    from rowcast.adapters.redis.inspection import inspect
+    from rowcast.adapters.redis.memory import MemoryLimits
+
+    shown = hide_credentials(url)
+    try:
+        state = inspect(url, SECONDS)
+    except SettingsError as error:
+        raise SettingsError(f"{shown} cannot be used: {error.message}") from None
+    limit_ms, took_ms = settings.redis_timeout_ms, state.seconds * 1000
+    if took_ms > limit_ms:
+        raise SettingsError(f"{shown} takes {took_ms:.0f} ms to respond, more than redis_timeout_ms={limit_ms}")
+    limit = f"{state.maxmemory / 1024**2:g} MiB" if state.maxmemory else "unlimited"
+    says = f"{shown} (Redis {state.version}) responds; memory {limit}, policy {state.policy}"
+    if setting == "quotas":
+        evicts = state.maxmemory and state.policy != "noeviction"
+        return f"{says}; if its memory is full, Redis may forget how much of a quota is used" if evicts else says
+    wanted = MemoryLimits(settings.redis_maxmemory, settings.redis_policy).differences(state.memory)
+    changes = ", ".join(f"{parameter} {value}" for parameter, value in wanted.items())
+    if wanted and not state.can_configure:
+        raise SettingsError(f"{says}; Redis does not allow Rowcast to set {changes}")
+    return f"{says}; a starting server sets {changes}" if wanted else says

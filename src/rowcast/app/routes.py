@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from rowcast.access.shared_quotas import SharedQuotas
     from rowcast.events import Listener
     from rowcast.history.service import History
     from rowcast.http.authentication import Authenticator
@@ -32,6 +33,7 @@ class HttpParts(NamedTuple):
     counters: Counters
     metrics: Callable[[], bytes]
     listen: Listener
+    quotas: SharedQuotas | None
 
 
 class HttpApp(NamedTuple):
@@ -42,7 +44,7 @@ class HttpApp(NamedTuple):
     """The quick path, or None if the server logs or traces requests."""
 
 
-def authenticator(settings: Settings) -> Authenticator:
+def authenticator(settings: Settings, quotas: SharedQuotas | None) -> Authenticator:
     """Return an authenticator for the stored keys, with the access rules from the settings."""
     from rowcast.access.addresses import parse_hosts, parse_networks
     from rowcast.access.quotas import parse_quota
@@ -59,6 +61,7 @@ def authenticator(settings: Settings) -> Authenticator:
         origins=frozenset(settings.cors_origins),
         hosts=parse_hosts(settings.allowed_hosts),
         proxies=parse_networks(settings.trusted_proxies),
+        shared=quotas,
     )
     return Authenticator(keys(settings), rules)
 
@@ -87,7 +90,7 @@ def http_app(settings: Settings, parts: HttpParts, lifespan: Lifespan, tracer: T
     )
     router = Router(parts.native.routes, _dialects(parts), cold.routes)
     rules = RequestRules(settings.max_body_bytes, settings.max_wait_seconds, settings.root_path)
-    access, ids = authenticator(settings), RequestIds(secrets.token_hex(6))
+    access, ids = authenticator(settings, parts.quotas), RequestIds(secrets.token_hex(6))
     idempotency = Idempotency(
         SqliteIdempotencyStore(settings.repeats_file),
         settings.idempotency_seconds,

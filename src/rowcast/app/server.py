@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from rowcast.app import imports, models, routes, serving, telemetry
+from rowcast.app import imports, models, routes, serving, sharing, telemetry
 from rowcast.app.history import history
 from rowcast.app.indexer import indexer_child
 
@@ -72,7 +72,8 @@ def build_server(settings: Settings, place: Place | None = None) -> Server:
         counters = state.counters(number) if place else LocalCounters()
         metrics = telemetry.metrics(settings, counters)
         live = serving.live_parts(settings, registry, state, metrics.listen)
-        predicting = serving.prediction_parts(settings, live.deployment, metrics.listen)
+        shared = sharing.shared_parts(settings, metrics.listen)
+        predicting = serving.prediction_parts(settings, live.deployment, metrics.listen, shared.cache)
         undo.callback(predicting.journal.close)
         native = NativeRoutes(predicting.service)
         process = WorkerProcess(
@@ -86,13 +87,23 @@ def build_server(settings: Settings, place: Place | None = None) -> Server:
         )
         exposition = telemetry.exposition(metrics, process)
         tracer = telemetry.tracer(settings)
-        parts += [*telemetry.reporters(settings, tracer, exposition, state, number), process]
+        parts += [*telemetry.reporters(settings, tracer, exposition, state, number), *shared.connections, process]
+        for name, check in shared.checks.items():
+            health.register(name, check, is_optional=True)
         if place is None:
             parts.append(indexer_child(settings))
         parts += [Closing(predicting.journal.close), serving.journal_monitor(settings, predicting, health)]
         lifecycle = Lifecycle(health, parts, process.drain)
         http = routes.HttpParts(
-            predicting.service, native, process, history(settings), health, counters, exposition, metrics.listen
+            predicting.service,
+            native,
+            process,
+            history(settings),
+            health,
+            counters,
+            exposition,
+            metrics.listen,
+            shared.quotas,
         )
         front = routes.http_app(settings, http, lifecycle, tracer)
         undo.pop_all()

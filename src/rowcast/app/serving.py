@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from rowcast.runtime.worker import LiveParts
     from rowcast.schema.sensitive import Redactor
     from rowcast.serving.batcher import Batcher
-    from rowcast.serving.cache import ScoreCache
     from rowcast.serving.deployment import Deployment
     from rowcast.serving.fleet import WorkerState
     from rowcast.serving.health import Health
     from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.ports import Cache
     from rowcast.serving.service import PredictionService
     from rowcast.settings import Settings
 
@@ -65,17 +65,20 @@ def live_parts(settings: Settings, registry: RegistryWriter, state: WorkerState,
     return LiveParts(deployment, follower, StartingPoint(generation, requests, result))
 
 
-def prediction_parts(settings: Settings, deployment: Deployment[LiveModel], listen: Listener) -> PredictionParts:
+def prediction_parts(
+    settings: Settings, deployment: Deployment[LiveModel], listen: Listener, scores: Cache | None = None
+) -> PredictionParts:
     """Open the journal, and build the parts that score and record rows."""
     from rowcast.adapters.files.journal import FileJournal
     from rowcast.app.history import store
     from rowcast.history.commit_waiter import CommitWaiter
     from rowcast.serving.batcher import Batcher
+    from rowcast.serving.cache import ScoreCache
     from rowcast.serving.recorder import Recorder
     from rowcast.serving.scorer import LocalScorer
     from rowcast.serving.service import PredictionService
 
-    cache = _cache(settings)
+    cache = None if scores is None else ScoreCache(scores)
     journal = FileJournal(settings.journal_folder, lambda: uuid.uuid4().hex, settings.durability)
     recorder = Recorder(
         journal,
@@ -142,15 +145,6 @@ def _default_model(settings: Settings, names: Collection[str]) -> str | None:
             f"setting 'default_model' is {default!r}, which is not served; served models: {', '.join(names)}"
         )
     return default
-
-
-def _cache(settings: Settings) -> ScoreCache | None:
-    if not settings.cache:
-        return None
-    from rowcast.adapters.memory.cache import MemoryCache
-    from rowcast.serving.cache import ScoreCache
-
-    return ScoreCache(MemoryCache(settings.cache_entries, settings.cache_seconds))
 
 
 def _redactor(settings: Settings) -> Redactor | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import re
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +27,7 @@ from rowcast.history.records import to_time
 from rowcast.registry import bundle
 from rowcast.registry.ports import Reference
 from rowcast.runtime.connections import SPARE_FILES, affordable_connections
+from rowcast.setting_values import hide_credentials
 from rowcast.settings import MEBIBYTE, Settings
 
 OK, PROBLEM = 0, 1
@@ -114,7 +114,7 @@ def _format_setting(value: Any) -> str:
         return "(hidden)"
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
-    return re.sub(r"//[^@/]*@", "//(hidden)@", str(value).lower() if isinstance(value, bool) else str(value))
+    return hide_credentials(str(value).lower() if isinstance(value, bool) else str(value))
 
 
 def _checks(loaded: Settings) -> Iterator[tuple[str, Check, str]]:
@@ -148,7 +148,9 @@ def _checks(loaded: Settings) -> Iterator[tuple[str, Check, str]]:
         "restore the file from a backup, or delete it and create new keys with `rowcast keys create NAME`",
     )
     yield "repeats", lambda: _check_repeats(loaded), "stop all servers and delete the file"
-    yield "cache", lambda: _check_cache(loaded), ""
+    redis = "start Redis, or correct the setting `{}`"
+    yield "cache", lambda: _check_cache(loaded), redis.format("cache")
+    yield "quotas", lambda: _check_quotas(loaded), redis.format("quotas")
     yield "push", lambda: _check_push(loaded), "correct the setting `push_gateway`"
     yield "otel", lambda: _check_otel(loaded), "correct the setting `otel_endpoint`"
 
@@ -354,9 +356,18 @@ def _check_repeats(loaded: Settings) -> str:
 
 
 def _check_cache(loaded: Settings) -> str:
-    if not loaded.cache:
+    if loaded.cache == "off":
         return "off"
-    return f"on; up to {loaded.cache_entries} scores in each server process, kept for {loaded.cache_seconds:g} s"
+    lifetime = f"scores are kept for {loaded.cache_seconds:g} s"
+    if loaded.cache == "memory":
+        return f"on; up to {loaded.cache_entries} scores in each server process; {lifetime}"
+    return f"{health_checks.redis_state(loaded, 'cache', loaded.cache)}; {lifetime}"
+
+
+def _check_quotas(loaded: Settings) -> str:
+    if loaded.quotas is None:
+        return "each server process enforces its share"
+    return health_checks.redis_state(loaded, "quotas", loaded.quotas)
 
 
 def _check_push(loaded: Settings) -> str:

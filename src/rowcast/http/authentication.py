@@ -21,6 +21,7 @@ from rowcast.access.callers import UNAUTHENTICATED, Caller, active_callers, keep
 from rowcast.access.ports import KeyReader
 from rowcast.access.quotas import Meter, Quota, new_meters
 from rowcast.access.scopes import Scope
+from rowcast.access.shared_quotas import SharedQuotas
 from rowcast.errors import Forbidden, RowcastError, Unauthorized
 from rowcast.http.keyless import KeylessRules
 from rowcast.http.proxies import TrustedProxies
@@ -64,6 +65,8 @@ class AccessRules(msgspec.Struct, frozen=True):
     """The proxies whose forwarding headers are believed."""
     predict_quota: Quota | None = None
     """The quota for predictions, which then do not count against `quota`."""
+    shared: SharedQuotas | None = None
+    """Counts the use of quotas for all server processes; if it is None, each process enforces its share."""
 
 
 class Authenticator:
@@ -165,9 +168,9 @@ class Authenticator:
     def _read_keys(self) -> None:
         self._revision, now = self._keys.revision(), self._now()
         rules, keys = self._rules, self._keys.all()
-        known = active_callers(keys, now, rules.quota, rules.processes, rules.predict_quota)
+        known = active_callers(keys, now, rules.quota, rules.processes, rules.predict_quota, shared=rules.shared)
         if rules.api_key:
-            meter, general = new_meters(rules.quota, rules.predict_quota, rules.processes)
+            meter, general = self._new_meters("env")
             known[sha256(rules.api_key.encode()).digest()] = Caller("env", meter=meter, general_meter=general)
         self._callers = keep_meters(known, self._callers)
         self.needs_key = self.needs_key or bool(keys)
@@ -182,13 +185,16 @@ class Authenticator:
         address = self._proxies.client_address(headers, client[0] if client else "")
         meters = self._addresses.get(address)
         if meters is None:
-            rules = self._rules
-            meters = self._addresses[address] = new_meters(rules.quota, rules.predict_quota, rules.processes)
+            meters = self._addresses[address] = self._new_meters(f"address:{address}")
             if len(self._addresses) > MAX_ADDRESSES:
                 self._addresses.popitem(last=False)
         else:
             self._addresses.move_to_end(address)
         return msgspec.structs.replace(caller, meter=meters[0], general_meter=meters[1])
+
+    def _new_meters(self, owner: str) -> tuple[Meter | None, Meter | None]:
+        rules = self._rules
+        return new_meters(rules.quota, rules.predict_quota, rules.processes, shared=rules.shared, owner=owner)
 
 
 def require(caller: Caller, scope: Scope | None) -> None:

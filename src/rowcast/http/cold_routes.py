@@ -229,7 +229,7 @@ def _add_health_routes(cold: ColdApp, deployment: Deployment[LiveModel], health:
         "GET",
         "/health",
         response=HealthReport,
-        other_statuses={503: "A component or worker is unhealthy"},
+        other_statuses={503: "A component that the server needs, or a worker, is unhealthy"},
         tags=["health"],
         summary="The state of every component and worker",
     )
@@ -240,9 +240,10 @@ def _add_health_routes(cold: ColdApp, deployment: Deployment[LiveModel], health:
         checks = {**health.report(), "workers": "; ".join(unready) or "ok"}
         models = tuple(f"{model.name}@{model.version}" for model in deployment.restricted_to(who.models).models())
         is_ready = health.is_ready and bool(deployment.live)
-        is_healthy = is_ready and all(state == "ok" for state in checks.values())
-        report = HealthReport("ok" if is_healthy else "degraded", is_ready, models, checks, workers)
-        return JsonResponse(report, status_code=200 if is_healthy else 503)
+        problems = [name for name, state in checks.items() if state != "ok"]
+        report = HealthReport("ok" if is_ready and not problems else "degraded", is_ready, models, checks, workers)
+        is_working = is_ready and all(map(health.can_do_without, problems))
+        return JsonResponse(report, status_code=200 if is_working else 503)
 
     @cold.route(
         "GET",

@@ -42,12 +42,19 @@ class Health:
 
     def __init__(self) -> None:
         self._checks: dict[str, HealthCheck] = {}
+        self._optional: set[str] = set()
         self.is_ready = False
         """Whether the process is ready: set when the models are loaded, cleared when the process starts to drain."""
 
-    def register(self, name: str, check: HealthCheck) -> None:
-        """Register the check for a part of the server."""
+    def register(self, name: str, check: HealthCheck, *, is_optional: bool = False) -> None:
+        """Register the check for a part of the server. The server can answer requests without an optional part."""
         self._checks[name] = check
+        if is_optional:
+            self._optional.add(name)
+
+    def can_do_without(self, name: str) -> bool:
+        """Return whether the server answers every request without this part."""
+        return name in self._optional
 
     def report(self) -> dict[str, str]:
         """Return `ok` or a description of the problem for each part."""

@@ -22,7 +22,16 @@ from prometheus_client.registry import Collector
 
 from rowcast.adapters.files.shared_counters import sums
 from rowcast.adapters.telemetry.old_names import old_names
-from rowcast.events import Event, ModelLoaded, ReloadFinished, RequestAnswered, RequestFailed, RowsScored
+from rowcast.events import (
+    Event,
+    ModelLoaded,
+    RedisFailed,
+    RedisSwitched,
+    ReloadFinished,
+    RequestAnswered,
+    RequestFailed,
+    RowsScored,
+)
 from rowcast.schema.prediction import label_text
 from rowcast.serving.fleet import CounterCells, Counters, Labels, WorkerStatus
 
@@ -30,6 +39,7 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 BOUNDS = (*map(str, BUCKETS), "+Inf")
 REQUESTS, PREDICTIONS, LOADS, RELOADS = "requests", "predictions", "loads", "reloads"
 PROBLEMS, HITS, MISSES, LATEST = "problems", "hits", "misses", "latest"
+REDIS_ERRORS, REDIS_AWAY = "redis-errors", "redis-away"
 STATES = ("starting", "ready", "draining", "stale", "dead")
 PLAIN: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     PREDICTIONS: ("rowcast_predictions", "Rows scored and recorded.", ("model", "version", "label")),
@@ -38,6 +48,7 @@ PLAIN: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     MISSES: ("rowcast_cache_misses", "Rows whose score was not in the cache.", ("model",)),
     LOADS: ("rowcast_model_loads", "Model versions loaded and checked.", ("model", "version")),
     RELOADS: ("rowcast_reloads", "Worker reloads, by outcome.", ("outcome",)),
+    REDIS_ERRORS: ("rowcast_redis_errors", "Failed calls to Redis, by use and kind.", ("use", "kind")),
 }
 """Counters that store one value per label set. Maps each metric family to its name, help text and labels."""
 
@@ -66,6 +77,8 @@ class Metrics:
             RequestFailed: self._failed,
             ModelLoaded: self._loaded,
             ReloadFinished: self._reloaded,
+            RedisFailed: self._redis_failed,
+            RedisSwitched: self._redis_switched,
         }
 
     def listen(self, event: Event) -> None:
@@ -108,6 +121,12 @@ class Metrics:
 
     def _reloaded(self, event: ReloadFinished) -> None:
         self._counts.cells((RELOADS, "failed" if event.error else "ok"), 1)[0] += 1
+
+    def _redis_failed(self, event: RedisFailed) -> None:
+        self._counts.cells((REDIS_ERRORS, event.use, event.kind), 1)[0] += 1
+
+    def _redis_switched(self, event: RedisSwitched) -> None:
+        self._counts.cells((REDIS_AWAY, event.use), 1)[0] = 0 if event.is_available else 1
 
     def exposition(self, workers: Sequence[WorkerStatus]) -> bytes:
         """Return the response to a scrape."""
@@ -178,6 +197,9 @@ def _counters(totals: Mapping[Labels, list[float]]) -> Iterator[Metric]:
         "Time from receiving a request's headers to the reply.",
         labels=request_labels,
     )
+    away = GaugeMetricFamily(
+        "rowcast_redis_away", "Server processes that do without Redis, because a call failed.", labels=["use"]
+    )
     plain = {family: CounterMetricFamily(name, text, labels=labels) for family, (name, text, labels) in PLAIN.items()}
     for (family, *labels), cells in totals.items():
         if family == REQUESTS:
@@ -186,7 +208,9 @@ def _counters(totals: Mapping[Labels, list[float]]) -> Iterator[Metric]:
             durations.add_metric(labels, list(zip(BOUNDS, cumulative, strict=True)), cells[-1])
         elif family in plain:
             plain[family].add_metric(labels, cells[0])
-    yield from (requests, durations, *plain.values())
+        elif family == REDIS_AWAY:
+            away.add_metric(labels, cells[0])
+    yield from (requests, durations, *plain.values(), away)
 
 
 def _slowest(workers: Sequence[WorkerStatus]) -> dict[tuple[str, str], float]:

@@ -1,0 +1,28 @@
+"""The port for the use of quotas that server processes share. `ports.py` cannot contain it, because keys have quotas.
+
+Every adapter passes the contract tests in `tests/contracts/`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+
+class QuotaUse(NamedTuple):
+    """The state of a quota after a charge, which was either accepted or refused as a whole."""
+
+    accepted: bool
+    seconds: float
+    """The time until the whole quota is available again."""
+
+
+class SharedQuotas(Protocol):
+    """Counts the use of quotas for all server processes, with the generic cell rate algorithm."""
+
+    async def charge(self, name: str, rows: int, *, limit: int, seconds: int) -> QuotaUse | None:
+        """Charge rows against the quota of this name, which allows `limit` rows in `seconds` seconds.
+
+        A charge is atomic, and a refused charge changes nothing. Return None if the quotas cannot be used; never raise
+        an exception.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Adapters that use a Redis server: shared cache and shared quotas."""

@@ -1,0 +1,243 @@
+"""A connection to Redis that costs a request at most a fixed time.
+
+Each call has a time limit. The first call that fails opens a circuit breaker: until Redis responds to a probe in the
+background, calls return at once. Nothing in this module raises an exception to a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context
+from typing import Any, Final, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeout
+
+from rowcast.events import Listener, RedisFailed, RedisFailure, RedisSwitched, RedisUse
+
+T = TypeVar("T")
+
+CONNECT_SECONDS: Final = 1.0
+"""The time limit for connecting, which requests do not wait for."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
+"""The pauses between probes, in seconds. A pause is twice as long as the previous pause."""
+STABLE_SECONDS: Final = 10.0
+"""If Redis fails sooner after a probe has succeeded, the pauses keep growing."""
+MAX_CONNECTIONS: Final = 16
+GRACE_TURNS: Final = 3
+"""How many iterations of the event loop a reply may still take after the time limit.
+
+If the event loop was busy, the reply may have arrived in time, but was not read yet.
+"""
+
+log = structlog.get_logger("rowcast.redis")
+
+
+class RedisLink:
+    """The connection to the Redis server of one use. It starts and stops with the server.
+
+    `verify` checks that the server can be used for this purpose, and prepares the server; it raises an exception
+    otherwise. `fallback` describes what happens without Redis.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        use: RedisUse,
+        *,
+        seconds: float,
+        verify: Callable[[Redis], Awaitable[None]],
+        fallback: str,
+        listen: Listener,
+    ) -> None:
+        self.seconds = seconds
+        """The time limit of a call."""
+        self._url = url
+        self._use: RedisUse = use
+        self._verify = verify
+        self._fallback = fallback
+        self._listen = listen
+        self._client: Redis | None = None
+        self._reason = "the server has not connected yet"
+        self._pause = FIRST_PAUSE
+        self._connected_at = 0.0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closers: set[asyncio.Task[None]] = set()
+        self._twin: RedisLink | None = None
+        self._context = Context()  # log lines must not contain the ids of the request that happened to come first
+
+    @property
+    def is_available(self) -> bool:
+        """Whether calls are sent to Redis."""
+        return self._client is not None
+
+    def share_outages(self, twin: RedisLink) -> None:
+        """Treat an outage of one connection as an outage of both, which are connections to the same server.
+
+        A request that uses both then waits only once.
+        """
+        self._twin, twin._twin = twin, self
+
+    def problem(self) -> str | None:
+        """Return why Redis is not in use, or None if it is in use."""
+        return None if self._client is not None else f"{self._reason}; {self._fallback}"
+
+    async def start(self) -> None:
+        """Connect. If Redis cannot be used, try again in the background."""
+        failure = await self._connect()
+        if failure:
+            self._report(failure)
+            self.run(self._reconnect())
+
+    async def stop(self) -> None:
+        """Close the connections without waiting for replies."""
+        client, self._client = self._client, None
+        if client is not None:
+            self._discard(client)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._closers)
+
+    async def call(self, command: Callable[[Redis], Awaitable[T]]) -> T | None:
+        """Return the result of a command, or None if Redis fails, is too slow or is not available."""
+        client = self._client
+        if client is None:
+            return None
+        task = self.run(_await(command(client)))
+        await asyncio.wait((task,), timeout=self.seconds)
+        for _ in range(GRACE_TURNS):
+            if not task.done():
+                await asyncio.sleep(0)
+        if not task.done():
+            task.cancel()
+            self._fail(client, "timeout", f"no reply within {self.seconds * 1000:g} ms")
+            return None
+        if task.cancelled():  # by `stop`
+            return None
+        error = task.exception()
+        if error is not None:
+            self._fail(client, failure_kind(error), self._describe(error))
+            return None
+        return task.result()
+
+    def report_failure(self, kind: RedisFailure) -> None:
+        """Count a failure that does not prevent the use of Redis."""
+        self._listen(RedisFailed(self._use, kind))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a task that ends when the server stops."""
+        task = asyncio.get_running_loop().create_task(work, context=self._context)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # asyncio logs exceptions that nothing has read
+
+    def _fail(self, client: Redis, kind: RedisFailure, reason: str) -> None:
+        """Open the breaker, unless another call has already opened it."""
+        self._listen(RedisFailed(self._use, kind))
+        if client is self._client:
+            self._open(client, reason)
+            if self._twin is not None and self._twin._client is not None and kind != "reply":
+                self._twin._open(self._twin._client, reason)
+
+    def _open(self, client: Redis, reason: str) -> None:
+        self._client = None
+        self._discard(client)  # a connection whose reply is late must not be used again
+        if asyncio.get_running_loop().time() - self._connected_at > STABLE_SECONDS:
+            self._pause = FIRST_PAUSE
+        self._report(reason)
+        self.run(self._reconnect())
+
+    def _report(self, reason: str) -> None:
+        self._reason = f"Redis cannot be used: {reason}"
+        self._listen(RedisSwitched(self._use, is_available=False))
+        log.warning("Redis cannot be used", use=self._use, reason=reason, consequence=self._fallback)
+
+    async def _reconnect(self) -> None:
+        """Probe Redis until it can be used."""
+        while True:
+            await asyncio.sleep(self._pause)
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+            failure = await self._connect()
+            if not failure:
+                log.info("Redis is in use again", use=self._use)
+                return
+            self._reason = f"Redis cannot be used: {failure}"
+
+    async def _connect(self) -> str:
+        """Connect and use this connection if Redis responds in time; otherwise, return the reason."""
+        client = Redis.from_url(
+            self._url,
+            protocol=2,
+            max_connections=MAX_CONNECTIONS,
+            socket_connect_timeout=CONNECT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._verify(client)
+            async with asyncio.timeout(self.seconds):
+                await client.ping()
+            self._client = client
+        except TimeoutError:
+            return f"no reply within {self.seconds * 1000:g} ms"
+        except Exception as error:
+            return self._describe(error)
+        finally:
+            if self._client is not client:
+                self._discard(client)
+        self._connected_at = asyncio.get_running_loop().time()
+        self._listen(RedisSwitched(self._use, is_available=True))
+        return ""
+
+    def _discard(self, client: Redis) -> None:
+        """Close the connections in the background, even if the server is stopping."""
+        closer = asyncio.get_running_loop().create_task(_close(client), context=self._context)
+        self._closers.add(closer)
+        closer.add_done_callback(self._closers.discard)
+
+    def _describe(self, error: BaseException) -> str:
+        return describe(error, self._url)
+
+
+def describe(error: BaseException, url: str) -> str:
+    """Describe a failure on a single line, without the password in the URL."""
+    if isinstance(error, AuthenticationError):
+        return "Redis rejects the user name or password"
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, NoPermissionError):
+        text = f"the Redis user lacks a permission: {text}"
+    password = urlsplit(url).password
+    if password:
+        text = text.replace(unquote(password), "(hidden)").replace(password, "(hidden)")
+    return text
+
+
+def failure_kind(error: BaseException) -> RedisFailure:
+    """Return the kind of a failure, for metrics."""
+    if isinstance(error, TimeoutError | RedisTimeout):
+        return "timeout"
+    if isinstance(error, ResponseError):
+        return "reply"
+    return "connection" if isinstance(error, RedisError | OSError) else "reply"
+
+
+async def _await(result: Awaitable[T]) -> T:
+    return await result
+
+
+async def _close(client: Redis) -> None:
+    with contextlib.suppress(RedisError, OSError):
+        await client.connection_pool.disconnect(inuse_connections=True)

@@ -1,0 +1,96 @@
+"""The score cache and the shared quotas: in this process, or in Redis for all server processes."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from rowcast.errors import SettingsError
+
+if TYPE_CHECKING:
+    from rowcast.access.shared_quotas import SharedQuotas
+    from rowcast.adapters.redis.link import RedisLink
+    from rowcast.events import Listener
+    from rowcast.runtime.lifecycle import Part
+    from rowcast.serving.health import HealthCheck
+    from rowcast.serving.ports import Cache
+    from rowcast.settings import Settings
+
+
+class SharedParts(NamedTuple):
+    """The cache and the quotas, with the connections that they use."""
+
+    cache: Cache | None
+    quotas: SharedQuotas | None
+    """The shared quotas; None if each process enforces its share."""
+    connections: tuple[Part, ...]
+    checks: dict[str, HealthCheck]
+    """A health check for each connection. The server can do without Redis."""
+
+
+def shared_parts(settings: Settings, listen: Listener) -> SharedParts:
+    """Return the cache and the quotas. Redis is not imported unless a setting requires it."""
+    connections: list[RedisLink] = []
+    checks: dict[str, HealthCheck] = {}
+    cache: Cache | None = None
+    quotas: SharedQuotas | None = None
+    if settings.cache == "memory":
+        from rowcast.adapters.memory.cache import MemoryCache
+
+        cache = MemoryCache(settings.cache_entries, settings.cache_seconds)
+    elif settings.cache != "off":
+        cache, link, checks["cache"] = _redis_cache(settings, listen)
+        connections.append(link)
+    if settings.quotas is not None:
+        quotas, link, checks["quotas"] = _redis_quotas(settings, settings.quotas, listen)
+        connections.append(link)
+    if len(connections) == 2 and _server(settings.cache) == _server(settings.quotas or ""):
+        connections[0].share_outages(connections[1])
+    return SharedParts(cache, quotas, tuple(connections), checks)
+
+
+def require_redis(setting: str) -> None:
+    """Raise SettingsError if the package that the setting requires is not installed."""
+    if importlib.util.find_spec("redis") is None:
+        raise SettingsError(f"setting {setting!r} requires the redis package; install rowcast[redis]")
+
+
+def _server(url: str) -> tuple[str | None, int | None, str]:
+    """Return the host and the port of a Redis URL, or the path of its socket."""
+    parts = urlsplit(url)
+    return parts.hostname, parts.port or 6379, parts.path if parts.scheme == "unix" else ""
+
+
+def _redis_cache(settings: Settings, listen: Listener) -> tuple[Cache, RedisLink, HealthCheck]:
+    require_redis("cache")
+    from rowcast.adapters.redis.cache import RedisCache, verify_cache
+    from rowcast.adapters.redis.link import RedisLink
+    from rowcast.adapters.redis.memory import MemoryLimits
+
+    link = RedisLink(
+        settings.cache,
+        "cache",
+        seconds=settings.redis_timeout_ms / 1000,
+        verify=verify_cache(settings.redis_prefix, MemoryLimits(settings.redis_maxmemory, settings.redis_policy)),
+        fallback="every score is computed",
+        listen=listen,
+    )
+    cache = RedisCache(link, settings.redis_prefix, settings.cache_seconds)
+    return cache, link, cache.problem
+
+
+def _redis_quotas(settings: Settings, url: str, listen: Listener) -> tuple[SharedQuotas, RedisLink, HealthCheck]:
+    require_redis("quotas")
+    from rowcast.adapters.redis.link import RedisLink
+    from rowcast.adapters.redis.quotas import RedisQuotas, verify_quotas
+
+    link = RedisLink(
+        url,
+        "quotas",
+        seconds=settings.redis_timeout_ms / 1000,
+        verify=verify_quotas(settings.redis_prefix),
+        fallback="each server process enforces its share of the quotas",
+        listen=listen,
+    )
+    return RedisQuotas(link, settings.redis_prefix), link, link.problem

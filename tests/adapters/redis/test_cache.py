@@ -1,0 +1,106 @@
+"""The score cache in Redis: keys, lifetimes, and what happens if Redis cannot store scores."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rowcast.adapters.redis.memory import MemoryLimits, size_in_bytes
+from rowcast.events import Event, RedisFailed
+from rowcast.schema.prediction import Score
+from support.redis import RedisServer, serving
+from support.sharing import redis_cache
+from support.waiting import eventually_async
+
+YES = Score("yes")
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with serving(tmp_path) as server:
+        yield server
+
+
+async def test_scores_are_stored_under_the_prefix_and_expire(own_redis: RedisServer) -> None:
+    async with redis_cache(own_redis.url, "mine", seconds=60) as (cache, _):
+        cache.put({"rk2-a": YES})
+        cache.put({"rk2-b": YES}, 3600)
+        await eventually_async(lambda: asyncio.sleep(0, own_redis.command("dbsize") == "2"))
+
+    keys = {key: int(own_redis.command("pttl", key)) for key in own_redis.command("keys", "*").split()}
+    assert 0 < keys.pop("mine:scores1:rk2-a") <= 60_000 < keys.pop("mine:scores1:rk2-b") <= 3_600_000
+    assert keys == {}
+
+
+async def test_two_caches_with_different_prefixes_share_no_scores(own_redis: RedisServer) -> None:
+    async with redis_cache(own_redis.url, "x") as (x, _), redis_cache(own_redis.url, "y") as (y, _):
+        x.put({"a": YES})
+        await eventually_async(lambda: asyncio.sleep(0, own_redis.command("dbsize") == "1"))
+
+        assert list(await y.get(["a"])) == [None]
+
+
+async def test_many_scores_are_written_and_found(own_redis: RedisServer) -> None:
+    async with redis_cache(own_redis.url, "p") as (cache, _):
+        keys = [f"k{number}" for number in range(1200)]
+        cache.put({key: Score(number) for number, key in enumerate(keys)})
+        await eventually_async(lambda: asyncio.sleep(0, own_redis.command("dbsize") == "1200"))
+
+        assert [score and score.prediction for score in await cache.get([*keys, "none"])] == [*range(1200), None]
+
+
+@pytest.mark.parametrize("value", ["", "nonsense", "\x93\x01\x02\x03"])
+async def test_a_value_of_another_program_is_a_miss(own_redis: RedisServer, value: str) -> None:
+    events: list[Event] = []
+    own_redis.command("set", "p:scores1:a", value)
+    async with redis_cache(own_redis.url, "p", events=events) as (cache, link):
+        assert list(await cache.get(["a"])) == [None]
+        assert link.is_available
+    assert RedisFailed("cache", "reply") in events
+
+
+async def test_a_full_redis_stores_no_scores_and_the_cache_says_so(own_redis: RedisServer) -> None:
+    own_redis.command("config", "set", "maxmemory", "1")
+    async with redis_cache(own_redis.url, "p") as (cache, link):
+        cache.put({"a": YES})
+        await eventually_async(lambda: asyncio.sleep(0, cache.problem() is not None))
+
+        assert "used memory" in str(cache.problem())
+        assert list(await cache.get(["a"])) == [None]
+        assert link.is_available
+        own_redis.command("config", "set", "maxmemory", "0")
+        cache.put({"a": YES})
+        await eventually_async(lambda: asyncio.sleep(0, cache.problem() is None))
+        assert list(await cache.get(["a"])) == [YES]
+
+
+async def test_the_memory_limits_are_set_when_a_server_connects_and_after_a_restart(own_redis: RedisServer) -> None:
+    def current() -> list[str]:
+        names = ("maxmemory", "maxmemory-policy")
+        return [own_redis.command("config", "get", name).splitlines()[-1] for name in names]
+
+    wanted = [str(64 * 1024**2), "allkeys-lru"]
+    async with redis_cache(own_redis.url, "p", limits=MemoryLimits("64mb", "allkeys-lru")) as (cache, link):
+        assert current() == wanted
+        own_redis.kill()
+        await cache.get(["a"])
+        own_redis.start()
+        await eventually_async(lambda: asyncio.sleep(0, link.is_available), 30)
+        assert current() == wanted
+
+
+async def test_a_redis_that_does_not_allow_config_set_is_used_as_it_is(tmp_path: Path) -> None:
+    with serving(tmp_path, "--rename-command", "CONFIG", "") as server:
+        async with redis_cache(server.url, "p", limits=MemoryLimits("64mb", "allkeys-lru")) as (cache, _):
+            cache.put({"a": YES})
+            assert list(await cache.get(["a"])) == [YES]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("0", 0), ("100", 100), ("2k", 2000), ("2kb", 2048), ("256MB", 256 * 1024**2), ("1g", 10**9)]
+)
+def test_sizes_are_read_as_redis_reads_them(text: str, size: int) -> None:
+    assert size_in_bytes(text) == size

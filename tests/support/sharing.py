@@ -1,0 +1,49 @@
+"""Caches and quotas in Redis, for tests. The time limit is long, because tests also run on busy machines."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from redis.asyncio import Redis
+
+from rowcast.adapters.redis.cache import RedisCache, verify_cache
+from rowcast.adapters.redis.link import RedisLink
+from rowcast.adapters.redis.memory import MemoryLimits
+from rowcast.adapters.redis.quotas import RedisQuotas, verify_quotas
+from rowcast.events import Event, RedisUse
+
+LONG = 10.0
+
+
+@contextlib.asynccontextmanager
+async def linked(
+    url: str, use: RedisUse, verify: Callable[[Redis], Awaitable[None]], events: list[Event] | None = None
+) -> AsyncIterator[RedisLink]:
+    """Run a connection during a `with` block."""
+    listen: Any = (lambda event: None) if events is None else events.append
+    link = RedisLink(url, use, seconds=LONG, verify=verify, fallback="tests do without it", listen=listen)
+    await link.start()
+    try:
+        yield link
+    finally:
+        await link.stop()
+
+
+@contextlib.asynccontextmanager
+async def redis_cache(
+    url: str, prefix: str, *, events: list[Event] | None = None, limits: MemoryLimits | None = None, seconds: float = 60
+) -> AsyncIterator[tuple[RedisCache, RedisLink]]:
+    """Run a cache during a `with` block; yield it with its connection."""
+    async with linked(url, "cache", verify_cache(prefix, limits or MemoryLimits()), events) as link:
+        yield RedisCache(link, prefix, seconds), link
+
+
+@contextlib.asynccontextmanager
+async def redis_quotas(
+    url: str, prefix: str, *, events: list[Event] | None = None
+) -> AsyncIterator[tuple[RedisQuotas, RedisLink]]:
+    """Run shared quotas during a `with` block; yield them with their connection."""
+    async with linked(url, "quotas", verify_quotas(prefix), events) as link:
+        yield RedisQuotas(link, prefix), link
