@@ -36,9 +36,10 @@ async def make_meter(request: pytest.FixtureRequest, redis_server: RedisServer) 
     if request.param == "process":
         yield maker(None)
         return
-    url = redis_server.url if request.param == "redis" else "redis://127.0.0.1:1"
-    async with redis_quotas(url, uuid.uuid4().hex) as (quotas, link):
-        assert link.is_available == (request.param == "redis")
+    is_away = request.param == "redis is away"
+    url = "redis://127.0.0.1:1" if is_away else redis_server.url
+    async with redis_quotas(url, uuid.uuid4().hex, is_usable=not is_away) as (quotas, link):
+        assert link.is_available != is_away
         yield maker(quotas)
 
 

@@ -31,7 +31,7 @@ class RedisServer:
             command = ["redis-server", "--save", "", "--appendonly", "no", *options]
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self._process = process
-        eventually(lambda: process.poll() is not None or self._responds())
+        eventually(lambda: process.poll() is not None or self._responds(), 60)
         assert process.poll() is None, (self._folder / "redis.log").read_text()
 
     def stop(self) -> None:
@@ -55,7 +55,7 @@ class RedisServer:
     def command(self, *words: str) -> str:
         """Run a command with `redis-cli` and return its output."""
         arguments = ["redis-cli", "-p", str(self.port), *words]
-        finished = subprocess.run(arguments, capture_output=True, text=True, timeout=10, check=True)
+        finished = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
         return finished.stdout.strip()
 
     def _end(self, number: signal.Signals) -> None:

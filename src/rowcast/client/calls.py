@@ -189,7 +189,7 @@ def reload() -> ApiCall[ReloadResult]:
 
 
 def health() -> ApiCall[HealthReport]:
-    """Return the call that fetches the health report. A degraded server sends the report with status 503."""
+    """Return the call that fetches the health report. A degraded server may send the report with status 503."""
     return ApiCall(HttpRequest("GET", "/health", success_statuses=frozenset({200, 503})), _reader(HealthReport))
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+from redis import Redis
 
 from rowcast.adapters.redis.memory import MemoryLimits, size_in_bytes
 from rowcast.events import Event, RedisFailed
 from rowcast.schema.prediction import Score
 from support.redis import RedisServer, serving
-from support.sharing import redis_cache
-from support.waiting import eventually_async
+from support.sharing import redis_cache, until
 
 YES = Score("yes")
 
@@ -28,17 +29,33 @@ async def test_scores_are_stored_under_the_prefix_and_expire(own_redis: RedisSer
     async with redis_cache(own_redis.url, "mine", seconds=60) as (cache, _):
         cache.put({"rk2-a": YES})
         cache.put({"rk2-b": YES}, 3600)
-        await eventually_async(lambda: asyncio.sleep(0, own_redis.command("dbsize") == "2"))
+        await until(lambda: own_redis.command("dbsize") == "2")
 
     keys = {key: int(own_redis.command("pttl", key)) for key in own_redis.command("keys", "*").split()}
     assert 0 < keys.pop("mine:scores1:rk2-a") <= 60_000 < keys.pop("mine:scores1:rk2-b") <= 3_600_000
     assert keys == {}
 
 
+async def test_servers_of_different_releases_can_share_values(own_redis: RedisServer) -> None:
+    """If this test fails, the format has changed: FORMAT must change too."""
+    async with redis_cache(own_redis.url, "p") as (cache, _):
+        cache.put({"a": Score("yes", 0.75, 0.75, {"yes": 0.75})})
+        await until(lambda: own_redis.command("dbsize") == "1")
+
+    with Redis.from_url(own_redis.url) as client:
+        value: Any = client.get("p:scores1:a")
+    assert msgspec.msgpack.decode(value) == {
+        "prediction": "yes",
+        "probability": 0.75,
+        "score": 0.75,
+        "probabilities": {"yes": 0.75},
+    }
+
+
 async def test_two_caches_with_different_prefixes_share_no_scores(own_redis: RedisServer) -> None:
     async with redis_cache(own_redis.url, "x") as (x, _), redis_cache(own_redis.url, "y") as (y, _):
         x.put({"a": YES})
-        await eventually_async(lambda: asyncio.sleep(0, own_redis.command("dbsize") == "1"))
+        await until(lambda: own_redis.command("dbsize") == "1")
 
         assert list(await y.get(["a"])) == [None]
 
@@ -47,7 +64,7 @@ async def test_many_scores_are_written_and_found(own_redis: RedisServer) -> None
     async with redis_cache(own_redis.url, "p") as (cache, _):
         keys = [f"k{number}" for number in range(1200)]
         cache.put({key: Score(number) for number, key in enumerate(keys)})
-        await eventually_async(lambda: asyncio.sleep(0, own_redis.command("dbsize") == "1200"))
+        await until(lambda: own_redis.command("dbsize") == "1200")
 
         assert [score and score.prediction for score in await cache.get([*keys, "none"])] == [*range(1200), None]
 
@@ -66,14 +83,14 @@ async def test_a_full_redis_stores_no_scores_and_the_cache_says_so(own_redis: Re
     own_redis.command("config", "set", "maxmemory", "1")
     async with redis_cache(own_redis.url, "p") as (cache, link):
         cache.put({"a": YES})
-        await eventually_async(lambda: asyncio.sleep(0, cache.problem() is not None))
+        await until(lambda: cache.problem() is not None)
 
         assert "used memory" in str(cache.problem())
         assert list(await cache.get(["a"])) == [None]
         assert link.is_available
         own_redis.command("config", "set", "maxmemory", "0")
         cache.put({"a": YES})
-        await eventually_async(lambda: asyncio.sleep(0, cache.problem() is None))
+        await until(lambda: cache.problem() is None)
         assert list(await cache.get(["a"])) == [YES]
 
 
@@ -88,7 +105,7 @@ async def test_the_memory_limits_are_set_when_a_server_connects_and_after_a_rest
         own_redis.kill()
         await cache.get(["a"])
         own_redis.start()
-        await eventually_async(lambda: asyncio.sleep(0, link.is_available), 30)
+        await until(lambda: link.is_available)
         assert current() == wanted
 
 

@@ -25,7 +25,7 @@ from rowcast.events import Listener, RedisFailed, RedisFailure, RedisSwitched, R
 T = TypeVar("T")
 
 CONNECT_SECONDS: Final = 1.0
-"""The time limit for connecting, which requests do not wait for."""
+"""The time limit for connecting, which requests do not wait for; a longer time limit of calls overrides it."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 """The pauses between probes, in seconds. A pause is twice as long as the previous pause."""
 STABLE_SECONDS: Final = 10.0
@@ -178,21 +178,23 @@ class RedisLink:
 
     async def _connect(self) -> str:
         """Connect and use this connection if Redis responds in time; otherwise, return the reason."""
+        limit = max(CONNECT_SECONDS, self.seconds)
         client = Redis.from_url(
             self._url,
             protocol=2,
             max_connections=MAX_CONNECTIONS,
-            socket_connect_timeout=CONNECT_SECONDS,
+            socket_connect_timeout=limit,
             retry=Retry(NoBackoff(), 0),
         )
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(limit):
                 await self._verify(client)
-            async with asyncio.timeout(self.seconds):
+            limit = self.seconds
+            async with asyncio.timeout(limit):
                 await client.ping()
             self._client = client
         except TimeoutError:
-            return f"no reply within {self.seconds * 1000:g} ms"
+            return f"no reply within {limit * 1000:g} ms"
         except Exception as error:
             return self._describe(error)
         finally:
