@@ -380,16 +380,3 @@ def test_no_document_contains_markup_or_control_characters_from_the_table(tmp_pa
     card = (Path(result.path) / "MODEL_CARD.md").read_text()
     assert "](https" not in card
     assert "\n# y" not in card
-
-
-def test_a_model_of_counts_is_certified(tmp_path: Path) -> None:
-    rng = np.random.default_rng(2)
-    x = rng.normal(size=(2, 600))
-    table = {"a": x[0].tolist(), "b": x[1].tolist(), "y": rng.poisson(np.exp(1.5 + 1.5 * x[0])).astype(float).tolist()}
-
-    result = train_model(tmp_path, table, task="regression", candidates=("boosting",), preset="balanced", trials=2)
-
-    assert result.parity.label_flips == 0
-    params = bundle.open(Path(result.path)).manifest.training.params
-    members = params.get("members", [{"params": params}])
-    assert any(member["params"].get("objective") == "poisson" for member in members)

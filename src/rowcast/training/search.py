@@ -23,7 +23,7 @@ from rowcast.errors import TrainingError
 from rowcast.training import metrics, trial_storage
 from rowcast.training.cross_validation import CrossValidator, TrialResult, make_folds
 from rowcast.training.events import Progress, TrainingEvent
-from rowcast.training.models.candidate import Candidate, Params, Setting, is_count
+from rowcast.training.models.candidate import Candidate, Params, Setting
 from rowcast.training.models.candidates import select
 from rowcast.training.options import TrainingOptions
 from rowcast.training.presets import PRESETS
@@ -281,7 +281,6 @@ def search(
         out_of_time,
         preset,
         problem.folds if preset.is_bagged and not problem.is_split_by_time else 1,
-        problem.task == "regression" and is_count(problem.training.target),
     )
     candidates = {candidate.name: candidate for candidate in select(options.candidates, problem.task)}
     metric = metrics.resolve(options.metric, problem.task)

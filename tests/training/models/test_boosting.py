@@ -46,41 +46,6 @@ def test_the_graph_agrees_with_lightgbm(task: Any) -> None:
     assert run_graph(model, matrix) == pytest.approx(model.raw(matrix), rel=1e-5, abs=1e-5)
 
 
-def fit_counts() -> tuple[BoostedTrees, Any]:
-    matrix = RNG.normal(size=(800, 3)).astype(np.float32)
-    counts = RNG.poisson(np.exp(1 + matrix[:, 0]))
-    setting = dataclasses.replace(fit_setting("regression", len(matrix)), is_count=True)
-    params = next(each for each in CANDIDATE.starts(setting) if each.get("objective") == "poisson")
-    model = CANDIDATE.fit(LabelledMatrix(matrix, counts), params, setting)
-    assert isinstance(model, BoostedTrees)
-    return model, matrix
-
-
-def test_a_model_of_counts_predicts_positive_counts_and_agrees_with_its_graph() -> None:
-    model, matrix = fit_counts()
-    values = model.raw(matrix)
-
-    assert values == pytest.approx(model.booster.predict(matrix)[:, None])
-    assert values.min() > 0
-    assert run_graph(model, matrix) == pytest.approx(values, rel=1e-5)
-
-
-def test_the_average_of_models_of_counts_averages_their_logarithms() -> None:
-    (first, matrix), (second, _) = fit_counts(), fit_counts()
-
-    one, two = first.averaged([second])
-
-    assert one.link(one.sums(matrix) + two.sums(matrix)) == pytest.approx(
-        np.sqrt(first.raw(matrix) * second.raw(matrix))
-    )
-
-
-def test_the_poisson_objective_is_only_tried_for_counts() -> None:
-    starts = CANDIDATE.starts(fit_setting("regression", 800))
-
-    assert not any("objective" in each for each in starts)
-
-
 def test_the_graph_and_lightgbm_both_treat_numbers_near_zero_as_zero() -> None:
     numbers = np.array([-1.0, -1e-34, -1e-35, -1e-36, 0.0, 1e-36, 1e-35, 1e-34, 1.0], np.float32)
     matrix = np.repeat(numbers, 60)[:, None]

@@ -16,11 +16,9 @@ from rowcast.errors import TrainingError
 from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
 from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params, Raw, Setting
-from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder, Matrix, Tree, Trees
+from rowcast.training.onnx_graph import GraphBuilder, Matrix, Tree, Trees
 from rowcast.training.presets import Size
 
-POISSON: Final = "poisson"
-"""The objective for counts: columns multiply the predicted count, and large counts may deviate more than small ones."""
 LIGHTGBM_ZERO: Final = float(np.float32(1e-35))
 """LightGBM treats every number within this distance of zero as zero."""
 
@@ -43,16 +41,10 @@ class BoostedTrees:
         return np.asarray(scores, np.float64).reshape(len(matrix), self.width) * self.share
 
     def link(self, sums: Raw) -> Raw:
-        return np.exp(sums) if self._has_log_link else sums
+        return sums
 
-    def emit_link(self, graph: GraphBuilder, sums: str) -> str:
-        if not self._has_log_link:
-            return sums
-        return graph.node("Cast", graph.node("Exp", graph.node("Cast", sums, to=DOUBLE)), to=FLOAT)
-
-    @property
-    def _has_log_link(self) -> bool:
-        return self.params.get("objective") == POISSON
+    def emit_link(self, _graph: GraphBuilder, sums: str) -> str:
+        return sums
 
     def reduced(self, _trees: int, _nodes: int) -> BoostedTrees:
         return self  # each tree corrects the errors of all trees before it
@@ -72,7 +64,7 @@ class BoostedTrees:
         return trees
 
     def emit(self, graph: GraphBuilder, matrix: Matrix) -> str:
-        return self.emit_link(graph, self.trees().emit(graph, matrix))
+        return self.trees().emit(graph, matrix)
 
     @property
     def size(self) -> Size:
@@ -148,7 +140,7 @@ class Boosting:
         # with 31 leaves on five tables, and worse on the other four by smaller margins. Trees with 8 leaves also score
         # a row in half the time. In regression, trees with 31 leaves were clearly better.
         shallow = setting.task != "regression" and setting.rows < 10_000
-        first: Params = {
+        first = {
             "learning_rate": 0.06,
             "num_leaves": 8 if shallow else 31,
             "min_data_in_leaf": 10 if setting.rows < 500 else 20,
@@ -163,16 +155,10 @@ class Boosting:
             # In regression on seven public tables with fewer than 6,000 rows, trees with 4 leaves were better than
             # trees with 31 leaves on five tables.
             starts.append(first | {"num_leaves": 4})
-        if setting.is_count:
-            # On seven public tables of counts, this objective was better than least squares on four tables.
-            starts.insert(1, first | {"objective": POISSON})
         return starts
 
-    def suggest(self, trial: optuna.Trial, setting: Setting) -> Params:
-        objectives = ["regression", POISSON]
-        chosen = {"objective": trial.suggest_categorical("boosting.objective", objectives)} if setting.is_count else {}
+    def suggest(self, trial: optuna.Trial, _setting: Setting) -> Params:
         return {
-            **chosen,
             "learning_rate": trial.suggest_float("boosting.learning_rate", 0.02, 0.2, log=True),
             "num_leaves": trial.suggest_int("boosting.num_leaves", 4, 64, log=True),
             "min_data_in_leaf": trial.suggest_int("boosting.min_data_in_leaf", 5, 100, log=True),
@@ -206,7 +192,6 @@ def _lightgbm_settings(setting: Setting) -> Params:
     return {
         "objective": objective,
         **classes,
-        **({"metric": "l2"} if setting.task == "regression" else {}),
         "bagging_freq": 1,
         "deterministic": True,
         "force_row_wise": True,

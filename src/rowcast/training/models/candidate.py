@@ -25,17 +25,6 @@ Params = dict[str, Any]
 Raw = NDArray[np.float64]
 
 
-FEWEST_POSITIVE: Final = 50
-"""A target is only treated as a count if at least this many rows, and 1% of the rows, have a count above zero."""
-
-
-def is_count(target: NDArray[Any]) -> bool:
-    """Return whether all values of a numeric target are counts, and not merely 0 and 1."""
-    positive = int(np.count_nonzero(target > 0))
-    is_whole = float(target.min()) >= 0 and float(target.max()) > 1 and bool(np.all(target == np.floor(target)))
-    return is_whole and positive >= max(FEWEST_POSITIVE, 0.01 * len(target))
-
-
 @dataclass(frozen=True)
 class Setting:
     """Settings that all fits of a training run share."""
@@ -52,8 +41,6 @@ class Setting:
     preset: Preset
     bags: int = 1
     """The number of fold models whose average is served; 1 if one model is fitted to all training rows."""
-    is_count: bool = False
-    """Whether the target is a count."""
 
     @property
     def threads(self) -> int:
