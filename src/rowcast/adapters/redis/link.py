@@ -31,7 +31,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 STABLE_SECONDS: Final = 10.0
 """If Redis fails sooner after a probe has succeeded, the pauses keep growing."""
 MAX_CONNECTIONS: Final = 16
-GRACE_TURNS: Final = 3
+GRACE_TURNS: Final = 8
 """How many iterations of the event loop a reply may still take after the time limit.
 
 If the event loop was busy, the reply may have arrived in time, but was not read yet.
@@ -104,7 +104,7 @@ class RedisLink:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*self._closers)
+        await asyncio.gather(*self._closers, return_exceptions=True)
 
     async def call(self, command: Callable[[Redis], Awaitable[T]]) -> T | None:
         """Return the result of a command, or None if Redis fails, is too slow or is not available."""
