@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+
+import pytest
 
 from rowcast import settings
 from rowcast.adapters.memory.cache import MemoryCache
 from rowcast.app import sharing
+from rowcast.errors import SettingsError
 from support import access, apps
 from support.protected import ROW, create_home
 
@@ -38,3 +42,32 @@ def test_redis_is_used_only_if_a_setting_names_it() -> None:
     assert off == (None, None, (), {})
     assert isinstance(memory.cache, MemoryCache)
     assert memory[1:] == (None, (), {})
+
+
+@pytest.mark.parametrize("name", ["cache", "quotas"])
+def test_the_error_names_the_extra_if_the_redis_package_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+
+    with pytest.raises(SettingsError) as refused:
+        sharing.shared_parts(settings.load(**{name: AWAY}), lambda event: None)
+
+    assert repr(name) in refused.value.message
+    assert "rowcast[redis]" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("cache", "quotas", "is_shared"),
+    [
+        ("redis://h/0", "redis://h:6379/1", True),
+        ("redis://h:1", "redis://h:2", False),
+        ("redis://h", "redis://g", False),
+        ("unix:///a?db=1", "unix:///a", True),
+        ("unix:///a", "unix:///b", False),
+    ],
+)
+def test_connections_to_the_same_server_share_their_outages(cache: str, quotas: str, is_shared: bool) -> None:
+    parts = sharing.shared_parts(settings.load(cache=cache, quotas=quotas), lambda event: None)
+
+    assert [link._twin is not None for link in parts.connections] == [is_shared] * 2  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
@@ -372,3 +373,15 @@ def test_a_redis_that_may_forget_quotas_is_reported(
         monkeypatch.setenv("ROWCAST_QUOTAS", server.url)
 
         assert "may forget" in checkup.parts()["quotas"]["says"]
+
+
+async def test_a_redis_that_is_slower_than_the_time_limit_is_a_problem(
+    checkup: Doctor, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROWCAST_REDIS_TIMEOUT_MS", "100")
+    async with redis.slow_proxy(redis_server.port) as proxy:
+        monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{proxy.port}")
+        proxy.seconds = 0.2
+        parts = await asyncio.to_thread(checkup.parts, "cache")
+
+    assert "ms to respond, more than redis_timeout_ms=100" in parts["cache"]["says"]
