@@ -176,6 +176,7 @@ class Bench:
                         "hits": away.hits,
                         "p99_ms": round(away.percentile(99), 2),
                         "normal_p99_ms": round(normal.percentile(99), 2),
+                        "longest_ms": round(away.percentile(100), 2),
                         "back_seconds": round(back, 2),
                     }
                 )
