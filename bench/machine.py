@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -47,6 +48,12 @@ class Server:
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self.pid = 0
+
+    def at(self, name: str, path: str) -> Server:
+        """Return the same running server under another name, with another path for the load."""
+        other = copy.copy(self)
+        other.name, other.url = name, f"http://127.0.0.1:{self.port}{path}"
+        return other
 
     def start(self, body: bytes) -> float:
         """Start the server, wait until it responds and return the elapsed seconds."""

@@ -46,16 +46,17 @@ WIRE = {
 
 
 def publish_wired(folder: Path, home: Path) -> None:
-    """Publish the same model with a wire template."""
+    """Publish the same model twice: as `loans` with a wire template, and as `plain` without a template."""
     opened = bundle.verify(folder)
-    manifest = msgspec.structs.replace(opened, wire=WIRE)
     files = {name: (folder / name).read_bytes() for name in opened.files}
     registry = FolderRegistry(home / "models")
-    registry.publish("loans", lambda staging: bundle.pack(staging, manifest, files) and None, "champion")
+    for name, wire in (("loans", WIRE), ("plain", None)):
+        manifest = msgspec.structs.replace(opened, name=name, wire=wire)
+        registry.publish(name, lambda staging, each=manifest: bundle.pack(staging, each, files) and None, "champion")
 
 
 def main(table: str, home: str) -> None:
-    """Train `loans`, publish it in HOME, and publish a copy with a wire template in HOME-wire."""
+    """Train `loans`, publish it in HOME, and publish copies with and without a wire template in HOME-wire."""
     candidates.CANDIDATES["boosting"] = TwoHundredTrees()
     options = TrainingOptions(
         target="loan_status", name="loans", candidates=("boosting",), preset="fast", trials=1, positive="Approved"
