@@ -233,7 +233,8 @@ class Run:
             for server in started:
                 self._count(load(server, 32, 1, self._bodies, self._fresh).answered)
                 server.settle()
-            measured = [*started, started[3].at(BESIDE, "/models/plain/predict")]
+            pair = [started[3], started[3].at(BESIDE, "/models/plain/predict")]
+            measured = [*started[:3], *(pair if turn % 2 else reversed(pair))]
             for connections in self._options.connections:
                 for server in measured:
                     self._measure(turn, server, connections)
