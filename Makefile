@@ -1,8 +1,8 @@
 # `make demo` and `make test` are the only targets that users need. The other targets are for development.
 .DEFAULT_GOAL := help
-.PHONY: help setup torch demo test check format docs docs-output lock vendor bench-startup bench-serve bench-batch bench-redis \
-	bench-workers bench-check bench-dialects bench-unseen bench-unseen-tables bench-hard fuzz fuzz-tensors fuzz-onnx mutants \
-	check-security drill drill-history measured clean
+.PHONY: help setup torch demo test check format docs docs-output lock vendor bench-startup bench-serve bench-batch \
+	bench-redis bench-workers bench-check bench-store bench-dialects bench-unseen bench-unseen-tables bench-hard fuzz \
+	fuzz-tensors fuzz-onnx mutants check-security drill drill-history measured clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -87,6 +87,10 @@ bench-hard: $(READY)  ## Train on generated tables that make a time limit hard t
 
 bench-check: $(READY)  ## Profile a table of a million rows and 50 columns, and compare the time and memory with their limits
 	@$(PY) bench/check.py $(ARGS)
+
+bench-store: $(READY)  ## Index predictions into PostgreSQL with fsync=on, then list and look up entries among 5 million
+	@scripts/system-packages.sh test
+	@PYTHONPATH=tests $(PY) bench/store.py $(ARGS)
 
 bench-dialects: $(READY)  ## Compare V2 binary tensors with native JSON at 1,000 rows per request
 	@$(PY) bench/dialects.py $(ARGS)

@@ -20,6 +20,7 @@ BENCHES = {
     "fuzz": ("Invalid requests and many connections", "make fuzz"),
     "batch": ("Scoring tables", "make bench-batch"),
     "check": ("Profiling tables", "make bench-check"),
+    "store": ("History in PostgreSQL", "make bench-store"),
     "hard tables": ("Time limit of the training", "make bench-hard"),
     "mutants": ("Mutations that the tests notice", "make mutants"),
 }
@@ -44,6 +45,8 @@ valid requests.""",
 or 200,000 rows.""",
     "batch": """The time needed to score a million rows, compared with the time that bare ONNX Runtime needs for arrays
 in memory, and the peak memory.""",
+    "store": """Predictions are moved from journals into PostgreSQL with `fsync=on`. Then entries are listed and looked
+up in a table that covers twelve months.""",
     "check": "The time and the peak memory in which `rowcast check` profiles a million rows with 50 columns.",
 }
 FUZZ_LABELS = {

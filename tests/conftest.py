@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -16,6 +16,9 @@ from rowcast.setting_aliases import ALIASES
 from support import redis
 from support.logs import pytest_sessionfinish, pytest_sessionstart, pytest_terminal_summary, pytest_testnodedown
 from support.redis import RedisServer
+
+if TYPE_CHECKING:
+    from support.postgresql import Postgres
 
 __all__ = ["pytest_sessionfinish", "pytest_sessionstart", "pytest_terminal_summary", "pytest_testnodedown"]
 
@@ -54,6 +57,22 @@ def _loggers_of_this_process() -> Iterator[None]:
         for name in ALIASES:  # environment variables of this machine must not affect tests
             patch.delenv(name, raising=False)
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server. Tests must not stop it."""
+    from support import postgresql
+
+    with postgresql.running() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database."""
+    yield postgres.url
+    postgres.reset()
 
 
 @pytest.fixture

@@ -89,8 +89,12 @@ def check_memory_size(name: str, text: str) -> None:
         raise SettingsError(f"setting {name!r} must be a number of bytes or a size such as 256mb, got {text!r}")
 
 
+_hide_parameters = re.compile(r"([?&][^=&]*(?:password|secret)=)[^&]*", re.IGNORECASE).sub
+
+
 def hide_credentials(url: str) -> str:
-    """Return a URL without its user name and password."""
+    """Return a URL without its user name and password, including passwords in its parameters."""
+    url = _hide_parameters(r"\1(hidden)", url)
     before, at, after = url.rpartition("@")
     scheme, slashes, _ = before.partition("//")
     return f"{scheme if slashes else ''}{slashes}(hidden)@{after}" if at else url

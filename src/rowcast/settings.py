@@ -58,7 +58,11 @@ class Settings(BaseSettings):
     journal: Path | None = Field(
         None, description="Folder of the journals; must be on a local disk. Default: `HOME/journal`."
     )
-    store: str | None = Field(None, description="URL of the history store. Default: `sqlite:///HOME/history.db`.")
+    store: str | None = Field(
+        None,
+        description="URL of the history store: `sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/DATABASE`. "
+        "Default: `sqlite:///HOME/history.db`.",
+    )
     durability: Literal["process", "disk", "store"] = Field(
         "process",
         description="When a reply is sent: after the prediction is written to the journal (`process`: predictions "
@@ -76,8 +80,8 @@ class Settings(BaseSettings):
     )
     signing_key_file: Path | None = Field(
         None,
-        description="File with the key that signs chain heads and erasures [signing.key beside the store]. Whoever can "
-        "read it can forge them.",
+        description="File with the key that signs chain heads and erasures [signing.key beside a SQLite store, or in "
+        "HOME]. Whoever can read it can forge them.",
     )
     sensitive: Literal["keep", "hash", "drop"] = Field(
         "keep", description="How the history records the values of sensitive columns: unchanged, hashed or not at all."

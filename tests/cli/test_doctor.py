@@ -20,10 +20,13 @@ from rowcast.adapters.files.journal import FileJournal
 from rowcast.adapters.files.journal_reader import FolderJournalReader, indexer_lock
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.files.worker_state import ServerFolder
+from rowcast.adapters.postgresql.store import PostgresStore
 from rowcast.adapters.sqlite.store import SqliteStore
 from rowcast.cli import doctor
 from rowcast.setting_aliases import ALIASES
+from rowcast.setting_values import hide_credentials
 from support import access, entries, models, redis
+from support.postgresql import PASSWORD as STORE_PASSWORD
 from support.redis import RedisServer
 
 Parts = dict[str, dict[str, Any]]
@@ -385,3 +388,22 @@ async def test_a_redis_that_is_slower_than_the_time_limit_is_a_problem(
         parts = await asyncio.to_thread(checkup.parts, "cache")
 
     assert "ms to respond, more than redis_timeout_ms=100" in parts["cache"]["says"]
+
+
+def test_a_postgresql_store_is_checked_and_its_password_is_never_shown(
+    checkup: Doctor, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with PostgresStore(database) as store:
+        store.record("w", entries.sealed("w", entries.drafts(0, 2)))
+    location = hide_credentials(database)
+
+    monkeypatch.setenv("ROWCAST_STORE", database)
+    parts = checkup.parts()
+    assert parts["store"]["says"] == f"2 entries in {location}"
+    assert parts["setting store"]["says"].startswith(location)
+    assert STORE_PASSWORD not in str(parts)
+
+    monkeypatch.setenv("ROWCAST_STORE", f"{database}-missing")
+    parts = checkup.parts("store")
+    assert parts["store"]["fix"].startswith("start the database")
+    assert STORE_PASSWORD not in str(parts)

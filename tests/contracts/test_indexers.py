@@ -6,12 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from rowcast.adapters.files.journal import FileJournal
 from rowcast.adapters.files.journal_reader import FolderJournalReader
-from rowcast.adapters.sqlite.store import SqliteStore
+from rowcast.history.ports import Store
 from rowcast.history.service import History
+from support import stores
 from support.entries import draft, sealed
 from support.waiting import eventually
 
@@ -20,8 +24,9 @@ INDEXER = """
 import sys
 from pathlib import Path
 from rowcast.adapters.files.journal_reader import FolderJournalReader, indexer_lock
-from rowcast.adapters.sqlite.store import SqliteStore
-folder, store = Path(sys.argv[1]), SqliteStore(Path(sys.argv[2]))
+from rowcast.app.history import store as configured_store
+from rowcast.settings import load
+folder, store = Path(sys.argv[1]), configured_store(load(store=sys.argv[2]))
 with indexer_lock(folder) as acquired, store:
     assert acquired
     journals = FolderJournalReader(folder)
@@ -31,16 +36,23 @@ with indexer_lock(folder) as acquired, store:
 BATCHES, BATCH = 120, 25
 
 
-def start_indexer(folder: Path, store: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", INDEXER, str(folder), str(store)])
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    with stores.new_store(request, tmp_path) as opened:
+        yield opened
 
 
-def test_two_indexers_store_every_entry_exactly_once_even_if_one_indexer_is_killed_repeatedly(tmp_path: Path) -> None:
-    folders, path = [tmp_path / "a", tmp_path / "b"], tmp_path / "history.db"
+def start_indexer(folder: Path, store: Store) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", INDEXER, str(folder), stores.url(store)])
+
+
+def test_two_indexers_store_every_entry_exactly_once_even_if_one_indexer_is_killed_repeatedly(
+    store: Store, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
     entries = [[draft(home * 100_000 + number) for number in range(BATCHES * BATCH)] for home in range(2)]
     journals = [FileJournal(folder, lambda name=folder.name: name) for folder in folders]  # type: ignore[misc]
-    indexers = [start_indexer(folder, path) for folder in folders]
-    store = SqliteStore(path)
+    indexers = [start_indexer(folder, store) for folder in folders]
     kills = 0
 
     for batch in range(BATCHES):
@@ -52,7 +64,7 @@ def test_two_indexers_store_every_entry_exactly_once_even_if_one_indexer_is_kill
             os.kill(indexers[0].pid, signal.SIGKILL)
             indexers[0].wait()
             kills += 1
-            indexers[0] = start_indexer(folders[0], path)
+            indexers[0] = start_indexer(folders[0], store)
     for journal, folder in zip(journals, folders, strict=True):
         journal.close()
         (folder / "stop").touch()

@@ -9,22 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from rowcast.adapters.memory.store import MemoryStore
-from rowcast.adapters.sqlite.store import SqliteStore
 from rowcast.errors import Unavailable
 from rowcast.history import chain
 from rowcast.history.chain import decode_erasure
 from rowcast.history.entry_filter import Selection
 from rowcast.history.ports import ErasureRequest, ErasureStep, OpenErasure, Position, Store, StoredEntry
+from support import stores
 from support.entries import MIXED, draft, drafts, identifier, sealed
 
 NO_JOURNALS: frozenset[str] = frozenset()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    opened: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "history.db")
-    with opened:
+    with stores.new_store(request, tmp_path) as opened:
         yield opened
 
 
@@ -119,7 +117,7 @@ def test_several_indexers_can_record_concurrently(store: Store) -> None:
     chains = {f"w{number}": sealed(f"w{number}", drafts(number * 1000, number * 1000 + 60)) for number in range(4)}
 
     def index(writer: str) -> None:
-        with _another(store) as own:
+        with stores.another(store) as own:
             for start in range(0, 60, 20):
                 own.record(writer, chains[writer][start : start + 20])
 
@@ -128,11 +126,6 @@ def test_several_indexers_can_record_concurrently(store: Store) -> None:
 
     assert {writer: list(store.chain(writer)) for writer in store.writers()} == chains
     assert store.count() == 240
-
-
-def _another(store: Store) -> Store:
-    """Return the same store as another process would open it."""
-    return SqliteStore(store.path) if isinstance(store, SqliteStore) else store
 
 
 def test_pages_list_the_newest_entries_first(store: Store) -> None:
@@ -328,7 +321,7 @@ def test_the_maintenance_lock_is_exclusive_but_not_required_for_recording(store:
     held, release, results = threading.Event(), threading.Event(), []
 
     def hold() -> None:
-        with _another(store) as own, own.maintenance() as acquired:
+        with stores.another(store) as own, own.maintenance() as acquired:
             results.append(acquired)
             held.set()
             release.wait(20)

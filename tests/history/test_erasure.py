@@ -11,7 +11,6 @@ from rowcast.adapters.files.journal import FileJournal
 from rowcast.adapters.files.journal_reader import FolderJournalReader
 from rowcast.adapters.memory.journal import EmptyJournalReader
 from rowcast.adapters.memory.store import MemoryStore
-from rowcast.adapters.sqlite.store import SqliteStore
 from rowcast.errors import Unavailable
 from rowcast.history.chain import decode_erasure
 from rowcast.history.entry_filter import Selection, first_id
@@ -25,16 +24,16 @@ from rowcast.history.erasure import (
 )
 from rowcast.history.ports import ErasureRequest, ErasureStep, Store
 from rowcast.history.service import History
+from support import stores
 from support.entries import draft, drafts, identifier, sealed
 
 STARTED_US = 1_700_000_000_000_000
 DAY_US = 24 * 3600 * 1_000_000
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    opened: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "history.db")
-    with opened:
+    with stores.new_store(request, tmp_path) as opened:
         yield opened
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rowcast.errors import HistoryError, SettingsError
+from rowcast.setting_values import hide_credentials
 
 if TYPE_CHECKING:
     from rowcast.history.entry_filter import Selection
@@ -26,12 +27,27 @@ if TYPE_CHECKING:
 
 def store(settings: Settings) -> Store:
     """Return the configured history store, without opening it."""
+    scheme, _, location = settings.store_url.partition("://")
+    if scheme in ("postgresql", "postgres"):
+        return _postgresql_store(settings)
+    if scheme != "sqlite" or len(location) < 2 or not location.startswith("/"):
+        raise SettingsError(
+            f"setting 'store' is {hide_credentials(settings.store_url)!r}; "
+            "expected sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
+        )
     from rowcast.adapters.sqlite.store import SqliteStore
 
-    scheme, separator, path = settings.store_url.partition(":///")
-    if scheme != "sqlite" or not separator or not path:
-        raise SettingsError(f"setting 'store' is {settings.store_url!r}; expected sqlite:///PATH")
-    return SqliteStore(Path(path), partial(signing_key, settings))
+    return SqliteStore(Path(location[1:]), partial(signing_key, settings))
+
+
+def _postgresql_store(settings: Settings) -> Store:
+    try:
+        from rowcast.adapters.postgresql.store import PostgresStore
+    except ImportError:  # psycopg, or the library that it uses, is missing
+        raise SettingsError(
+            "setting 'store' is a PostgreSQL URL, but the driver is not installed; install rowcast[postgres]"
+        ) from None
+    return PostgresStore(settings.store_url, partial(signing_key, settings))
 
 
 def signing_key(settings: Settings) -> bytes:

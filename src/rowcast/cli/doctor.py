@@ -137,7 +137,7 @@ def _checks(loaded: Settings) -> Iterator[tuple[str, Check, str]]:
         lambda: _check_default(loaded),
         "make sure that the setting `models` lists only published models",
     )
-    yield "store", lambda: _check_store(loaded), "restore the file from a backup, or correct the setting `store`"
+    yield "store", lambda: _check_store(loaded), _fix_store(loaded)
     yield "journal", lambda: _check_journal(loaded), "correct the setting `journal` or the permissions of the folder"
     yield "privacy", lambda: _check_privacy(loaded), "give the server's user access to the folder"
     yield "disk", lambda: _check_disk(loaded), "give the server's user access to the folder"
@@ -207,14 +207,19 @@ def _check_store(loaded: Settings) -> str:
     entries = output.counted(history.store(loaded).count(), "entry", "entries")
     reason = health_checks.store_failure(loaded)
     if reason:
-        raise CheckFailed(
-            reason,
-            "stop the process that has locked the file, or give the server's user write access to it",
-        )
+        is_file = loaded.store_url.startswith("sqlite:")
+        lock = "stop the process that has locked the file, or give the server's user write access to it"
+        raise CheckFailed(reason, lock if is_file else _fix_store(loaded))
     problem = history.retention_problem(loaded)
     if problem:
         raise CheckFailed(problem, "check the clock of this machine")
-    return f"{entries} in {loaded.store_url}"
+    return f"{entries} in {hide_credentials(loaded.store_url)}"
+
+
+def _fix_store(loaded: Settings) -> str:
+    if loaded.store_url.startswith("sqlite:"):
+        return "restore the file from a backup, or correct the setting `store`"
+    return "start the database and give the user write access to it, or correct the setting `store`"
 
 
 def _check_journal(loaded: Settings) -> str:

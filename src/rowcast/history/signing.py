@@ -7,8 +7,9 @@ from hashlib import sha256
 
 import msgspec
 
-from rowcast.history.chain import ERASURES, Erasure, encode_head, genesis
+from rowcast.history.chain import ERASURES, Erasure, SealedEntry, encode_head, genesis, seal_erasure
 from rowcast.history.heads import ChainHead
+from rowcast.history.ports import Position
 
 HEAD_RULE, ERASURE_RULE = b"rowcast-head-1\0", b"rowcast-erasure-1\0"
 
@@ -31,6 +32,14 @@ def _head_signature(head: ChainHead, key: bytes) -> str:
 def sign_erasure(erasure: Erasure, *, seq: int, previous: bytes | None, key: bytes) -> Erasure:
     """Return the erasure with its signature, which also covers its position in the chain."""
     return msgspec.structs.replace(erasure, signature=_erasure_signature(erasure, seq, previous, key))
+
+
+def seal_next_erasure(last: Position | None, erasure: Erasure, key: bytes | None) -> SealedEntry:
+    """Return the entry that follows `last` in the chain of erasures. If `key` is None, the entry is not signed."""
+    seq, previous = (0, None) if last is None else (last.seq + 1, last.link)
+    if key is not None:
+        erasure = sign_erasure(erasure, seq=seq, previous=previous, key=key)
+    return seal_erasure(seq, previous, erasure)
 
 
 def is_signed_erasure(erasure: Erasure, *, seq: int, previous: bytes | None, key: bytes) -> bool:

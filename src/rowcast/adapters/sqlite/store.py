@@ -19,34 +19,19 @@ import msgspec
 from rowcast.adapters.sqlite.migrations import migrate, read_statement, schema_version
 from rowcast.adapters.sqlite.queries import SELECT_NEWEST_ROW, SELECT_ROWS_TO_ERASE, page_query, where_clause
 from rowcast.errors import Unavailable
-from rowcast.history.chain import NO_ROW, Erasure, SealedEntry, decode_erasure, decode_head, seal_erasure
+from rowcast.history.chain import NO_ROW, Erasure, SealedEntry, decode_erasure
+from rowcast.history.copied_fields import CopiedFields, copied_fields
 from rowcast.history.entry_filter import EVERYTHING, Selection
 from rowcast.history.ports import ErasureRequest, ErasureStep, OpenErasure, Position, StoredEntry
-from rowcast.history.signing import sign_erasure
+from rowcast.history.signing import seal_next_erasure
 from rowcast.private_files import acquire_lock, make_private_folder
-from rowcast.schema.prediction import Label, searchable_label
 
 BUSY_SECONDS = 30
 CHECK_SECONDS = 2
 SCRUB_MILLISECONDS = 200
 """The maximum time that `scrub` waits for readers. A slow reader must not block the indexer."""
-COPIES = ("id", "model", "version", "label", "tenant", "entity")
-"""The columns that copy fields of an entry for queries."""
 ERASURES_VERSION = 2
 """The schema version that introduced the chain of erasures."""
-
-
-class ReplyColumns(msgspec.Struct, gc=False):
-    """The fields of a reply that are copied into database columns."""
-
-    id: str
-    model: str
-    version: int
-    prediction: Label
-    probability: float | msgspec.UnsetType = msgspec.UNSET
-
-
-_decode_columns = msgspec.json.Decoder(ReplyColumns).decode
 
 
 class SqliteStore:
@@ -158,10 +143,10 @@ class SqliteStore:
         with self._reading() as connection:
             for seq, head, *copies in connection.execute(read_statement("copies.sql"), [writer]):
                 try:
-                    originals = _copies(head)
+                    originals = copied_fields(head)
                 except msgspec.MsgspecError:
                     continue  # the verification of the chain reports a damaged entry
-                for name, copy, original in zip(COPIES, copies, originals, strict=True):
+                for name, copy, original in zip(CopiedFields._fields, copies, originals, strict=True):
                     if copy != original:
                         yield seq, name
 
@@ -285,10 +270,8 @@ class SqliteStore:
     ) -> None:
         last = connection.execute("SELECT seq, link FROM erasures ORDER BY seq DESC LIMIT 1").fetchone()
         erasure = Erasure(at, request.by, request.reason, msgspec.json.encode(request.selection), rows, number)
-        seq, previous = (last[0] + 1, last[1]) if last else (0, None)
-        if self._signing_key is not None:
-            erasure = sign_erasure(erasure, seq=seq, previous=previous, key=self._signing_key())
-        sealed = seal_erasure(seq, previous, erasure)
+        key = self._signing_key() if self._signing_key is not None else None
+        sealed = seal_next_erasure(Position(*last) if last else None, erasure, key)
         connection.execute("INSERT INTO erasures VALUES (?, ?, ?)", [sealed.seq, sealed.head, sealed.link])
 
     @contextmanager
@@ -374,19 +357,11 @@ def _decode_names(content: bytes | None) -> frozenset[str] | None:
     return None if content is None else msgspec.json.decode(content, type=frozenset[str])
 
 
-def _copies(encoded_head: bytes) -> tuple[Any, ...]:
-    """Return the fields of an entry that the store copies into columns, in the order of `COPIES`."""
-    head = decode_head(encoded_head)
-    reply = _decode_columns(head.reply)
-    label = searchable_label(reply.prediction, reply.probability)
-    return reply.id, reply.model, reply.version, label, head.tenant, head.entity
-
-
 def _to_columns(writer_number: int, entry: SealedEntry) -> tuple[Any, ...]:
     return (
         writer_number,
         entry.seq,
-        *_copies(entry.head),
+        *copied_fields(entry.head),
         entry.head,
         entry.salt,
         entry.row,

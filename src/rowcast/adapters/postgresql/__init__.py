@@ -1,0 +1,1 @@
+"""PostgreSQL adapter: a history store that several machines can share."""

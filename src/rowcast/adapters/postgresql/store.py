@@ -1,0 +1,411 @@
+"""The history store in a PostgreSQL database, which several homes on several machines can share.
+
+Each store object has one connection for writing, and a few connections for reading. After a connection is lost, the
+next call opens a new connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from rowcast.adapters.postgresql import queries
+from rowcast.adapters.postgresql.database import LOCK_SECONDS, WRITE_SECONDS, Database, Readers, TimedConnection
+from rowcast.adapters.postgresql.migrations import LOCKS, STORE_LOCK, migrate, schema_version
+from rowcast.adapters.postgresql.partitions import Partitions
+from rowcast.adapters.postgresql.queries import is_id, page_query, storable, where_clause
+from rowcast.errors import Unavailable
+from rowcast.history.chain import NO_ROW, Erasure, SealedEntry, decode_erasure
+from rowcast.history.copied_fields import CopiedFields, copied_fields
+from rowcast.history.entry_filter import EVERYTHING, Selection
+from rowcast.history.ports import ErasureRequest, ErasureStep, OpenErasure, Position, StoredEntry
+from rowcast.history.signing import seal_next_erasure
+
+CHECK_SECONDS = 2
+SCRUB_MILLISECONDS = 200
+"""The maximum time that `scrub` waits for a lock. It must not block the indexer."""
+CHUNK = 200
+"""The number of entries that are read at a time. A row has up to `max_row_bytes`."""
+
+
+class PostgresStore:
+    """Reads and writes the schema `rowcast` of one database."""
+
+    disk_folder = None
+
+    def __init__(self, url: str, signing_key: Callable[[], bytes] | None = None) -> None:
+        self.url = url
+        self._database = Database(url)
+        self._signing_key = signing_key
+        """Returns the key for signing erasures. If this is None, erasures are not signed."""
+        self._connection: TimedConnection | None = None
+        self._readers = Readers(self._database)
+        self._partitions = Partitions()
+
+    @property
+    def location(self) -> str:
+        """The URL of the database, without the user, the password and the parameters."""
+        return self._database.location
+
+    def open(self) -> None:
+        """Open the connection for writing; create or migrate the schema if necessary."""
+        with self._database.translated("open the history"):
+            self._writer()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._readers.close()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def check(self) -> None:
+        """Connect, and check that the database accepts writes by this user; do not create anything."""
+        with (
+            self._database.translated("write to the history"),
+            self._database.connect(CHECK_SECONDS, connect_timeout=CHECK_SECONDS) as connection,
+        ):
+            version = schema_version(connection, self.location)
+            query = (
+                "SELECT has_table_privilege('rowcast.entries', 'INSERT')"
+                if version
+                else "SELECT has_database_privilege(current_database(), 'CREATE')"
+            )
+            row = connection.execute(f"{query}, current_setting('transaction_read_only')").fetchone()
+        allowed, read_only = row or (False, "off")
+        if read_only == "on":
+            raise Unavailable(f"cannot write to the history {self.location}: the database is read-only")
+        if not allowed:
+            raise Unavailable(f"cannot write to the history {self.location}: the user lacks the privileges")
+
+    @contextmanager
+    def maintenance(self) -> Iterator[bool]:
+        """Try to acquire an advisory lock, on a connection of its own; yield whether the attempt succeeded."""
+        self.open()
+        with self._database.translated("lock the history"):
+            connection = self._database.connect()
+        try:
+            with self._database.translated("lock the history"):
+                row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", [LOCKS, STORE_LOCK]).fetchone()
+            yield bool(row and row[0])
+        finally:
+            connection.close()
+
+    def position(self, writer: str) -> Position | None:
+        """Return the position of this writer's last entry."""
+        query = "SELECT last_seq, last_link FROM rowcast.writers WHERE writer = %s AND last_seq >= 0"
+        rows = self._readers.fetch(query, [writer])
+        return Position(*rows[0]) if rows else None
+
+    def record(self, writer: str, entries: Sequence[SealedEntry]) -> None:
+        """Add the entries that are not in the store yet, in one transaction."""
+        if not entries:
+            return
+        chosen = {entry.seq: entry for entry in reversed(entries)}
+        fields = {seq: copied_fields(entry.head) for seq, entry in chosen.items()}
+        with self._writing() as connection:
+            self._partitions.create_missing(connection, [each.id for each in fields.values()])
+            with connection.transaction():
+                number, last_seq = _lock_writer(connection, writer)
+                existing = _existing_seqs(connection, number, min(chosen), min(max(chosen), last_seq))
+                new = sorted(chosen.keys() - existing)
+                with connection.cursor() as cursor, cursor.copy(queries.COPY_ENTRIES) as copy:
+                    copy.set_types(queries.COLUMN_TYPES)
+                    for seq in new:
+                        copy.write_row(_to_columns(number, chosen[seq], fields[seq]))
+                if new and new[-1] > last_seq:
+                    connection.execute(
+                        "UPDATE rowcast.writers SET last_seq = %s, last_link = %s WHERE number = %s",
+                        [new[-1], chosen[new[-1]].link, number],
+                    )
+
+    def get(self, prediction_id: str) -> StoredEntry | None:
+        """Return the entry for one prediction."""
+        rows = self._readers.fetch(queries.SELECT_ENTRY, [prediction_id]) if is_id(prediction_id) else []
+        return _to_entry(rows[0]) if rows else None
+
+    def latest(self, limit: int, selection: Selection = EVERYTHING, before: str | None = None) -> list[StoredEntry]:
+        """Return the selected entries in descending order of id."""
+        query, values = page_query(selection, before)
+        return [_to_entry(row) for row in self._readers.fetch(query, {**values, "limit": limit})]
+
+    def writers(self) -> list[str]:
+        """Return every writer that has entries."""
+        query = "SELECT writer FROM rowcast.writers WHERE last_seq >= 0 ORDER BY writer"
+        return [writer for (writer,) in self._readers.fetch(query)]
+
+    def chain(self, writer: str, after: int = -1) -> Iterator[SealedEntry]:
+        """Yield one writer's entries in order, without loading all of them into memory."""
+        for row in self._walk(queries.SELECT_CHAIN, writer, after):
+            yield SealedEntry(*row)
+
+    def changed_copies(self, writer: str) -> Iterator[tuple[int, str]]:
+        """Yield the `seq` and the column of each copied field that differs from the entry."""
+        for seq, head, *copies in self._walk(queries.SELECT_COPIES, writer):
+            try:
+                originals = _storable_fields(copied_fields(head))
+            except msgspec.MsgspecError:
+                continue  # the verification of the chain reports a damaged entry
+            for name, copy, original in zip(CopiedFields._fields, copies, originals, strict=True):
+                if copy != original:
+                    yield seq, name
+
+    def _walk(self, query: str, writer: str, after: int = -1) -> Iterator[tuple[Any, ...]]:
+        """Read in chunks: a long query would keep PostgreSQL from removing erased rows."""
+        while rows := self._readers.fetch(query, [writer, after, CHUNK]):
+            yield from rows
+            after = rows[-1][0]
+
+    def count(self) -> int:
+        """Return the number of entries."""
+        return sum(count for (count,) in self._readers.fetch("SELECT count(*) FROM rowcast.entries"))
+
+    def erasures(self) -> list[SealedEntry]:
+        """Return the chain of erasures."""
+        rows = self._readers.fetch("SELECT seq, head, link FROM rowcast.erasures ORDER BY seq")
+        return [SealedEntry(seq, head, None, None, NO_ROW, linked) for seq, head, linked in rows]
+
+    def register_folder(self, folder_id: str) -> None:
+        """Make open and future erasures wait for this folder."""
+        with self._requests() as connection:
+            added = connection.execute(
+                "INSERT INTO rowcast.journal_folders VALUES (%s) ON CONFLICT DO NOTHING", [folder_id]
+            )
+            if added.rowcount:
+                connection.execute(
+                    "INSERT INTO rowcast.erasure_folders (number, folder) SELECT number, %s FROM rowcast.requests "
+                    "ON CONFLICT DO NOTHING",
+                    [folder_id],
+                )
+
+    def unregister_folder(self, folder_id: str) -> None:
+        """Stop new erasures from waiting for this folder."""
+        with self._requests() as connection:
+            connection.execute("DELETE FROM rowcast.journal_folders WHERE folder = %s", [folder_id])
+
+    def open_erasure(self, request: ErasureRequest, folder_id: str, journals: frozenset[str]) -> OpenErasure:
+        """Store an erasure request, which stays open until every folder has completed it."""
+        with self._requests() as connection:
+            ((number,),) = connection.execute(
+                "INSERT INTO rowcast.requests (request) VALUES (%s) RETURNING number", [msgspec.json.encode(request)]
+            )
+            connection.execute(
+                "INSERT INTO rowcast.erasure_folders (number, folder, journals) "
+                "SELECT %s, folder, NULL FROM rowcast.journal_folders WHERE folder <> %s UNION ALL SELECT %s, %s, %s",
+                [number, folder_id, number, folder_id, _encode_names(journals)],
+            )
+            folders = connection.execute(
+                "SELECT folder, journals FROM rowcast.erasure_folders WHERE number = %s", [number]
+            ).fetchall()
+        return OpenErasure(number, request, {folder: _decode_names(names) for folder, names in folders})
+
+    def open_erasures(self) -> list[OpenErasure]:
+        """Return all open erasure requests."""
+        rows = self._readers.fetch(
+            "SELECT number, request, folder, journals "
+            "FROM rowcast.requests JOIN rowcast.erasure_folders USING (number) ORDER BY number"
+        )
+        erasures: dict[int, OpenErasure] = {}
+        for number, request, folder, names in rows:
+            decoded = msgspec.json.decode(request, type=ErasureRequest)
+            erasures.setdefault(number, OpenErasure(number, decoded, {})).pending[folder] = _decode_names(names)
+        return list(erasures.values())
+
+    def acknowledge(self, number: int, folder_id: str, journals: frozenset[str]) -> None:
+        """Record which journals the folder contained when its indexer first saw this request."""
+        with self._requests() as connection:
+            connection.execute(
+                "UPDATE rowcast.erasure_folders SET journals = %s WHERE number = %s AND folder = %s",
+                [_encode_names(journals), number, folder_id],
+            )
+
+    def complete(self, number: int, folder_id: str) -> None:
+        """Record that the folder has completed its part of this request."""
+        with self._requests() as connection:
+            connection.execute(
+                "DELETE FROM rowcast.erasure_folders WHERE number = %s AND folder = %s", [number, folder_id]
+            )
+            connection.execute(
+                "DELETE FROM rowcast.requests AS r WHERE number = %s "
+                "AND NOT EXISTS (SELECT FROM rowcast.erasure_folders AS f WHERE f.number = r.number)",
+                [number],
+            )
+
+    def erase(
+        self, request: ErasureRequest, *, number: int, at: int, limit: int, after: str | None = None
+    ) -> ErasureStep:
+        """Examine up to `limit` selected entries, and erase their rows, in one transaction."""
+        where, values = where_clause(request.selection, after=after)
+        query = queries.SELECT_ROWS_TO_ERASE.format(where=where)
+        with self._transaction() as connection:
+            connection.execute("LOCK TABLE rowcast.erasures IN EXCLUSIVE MODE")
+            examined = connection.execute(query, {**values, "limit": limit}).fetchall()
+            ids = [prediction_id for prediction_id, has_row in examined if has_row]
+            if ids:
+                _erase_rows(connection, ids)
+                self._record_erasure(connection, request, number, at, len(ids))
+        return ErasureStep(len(ids), examined[-1][0] if len(examined) == limit else None)
+
+    def newest_row(self, selection: Selection) -> str | None:
+        """Return the id of the newest selected entry that still has its row, or None."""
+        where, values = where_clause(selection)
+        rows = self._readers.fetch(queries.SELECT_NEWEST_ROW.format(where=where), values)
+        return rows[0][0] if rows else None
+
+    def erased_rows(self, number: int) -> int:
+        """Return how many rows this request has erased."""
+        erasures = [decode_erasure(entry.head) for entry in self.erasures()]
+        return sum(erasure.rows for erasure in erasures if erasure.request == number)
+
+    def scrub(self) -> bool:
+        """Vacuum the partitions with erased rows; return False if an old snapshot or a lock prevents this."""
+        with self._writing() as connection:
+            partitions = connection.execute("SELECT partition, transaction FROM rowcast.unscrubbed").fetchall()
+            if not partitions:
+                return True
+            row = connection.execute(queries.SELECT_BLOCKED).fetchone()
+            if row and row[0]:
+                return False
+            try:
+                connection.execute(f"SET lock_timeout = {SCRUB_MILLISECONDS}")
+                connection.seconds = None  # a large partition takes minutes
+                for partition, transaction in partitions:
+                    # Indexes contain no rows, and cleaning them would take much longer.
+                    connection.execute(f"VACUUM (INDEX_CLEANUP OFF, TRUNCATE OFF) {partition}")
+                    connection.execute(
+                        "DELETE FROM rowcast.unscrubbed WHERE partition = %s AND transaction = %s",
+                        [partition, transaction],
+                    )
+            except psycopg.errors.LockNotAvailable:
+                return False
+            finally:
+                connection.seconds = WRITE_SECONDS
+                if not connection.closed:
+                    connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+        return True
+
+    def _record_erasure(
+        self, connection: TimedConnection, request: ErasureRequest, number: int, at: int, rows: int
+    ) -> None:
+        last = connection.execute("SELECT seq, link FROM rowcast.erasures ORDER BY seq DESC LIMIT 1").fetchone()
+        erasure = Erasure(at, request.by, request.reason, msgspec.json.encode(request.selection), rows, number)
+        key = self._signing_key() if self._signing_key is not None else None
+        sealed = seal_next_erasure(Position(*last) if last else None, erasure, key)
+        connection.execute("INSERT INTO rowcast.erasures VALUES (%s, %s, %s)", [sealed.seq, sealed.head, sealed.link])
+
+    @contextmanager
+    def _requests(self) -> Iterator[TimedConnection]:
+        """Commit all changes to folders and requests made in the `with` block; such transactions run one at a time."""
+        with self._transaction() as connection:
+            connection.execute("LOCK TABLE rowcast.journal_folders IN EXCLUSIVE MODE")
+            yield connection
+
+    @contextmanager
+    def _transaction(self) -> Iterator[TimedConnection]:
+        """Commit all changes made in the `with` block, or none of them."""
+        with self._writing() as connection, connection.transaction():
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[TimedConnection]:
+        try:
+            yield self._writer()
+        except psycopg.errors.UniqueViolation:
+            raise Unavailable(f"cannot write to the history {self.location}: a prediction id already exists") from None
+        except psycopg.Error as error:
+            if isinstance(error, psycopg.OperationalError):
+                self._disconnect()
+            raise self._database.unavailable("write to the history", error) from None
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _writer(self) -> TimedConnection:
+        if self._connection is None or self._connection.closed:
+            connection = self._database.connect()
+            try:
+                connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+                # Entries must be on disk before their journal is deleted, whatever the default of the database.
+                connection.execute(
+                    "SELECT set_config('synchronous_commit', 'on', false) "
+                    "WHERE current_setting('synchronous_commit') IN ('off', 'local')"
+                )
+                migrate(connection, self.location)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+
+def _lock_writer(connection: TimedConnection, writer: str) -> tuple[int, int]:
+    """Lock the writer's row, and return the writer's number and the `seq` of its last entry."""
+    query = "SELECT number, last_seq FROM rowcast.writers WHERE writer = %s FOR NO KEY UPDATE"
+    row = connection.execute(query, [writer]).fetchone()
+    if row is None:
+        connection.execute("INSERT INTO rowcast.writers (writer) VALUES (%s) ON CONFLICT DO NOTHING", [writer])
+        row = connection.execute(query, [writer]).fetchone()
+        assert row is not None
+    return row[0], row[1]
+
+
+def _existing_seqs(connection: TimedConnection, number: int, first: int, last: int) -> set[int]:
+    """Return which entries of a writer from `first` to `last` are in the store; normally, `last` is below `first`."""
+    if last < first:
+        return set()
+    query = "SELECT seq FROM rowcast.entries WHERE writer = %s AND seq BETWEEN %s AND %s"
+    return {seq for (seq,) in connection.execute(query, [number, first, last])}
+
+
+def _erase_rows(connection: TimedConnection, ids: Sequence[str]) -> None:
+    """Erase the rows of these entries, and note the partitions that contain them."""
+    erased = connection.execute(
+        'UPDATE rowcast.entries SET "row" = NULL, salt = NULL WHERE id = ANY (%s::uuid[]) '
+        "RETURNING tableoid::regclass::text",
+        [ids],
+    )
+    connection.execute(
+        "INSERT INTO rowcast.unscrubbed SELECT unnest(%s::text[]), pg_current_xact_id() "
+        "ON CONFLICT (partition) DO UPDATE SET transaction = excluded.transaction",
+        [sorted({partition for (partition,) in erased})],
+    )
+
+
+def _encode_names(journals: frozenset[str]) -> bytes:
+    return msgspec.json.encode(sorted(journals))
+
+
+def _decode_names(content: bytes | None) -> frozenset[str] | None:
+    return None if content is None else msgspec.json.decode(content, type=frozenset[str])
+
+
+def _storable_fields(fields: CopiedFields) -> CopiedFields:
+    """Return the fields as the table contains them; only a label can contain any character."""
+    return fields._replace(label=storable(fields.label))
+
+
+def _to_columns(number: int, entry: SealedEntry, fields: CopiedFields) -> tuple[Any, ...]:
+    prediction_id, *others = _storable_fields(fields)
+    evidence = entry.head, entry.salt, entry.row, entry.row_hash, entry.link
+    return number, entry.seq, UUID(str(prediction_id)), *others, *evidence
+
+
+def _to_entry(row: Sequence[Any]) -> StoredEntry:
+    return StoredEntry(row[0], SealedEntry(*row[1:]))
