@@ -116,6 +116,9 @@ def test_every_prediction_is_stored_once_although_postgresql_is_killed_and_resta
                 eventually(lambda: stored(postgres), 30)
                 postgres.kill()
                 load.wait_for_more()  # without the store
+                with server.client() as client:
+                    eventually(lambda: client.get("/health").json()["checks"]["history"] != "ok")
+                    assert client.get(f"/predictions/{load.ids[0]}").status_code == 503
                 postgres.start()
                 load.wait_for_more()
             finally:
