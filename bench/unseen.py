@@ -1,13 +1,14 @@
 """`make bench-unseen`: compare Rowcast with AutoGluon and FLAML on tables that were not used in development.
 
-    python bench/unseen.py run [--system rowcast autogluon flaml] [--preset best balanced] [--seconds 90] [--jobs 2]
+    python bench/unseen.py run [--system rowcast autogluon flaml] [--preset best balanced] [--seconds 90] [--jobs 1]
                                [--seeds 0,1,2] [--tables a,b]
     python bench/unseen.py page
 
 unseen_tables.py lists and draws the tables. At most 20,000 rows of each table are used. Each seed assigns a third of
 the rows to the test part, with the same shares of the classes. Every system receives the training part as a CSV file,
-the target, the task, the same time limit and the same number of threads. `run` appends one line per table, seed and
-system to unseen.jsonl; an interrupted run continues where it stopped. `page` updates docs/reference/quality.md.
+the target, the task, the same time limit, and the same cores, as many as threads. `run` appends one line per table,
+seed and system to unseen.jsonl; an interrupted run continues where it stopped. `page` updates
+docs/reference/quality.md.
 
 A system that fails gets the score of a constant prediction. No table is left out.
 """
@@ -63,7 +64,7 @@ def main() -> int:
     running.add_argument("--system", nargs="+", choices=SYSTEMS, default=SYSTEMS)
     running.add_argument("--preset", nargs="+", default=PRESETS, help=f"presets of Rowcast; {NO_PRESET}: the default")
     running.add_argument("--seconds", type=int, default=90)
-    running.add_argument("--jobs", type=int, default=2, help="number of threads")
+    running.add_argument("--jobs", type=int, default=1, help="number of threads, and of cores")
     running.add_argument("--seeds", default="0,1,2")
     running.add_argument("--tables", help="comma-separated names; default: the draw")
     running.add_argument("--results", type=Path, default=RESULTS)
@@ -71,6 +72,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.command == "page":
         return quality.page(quality.RESULTS)
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.jobs])
     listing = unseen_tables.read_list()
     drawn = listing.draw(listing.seed, listing.count)
     if options.tables:

@@ -76,7 +76,7 @@ def section(results: Path) -> tuple[str, bool]:
     drawn = listing.draw(listing.seed, listing.count)
     lines = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     figures = Figures(lines, [table.name for table in drawn])
-    if not figures.tables or not set(PEERS) <= set(figures.systems):
+    if not figures.tables or not figures.presets or not set(PEERS) <= set(figures.systems):
         return "", True
     first = next(iter(figures.lines.values()))
     since, until = (select(line["at"] for line in figures.lines.values()) for select in (min, max))
@@ -237,7 +237,7 @@ TEXT = """
 {fixed}. No drawn table was left out.{partial}
 
 At most 20,000 rows of each table are used. A third of the rows is the test part; {seeds} seeds give different parts.
-Each system receives the same training rows, the target, the task, {seconds} seconds and {jobs} threads. AutoGluon runs
+Each system receives the same training rows, the target, the task, {seconds} seconds and {jobs} core(s). AutoGluon runs
 with its medium preset, and FLAML with its default options. A system that fails gets the score of a constant prediction.
 The better of AutoGluon and FLAML is chosen for each table by its mean score on the test parts. The intervals are 95%
 bootstrap intervals over the tables. The memory is an overestimate if processes share pages. `make bench-unseen`
