@@ -2,7 +2,7 @@
 
 No file may contain the host name of a package registry. Lock files may contain only pinned, hashed packages and must
 not contain CUDA packages. In `src/rowcast`, public class names must be unique, a function may have at most 60 lines and
-a file may have at most 450 lines.
+a file may have at most 450 lines, or fewer if it is listed in SHORT_FILES.
 
 python scripts/check_tree.py [FILE ...]      search these files for registry host names; default: all files that git
 does not ignore
@@ -44,6 +44,8 @@ ALLOWED = ("tritonclient",)
 """Small packages whose names begin with a disallowed prefix."""
 SOURCE = ROOT / "src" / "rowcast"
 MAX_FUNCTION_LINES, MAX_FILE_LINES = 60, 450
+SHORT_FILES = {"app/server.py": 99}
+"""The composition root of the server contains no features, so it stays short."""
 PENDING: frozenset[str] = frozenset()
 """Known violations of the structure rules. Do not add entries."""
 
@@ -113,8 +115,9 @@ def structure_violations(source: Path) -> dict[str, str]:
     for path in sorted(source.rglob("*.py")):
         name = str(path.relative_to(source))
         text = path.read_text(encoding="utf-8")
-        if (lines := len(text.splitlines())) > MAX_FILE_LINES:
-            violations[name] = f"{lines} lines; the limit is {MAX_FILE_LINES}"
+        limit = SHORT_FILES.get(name, MAX_FILE_LINES)
+        if (lines := len(text.splitlines())) > limit:
+            violations[name] = f"{lines} lines; the limit is {limit}"
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 modules.setdefault(node.name, []).append(name)

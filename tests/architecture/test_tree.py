@@ -186,3 +186,14 @@ def test_shell_scripts_are_valid_and_executable(path: Path) -> None:
 
     assert finished.stderr == ""
     assert path.stat().st_mode & 0o111
+
+
+def test_the_composition_root_of_the_server_has_fewer_than_100_lines(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    root = tmp_path / "app" / "server.py"
+    root.write_text("x = 1\n" * 99)
+    assert list(check_tree.check_structure(tmp_path)) == []
+
+    root.write_text("x = 1\n" * 100)
+
+    assert list(check_tree.check_structure(tmp_path)) == ["app/server.py: 100 lines; the limit is 99"]

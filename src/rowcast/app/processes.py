@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rowcast.app import indexer, server
+from rowcast.app.workers import Place, worker_state
 
 if TYPE_CHECKING:
     import socket
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from rowcast.settings import Settings
 
     Announce = Callable[[Deployment[LiveModel]], None]
-    Work = Callable[[server.Place, int, bool], int]
+    Work = Callable[[Place, int, bool], int]
 
 
 def serve(
@@ -23,7 +24,7 @@ def serve(
     listener: socket.socket,
     announce: Announce | None,
     *,
-    place: server.Place | None = None,
+    place: Place | None = None,
     parent: int | None = None,
 ) -> None:
     """Serve in this process until a signal arrives. Call `announce` once every model is loaded.
@@ -60,13 +61,13 @@ def supervise(settings: Settings, listener: socket.socket, work: Work) -> int:
     """Run `work` in several worker processes until a signal arrives; return the exit status."""
     from rowcast.runtime.supervisor import IndexerPlan, Supervisor
 
-    state = server.worker_state(settings)
+    state = worker_state(settings)
 
     def is_running() -> bool:
         return indexer.indexer_is_running(settings)
 
     def run_worker(number: int, parent: int, is_first: bool) -> int:
-        return work(server.Place(state, number), parent, is_first)
+        return work(Place(state, number), parent, is_first)
 
     plan = IndexerPlan(indexer.indexer_command(), settings.for_child(), is_running)
     try:

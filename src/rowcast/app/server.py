@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from rowcast.app import imports, models, routes, serving, sharing, telemetry
 from rowcast.app.history import history
 from rowcast.app.indexer import indexer_child
+from rowcast.app.workers import worker_state
 
 if TYPE_CHECKING:
+    from rowcast.app.workers import Place
     from rowcast.http.quick_path import QuickPath
     from rowcast.http.routes import ASGIApp
     from rowcast.runtime.lifecycle import Application, Part
     from rowcast.serving.deployment import Deployment
-    from rowcast.serving.fleet import WorkerState
     from rowcast.serving.live_models import LiveModel
     from rowcast.settings import Settings
 
@@ -27,20 +28,6 @@ class Server(NamedTuple):
     quick_path: QuickPath | None
     deployment: Deployment[LiveModel]
     drain: Callable[[], None]
-
-
-class Place(NamedTuple):
-    """The number of a worker under a supervisor, and the state that it shares with the other workers."""
-
-    state: WorkerState
-    worker: int
-
-
-def worker_state(settings: Settings) -> WorkerState:
-    """Return the state that the workers of one server share; call this once per server."""
-    from rowcast.adapters.files.worker_state import ServerFolder
-
-    return ServerFolder(settings.run_folder, settings.workers)
 
 
 def application(settings: Callable[[], Settings]) -> Application:
@@ -71,9 +58,10 @@ def build_server(settings: Settings, place: Place | None = None) -> Server:
         undo.callback(slot.close)
         counters = state.counters(number) if place else LocalCounters()
         metrics = telemetry.metrics(settings, counters)
-        live = serving.live_parts(settings, registry, state, metrics.listen)
-        shared = sharing.shared_parts(settings, metrics.listen)
-        predicting = serving.prediction_parts(settings, live.deployment, metrics.listen, shared.cache)
+        listen = metrics.listen
+        live = serving.live_parts(settings, registry, state, listen)
+        shared = sharing.shared_parts(settings, listen)
+        predicting = serving.prediction_parts(settings, live.deployment, listen, shared.cache)
         undo.callback(predicting.journal.close)
         native = NativeRoutes(predicting.service)
         process = WorkerProcess(
@@ -95,15 +83,7 @@ def build_server(settings: Settings, place: Place | None = None) -> Server:
         parts += [Closing(predicting.journal.close), serving.journal_monitor(settings, predicting, health)]
         lifecycle = Lifecycle(health, parts, process.drain)
         http = routes.HttpParts(
-            predicting.service,
-            native,
-            process,
-            history(settings),
-            health,
-            counters,
-            exposition,
-            metrics.listen,
-            shared.quotas,
+            predicting.service, native, process, history(settings), health, counters, exposition, listen, shared.quotas
         )
         front = routes.http_app(settings, http, lifecycle, tracer)
         undo.pop_all()
