@@ -80,8 +80,8 @@ class Settings(BaseSettings):
     )
     signing_key_file: Path | None = Field(
         None,
-        description="File with the key that signs chain heads and erasures [signing.key beside a SQLite store, or in "
-        "HOME]. Whoever can read it can forge them.",
+        description="File with the key for signing chain heads and erasures; anyone who can read it can forge "
+        "signatures. Default: `signing.key` in the folder of a SQLite store, otherwise in HOME.",
     )
     sensitive: Literal["keep", "hash", "drop"] = Field(
         "keep", description="How the history records the values of sensitive columns: unchanged, hashed or not at all."

@@ -122,10 +122,10 @@ class SharedMeter(Meter):
 def new_meter(
     quota: Quota | None, share: int = 1, *, shared: SharedQuotas | None = None, name: str = ""
 ) -> Meter | None:
-    """Return a meter for the quota, or None if there is no quota.
+    """Return a meter for the quota, or None if `quota` is None.
 
-    `share` is the number of processes that split the quota unless they share its use: then, `shared` counts it under
-    this name.
+    With `shared`, the use of the quota is counted there under `name`. Otherwise, the quota is split among `share`
+    processes.
     """
     if quota is None:
         return None

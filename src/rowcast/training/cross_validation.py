@@ -119,13 +119,12 @@ class CrossValidator:
         fixed = {**result.estimator.params}
         if any(rounds):
             fixed["rounds"] = max(1, round(float(np.mean(rounds))))
-        size = reduce(add, sizes)
+        size, score, duration = reduce(add, sizes), self._mean(scores), time.monotonic() - started
         if is_bagged and self.setting.preset.allows_member(size):
             features = self._common_features
-            seconds = time.monotonic() - started
-            return TrialResult(candidate, fixed, self._mean(scores), raw, tuple(estimators), features, size, seconds)
+            return TrialResult(candidate, fixed, score, raw, tuple(estimators), features, size, duration)
         size = max(sizes, key=lambda each: each.nodes)
-        return TrialResult(candidate, fixed, self._mean(scores), raw, size=size, seconds=time.monotonic() - started)
+        return TrialResult(candidate, fixed, score, raw, size=size, seconds=duration)
 
     def _fold_results(self, candidate: Candidate, params: Params, seconds: float) -> Generator[FoldResult, None, None]:
         """Yield the results in fold order. If the candidate is thread-safe, the folds are processed in parallel."""

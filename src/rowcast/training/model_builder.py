@@ -72,9 +72,8 @@ class ModelBuilder:
         graph = self.open_graph(content, output.name)
         self.progress(TrainingEvent(stage="certify", message="comparing the graph with the trained model"))
         rows = problem.holdout
-        probe = certificate.Probe(rows.numbers, rows.texts)
-        if is_served:
-            probe = certificate.build_probe(trained, problem, self.options.seed)
+        holdout_only = certificate.Probe(rows.numbers, rows.texts)
+        probe = certificate.build_probe(trained, problem, self.options.seed) if is_served else holdout_only
         reference = trained.predict(probe.numbers, probe.texts)
         decision = self._decide(problem, reference)
         result = graph.run(probe.tensors())

@@ -76,6 +76,13 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     wire: dict[str, Any] | None = None
     """The wire template of the model; None for the native JSON format."""
 
+    @property
+    def wants_refit(self) -> bool | None:
+        """Whether the published model is fitted to all rows; None if this depends on the remaining time."""
+        if self.refit is not None or self.preset != "best":
+            return bool(self.refit)
+        return True if self.timeout is None else None
+
     def __post_init__(self) -> None:
         if self.task not in (None, *TASKS):
             raise TrainingError(f"option 'task' must be one of {', '.join(TASKS)}, got {self.task!r}")

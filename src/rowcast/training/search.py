@@ -29,13 +29,11 @@ from rowcast.training.options import TrainingOptions
 from rowcast.training.presets import PRESETS
 from rowcast.training.problem import LabelledRows, LearningProblem
 from rowcast.training.result import CandidateScore
-from rowcast.training.time_limit import finishing_seconds
+from rowcast.training.time_limit import finishing_seconds, refit_seconds
 from rowcast.training.trial_storage import FOLD_SECONDS, KIND, NO_TIME, SLOT, Study
 
 FINAL_FIT: Final = 1.5
 """The duration of a fit on all training rows, divided by the duration of a fold in threefold cross-validation."""
-REFIT_SHARE: Final = 0.2
-"""The share of the time limit that is reserved for a refit that may be omitted."""
 DEFAULT_TRIALS: Final = 20
 """The number of trials if neither a number nor a time limit is given."""
 UNLIMITED: Final = 100_000
@@ -115,10 +113,8 @@ class Search:
     states: dict[str, CandidateState]
     seconds_left: Callable[[], float]
     """The seconds until the search must end, so that the model is finished within the time limit."""
-    refit: bool | None = False
-    """Whether the chosen model is fitted again to all rows; None if it is only fitted if the time permits."""
-    most_refit_seconds: float = np.inf
-    """The time reserved for an optional refit."""
+    refit_seconds: float = 0.0
+    """The most seconds that are reserved for fitting the chosen model again to all rows."""
     stale_trials: int = 0
     """The number of trials since the most recent improvement of the best score."""
 
@@ -216,9 +212,7 @@ class Search:
                     refits += turns
                 else:
                     total += FINAL_FIT * state.fold_seconds
-        if self.refit is None:
-            return total + min(refits, self.most_refit_seconds)
-        return total + (refits if self.refit else 0.0)
+        return total + min(refits, self.refit_seconds)
 
     def sync_remote_trials(self, study: Study) -> None:
         """For each candidate, find the trials from other processes that are among the best of all processes."""
@@ -285,10 +279,8 @@ def search(
     candidates = {candidate.name: candidate for candidate in select(options.candidates, problem.task)}
     metric = metrics.resolve(options.metric, problem.task)
     validator = CrossValidator(problem, setting, metric, *make_folds(problem, options))
-    running = Search(validator, candidates, {name: CandidateState() for name in candidates}, seconds_left)
-    running.refit = options.refit if options.preset == "best" else bool(options.refit)
-    if options.timeout is not None:
-        running.most_refit_seconds = REFIT_SHARE * options.timeout
+    states = {name: CandidateState() for name in candidates}
+    running = Search(validator, candidates, states, seconds_left, refit_seconds(options))
     total = max(_trial_limit(options), len(candidates))
     study = trial_storage.open_study(options, problem.sha256, metric, total)
     runner = TrialRunner(running, study, total, progress, is_patient=options.trials is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from rowcast.training import certificate
@@ -14,6 +15,8 @@ FINISH_SECONDS, FINISH_SHARE = 2.0, 0.03
 """The time needed before the table is read and after the search, and a reserved share of the time limit."""
 PROBE_PASSES: Final = 2.0
 """The trained model and the graph score the certificate's probe."""
+REFIT_SHARE: Final = 0.2
+"""The maximum share of the time limit that is reserved for an optional refit."""
 BATCH_SHARE: Final = 0.55
 """In a batch, a row takes about half of the time that it takes alone."""
 
@@ -26,6 +29,13 @@ def finishing_seconds(problem: LearningProblem, timeout: float, preset: Preset, 
     return min(seconds, timeout / 2)
 
 
+def refit_seconds(options: TrainingOptions) -> float:
+    """Return the most seconds that the search reserves for a refit."""
+    if options.wants_refit is None and options.timeout is not None:
+        return REFIT_SHARE * options.timeout
+    return math.inf if options.wants_refit else 0.0
+
+
 def is_refitted(
     options: TrainingOptions,
     problem: LearningProblem,
@@ -35,8 +45,8 @@ def is_refitted(
     seconds_left: float,
 ) -> bool:
     """Return whether the chosen model is fitted again to all rows. It was cross-validated in `fit_seconds`."""
-    if options.refit is not None or options.preset != "best" or options.timeout is None:
-        return options.preset == "best" if options.refit is None else options.refit
+    if options.wants_refit is not None or options.timeout is None:
+        return bool(options.wants_refit)
     rows = 1 + len(problem.holdout) / len(problem.training)
     finishing = finishing_seconds(problem, options.timeout, PRESETS[options.preset], row_microseconds)
     return fit_seconds * rows + finishing < seconds_left

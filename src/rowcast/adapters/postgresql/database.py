@@ -120,7 +120,7 @@ class Readers:
         self._close_idle = weakref.finalize(self, _close_all, self._idle)
 
     def fetch(self, query: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
-        """Return the rows of a query, or no rows if there is no store yet."""
+        """Return the rows of a query; return no rows if the store does not exist yet."""
         with self._database.translated("read the history"):
             connection = self._take_idle()
             if connection is not None:
@@ -152,7 +152,7 @@ class Readers:
 
     @contextmanager
     def _empty_without_store(self, connection: TimedConnection) -> Iterator[None]:
-        """Ignore that a table is missing if there is no store yet."""
+        """Suppress the error about a missing table if the store does not exist yet."""
         try:
             yield
         except psycopg.errors.UndefinedTable:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import msgspec
-
+from rowcast.adapters.sql import index_conditions, query_values
 from rowcast.history.entry_filter import Selection
 
 CONDITIONS = {
@@ -64,8 +63,7 @@ def page_query(selection: Selection, before: str | None = None) -> tuple[str, di
 
 def where_clause(selection: Selection, **bounds: str | None) -> tuple[str, dict[str, Any]]:
     """Return the WHERE clause for a selection, and its parameters. `bounds` can contain `before` and `after`."""
-    fields = {**msgspec.structs.asdict(selection), **bounds}
-    values = {name: value for name, value in fields.items() if value is not None and value != ()}
+    values = query_values(selection, bounds)
     if "ids" in values:
         values["ids"] = [each for each in values["ids"] if is_id(each)]
     if "models" in values:
@@ -76,9 +74,7 @@ def where_clause(selection: Selection, **bounds: str | None) -> tuple[str, dict[
     conditions = [CONDITIONS[name] for name in values]
     # A second condition only where it is necessary, because it would mislead the planner.
     conditions += ["e.label = %(label)s"] if len(values.get("label", "")) >= INDEXED_CHARACTERS else []
-    # Partial indexes omit empty strings; a query must repeat the index's condition.
-    conditions += [f"e.{name} <> ''" for name in ("tenant", "label", "entity") if values.get(name)]
-    return " AND ".join(conditions or ["TRUE"]), values
+    return " AND ".join([*conditions, *index_conditions(values)] or ["TRUE"]), values
 
 
 def storable(text: str) -> str:

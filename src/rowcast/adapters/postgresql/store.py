@@ -20,6 +20,7 @@ from rowcast.adapters.postgresql.database import LOCK_SECONDS, WRITE_SECONDS, Da
 from rowcast.adapters.postgresql.migrations import LOCKS, STORE_LOCK, migrate, schema_version
 from rowcast.adapters.postgresql.partitions import Partitions
 from rowcast.adapters.postgresql.queries import is_id, page_query, storable, where_clause
+from rowcast.adapters.sql import changed_fields, decode_names, encode_names, to_entry
 from rowcast.errors import Unavailable
 from rowcast.history.chain import NO_ROW, Erasure, SealedEntry, decode_erasure
 from rowcast.history.copied_fields import CopiedFields, copied_fields
@@ -137,12 +138,12 @@ class PostgresStore:
     def get(self, prediction_id: str) -> StoredEntry | None:
         """Return the entry for one prediction."""
         rows = self._readers.fetch(queries.SELECT_ENTRY, [prediction_id]) if is_id(prediction_id) else []
-        return _to_entry(rows[0]) if rows else None
+        return to_entry(rows[0]) if rows else None
 
     def latest(self, limit: int, selection: Selection = EVERYTHING, before: str | None = None) -> list[StoredEntry]:
         """Return the selected entries in descending order of id."""
         query, values = page_query(selection, before)
-        return [_to_entry(row) for row in self._readers.fetch(query, {**values, "limit": limit})]
+        return [to_entry(row) for row in self._readers.fetch(query, {**values, "limit": limit})]
 
     def writers(self) -> list[str]:
         """Return every writer that has entries."""
@@ -156,14 +157,7 @@ class PostgresStore:
 
     def changed_copies(self, writer: str) -> Iterator[tuple[int, str]]:
         """Yield the `seq` and the column of each copied field that differs from the entry."""
-        for seq, head, *copies in self._walk(queries.SELECT_COPIES, writer):
-            try:
-                originals = _storable_fields(copied_fields(head))
-            except msgspec.MsgspecError:
-                continue  # the verification of the chain reports a damaged entry
-            for name, copy, original in zip(CopiedFields._fields, copies, originals, strict=True):
-                if copy != original:
-                    yield seq, name
+        yield from changed_fields(self._walk(queries.SELECT_COPIES, writer), _storable_fields)
 
     def _walk(self, query: str, writer: str, after: int = -1) -> Iterator[tuple[Any, ...]]:
         """Read in chunks: a long query would keep PostgreSQL from removing erased rows."""
@@ -207,12 +201,12 @@ class PostgresStore:
             connection.execute(
                 "INSERT INTO rowcast.erasure_folders (number, folder, journals) "
                 "SELECT %s, folder, NULL FROM rowcast.journal_folders WHERE folder <> %s UNION ALL SELECT %s, %s, %s",
-                [number, folder_id, number, folder_id, _encode_names(journals)],
+                [number, folder_id, number, folder_id, encode_names(journals)],
             )
             folders = connection.execute(
                 "SELECT folder, journals FROM rowcast.erasure_folders WHERE number = %s", [number]
             ).fetchall()
-        return OpenErasure(number, request, {folder: _decode_names(names) for folder, names in folders})
+        return OpenErasure(number, request, {folder: decode_names(names) for folder, names in folders})
 
     def open_erasures(self) -> list[OpenErasure]:
         """Return all open erasure requests."""
@@ -223,7 +217,7 @@ class PostgresStore:
         erasures: dict[int, OpenErasure] = {}
         for number, request, folder, names in rows:
             decoded = msgspec.json.decode(request, type=ErasureRequest)
-            erasures.setdefault(number, OpenErasure(number, decoded, {})).pending[folder] = _decode_names(names)
+            erasures.setdefault(number, OpenErasure(number, decoded, {})).pending[folder] = decode_names(names)
         return list(erasures.values())
 
     def acknowledge(self, number: int, folder_id: str, journals: frozenset[str]) -> None:
@@ -231,7 +225,7 @@ class PostgresStore:
         with self._requests() as connection:
             connection.execute(
                 "UPDATE rowcast.erasure_folders SET journals = %s WHERE number = %s AND folder = %s",
-                [_encode_names(journals), number, folder_id],
+                [encode_names(journals), number, folder_id],
             )
 
     def complete(self, number: int, folder_id: str) -> None:
@@ -388,14 +382,6 @@ def _erase_rows(connection: TimedConnection, ids: Sequence[str]) -> None:
     )
 
 
-def _encode_names(journals: frozenset[str]) -> bytes:
-    return msgspec.json.encode(sorted(journals))
-
-
-def _decode_names(content: bytes | None) -> frozenset[str] | None:
-    return None if content is None else msgspec.json.decode(content, type=frozenset[str])
-
-
 def _storable_fields(fields: CopiedFields) -> CopiedFields:
     """Return the fields as the table contains them; only a label can contain any character."""
     return fields._replace(label=storable(fields.label))
@@ -405,7 +391,3 @@ def _to_columns(number: int, entry: SealedEntry, fields: CopiedFields) -> tuple[
     prediction_id, *others = _storable_fields(fields)
     evidence = entry.head, entry.salt, entry.row, entry.row_hash, entry.link
     return number, entry.seq, UUID(str(prediction_id)), *others, *evidence
-
-
-def _to_entry(row: Sequence[Any]) -> StoredEntry:
-    return StoredEntry(row[0], SealedEntry(*row[1:]))

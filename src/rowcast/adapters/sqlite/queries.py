@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from rowcast.adapters.sql import index_conditions, query_values
 from rowcast.history.entry_filter import Selection
 
 CONDITIONS = {
@@ -40,12 +41,9 @@ def page_query(selection: Selection, before: str | None = None) -> tuple[str, di
 
 def where_clause(selection: Selection, **bounds: str | None) -> tuple[str, dict[str, Any]]:
     """Return the WHERE clause for a selection, and its parameters. `bounds` can contain `before` and `after`."""
-    fields = {**msgspec.structs.asdict(selection), **bounds}
-    values = {name: value for name, value in fields.items() if value is not None and value != ()}
+    values = query_values(selection, bounds)
     for name in ("ids", "models"):
         if name in values:
             values[name] = msgspec.json.encode(values[name]).decode()
     conditions = [CONDITIONS[name] for name in values]
-    # Partial indexes omit empty strings; SQLite uses such an index only if the query repeats the index's condition.
-    conditions += [f"e.{name} <> ''" for name in ("tenant", "label", "entity") if values.get(name)]
-    return " AND ".join(conditions or ["TRUE"]), values
+    return " AND ".join([*conditions, *index_conditions(values)] or ["TRUE"]), values

@@ -16,11 +16,12 @@ from typing import Any, Self
 
 import msgspec
 
+from rowcast.adapters.sql import changed_fields, decode_names, encode_names, to_entry
 from rowcast.adapters.sqlite.migrations import migrate, read_statement, schema_version
 from rowcast.adapters.sqlite.queries import SELECT_NEWEST_ROW, SELECT_ROWS_TO_ERASE, page_query, where_clause
 from rowcast.errors import Unavailable
 from rowcast.history.chain import NO_ROW, Erasure, SealedEntry, decode_erasure
-from rowcast.history.copied_fields import CopiedFields, copied_fields
+from rowcast.history.copied_fields import copied_fields
 from rowcast.history.entry_filter import EVERYTHING, Selection
 from rowcast.history.ports import ErasureRequest, ErasureStep, OpenErasure, Position, StoredEntry
 from rowcast.history.signing import seal_next_erasure
@@ -118,14 +119,14 @@ class SqliteStore:
         """Return the entry for one prediction."""
         with self._reading() as connection:
             row = connection.execute(read_statement("get.sql"), [prediction_id]).fetchone()
-        return _to_entry(row) if row else None
+        return to_entry(row) if row else None
 
     def latest(self, limit: int, selection: Selection = EVERYTHING, before: str | None = None) -> list[StoredEntry]:
         """Return the selected entries in descending order of id."""
         query, values = page_query(selection, before)
         with self._reading() as connection:
             rows = connection.execute(query, {**values, "limit": limit}).fetchall()
-        return [_to_entry(row) for row in rows]
+        return [to_entry(row) for row in rows]
 
     def writers(self) -> list[str]:
         """Return every writer that has entries."""
@@ -141,14 +142,7 @@ class SqliteStore:
     def changed_copies(self, writer: str) -> Iterator[tuple[int, str]]:
         """Yield the `seq` and the column of each copied field that differs from the entry."""
         with self._reading() as connection:
-            for seq, head, *copies in connection.execute(read_statement("copies.sql"), [writer]):
-                try:
-                    originals = copied_fields(head)
-                except msgspec.MsgspecError:
-                    continue  # the verification of the chain reports a damaged entry
-                for name, copy, original in zip(CopiedFields._fields, copies, originals, strict=True):
-                    if copy != original:
-                        yield seq, name
+            yield from changed_fields(connection.execute(read_statement("copies.sql"), [writer]))
 
     def count(self) -> int:
         """Return the number of entries."""
@@ -188,10 +182,10 @@ class SqliteStore:
                 "INSERT INTO erasure_folders (number, folder) SELECT ?, folder FROM journal_folders", [number]
             )
             connection.execute(
-                "INSERT OR REPLACE INTO erasure_folders VALUES (?, ?, ?)", [number, folder_id, _encode_names(journals)]
+                "INSERT OR REPLACE INTO erasure_folders VALUES (?, ?, ?)", [number, folder_id, encode_names(journals)]
             )
             pending = connection.execute("SELECT folder, journals FROM erasure_folders WHERE number = ?", [number])
-            return OpenErasure(number, request, {folder: _decode_names(names) for folder, names in pending})
+            return OpenErasure(number, request, {folder: decode_names(names) for folder, names in pending})
 
     def open_erasures(self) -> list[OpenErasure]:
         """Return all open erasure requests."""
@@ -205,7 +199,7 @@ class SqliteStore:
             OpenErasure(
                 number,
                 msgspec.json.decode(content, type=ErasureRequest),
-                {folder: _decode_names(names) for owner, folder, names in folders if owner == number},
+                {folder: decode_names(names) for owner, folder, names in folders if owner == number},
             )
             for number, content in requests
         ]
@@ -215,7 +209,7 @@ class SqliteStore:
         with self._transaction() as connection:
             connection.execute(
                 "UPDATE erasure_folders SET journals = ? WHERE number = ? AND folder = ?",
-                [_encode_names(journals), number, folder_id],
+                [encode_names(journals), number, folder_id],
             )
 
     def complete(self, number: int, folder_id: str) -> None:
@@ -349,14 +343,6 @@ def _folder_lock(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _encode_names(journals: frozenset[str]) -> bytes:
-    return msgspec.json.encode(sorted(journals))
-
-
-def _decode_names(content: bytes | None) -> frozenset[str] | None:
-    return None if content is None else msgspec.json.decode(content, type=frozenset[str])
-
-
 def _to_columns(writer_number: int, entry: SealedEntry) -> tuple[Any, ...]:
     return (
         writer_number,
@@ -368,7 +354,3 @@ def _to_columns(writer_number: int, entry: SealedEntry) -> tuple[Any, ...]:
         entry.row_hash,
         entry.link,
     )
-
-
-def _to_entry(row: Sequence[Any]) -> StoredEntry:
-    return StoredEntry(row[0], SealedEntry(*row[1:]))

@@ -43,8 +43,8 @@ ROW_COST: Final = 65.0
 At this cost, 60,000 rows take 4 s: all of 5,000 holdout rows with 12 columns, and 200 of them with 300 columns.
 """
 SCREENING_SHARE, SCREENING_ROWS = 0.25, 2
-"""The share of the scored rows with which the columns are chosen whose importance is measured, and the least number of
-rows for each column."""
+"""To choose the columns whose importance is measured, every column is first shuffled on a few rows: this share of the
+scored rows in total, and at least this number for each column."""
 MIN_COLUMNS: Final = 4
 DEPENDENCE_ROWS, MIN_DEPENDENCE_ROWS = 200, 20
 GRID_POINTS: Final = 12
