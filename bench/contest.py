@@ -131,8 +131,10 @@ def rowcast(*arguments: Any, limit: float = 600) -> Finished:
 
 
 def run(command: list[Any], folder: Path, limit: float) -> Finished:
-    """Run a command in a folder, follow the memory of its process tree, and kill it after `limit` seconds. The memory
-    counts pages repeatedly that several processes share."""
+    """Run a command in a folder, track the memory use of its process tree, and kill it after `limit` seconds.
+
+    A page that several processes share is counted once for each process.
+    """
     peak, began = 0.0, time.monotonic()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(

@@ -1,9 +1,9 @@
 """`make mutants`: change the code in 400 places, one at a time, and count the changes that no test notices.
 
-The mutations are drawn from the packages in STRATA, at least one from each file; the commit is the seed. Each mutation
-is tested by the tests that execute the changed line: first in the process of pytest, then in other processes. A failed
-test kills the mutation if it passes without the mutation. Survivors that equivalent_mutants.toml lists with a reason
-are not counted. The figures are appended to results.jsonl.
+The mutations are drawn from the packages in STRATA, at least one from each file; the commit is the seed. For each
+mutation, the tests that execute the changed line run: first those that execute it in the pytest process, then those
+that execute it in other processes. A failed test kills the mutation if it passes without the mutation. Survivors that
+equivalent_mutants.toml lists with a reason are not counted. The figures are appended to results.jsonl.
 """
 
 from __future__ import annotations

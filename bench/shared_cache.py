@@ -1,8 +1,8 @@
 """`make bench-redis`: compare cache hits through Redis with cache hits in memory, and measure outages of Redis.
 
-Each client sends one request after another on its own connection. All rows have been scored before, so every reply is
-a cache hit while Redis is available. In an outage, Redis is stopped, killed or paused under load: no request may fail,
-and the 99th percentile of the latency may exceed the normal one by the time limit at most.
+Each client sends one request after another on its own connection. All rows have been scored before, so every reply is a
+cache hit while Redis is available. In an outage, Redis is stopped, killed or paused under load: no request may fail,
+and the p99 latency may exceed its normal value by at most the time limit for Redis.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ OUTAGES: dict[str, tuple[Callable[[RedisServer], None], Callable[[RedisServer], 
 
 @dataclass
 class Figures:
-    """The replies to one load."""
+    """The replies received during one run of the load generator."""
 
     latencies: list[float] = field(default_factory=list)
     hits: int = 0

@@ -236,19 +236,20 @@ TEXT = """
 {listed} data sets with at least 500 rows, the rules and the seed are in `bench/unseen_tables.toml`, unchanged since
 {fixed}. No drawn table was left out.{partial}
 
-At most 20,000 rows of each table are used. A third of the rows is the test part; {seeds} seeds give different parts.
-Each system receives the same training rows, the target, the task, {seconds} seconds and {jobs} core(s). AutoGluon runs
-with its medium preset, and FLAML with its default options. A system that fails gets the score of a constant prediction.
-The better of AutoGluon and FLAML is chosen for each table by its mean score on the test parts. The intervals are 95%
-bootstrap intervals over the tables. The memory is an overestimate if processes share pages. `make bench-unseen`
-measured the figures from {since} to {until}.
+At most 20,000 rows of each table are used. One third of the rows is held out for testing; each of {seeds} seeds gives a
+different split. Each system receives the same training rows, the target, the task, {seconds} seconds and {jobs}
+core(s). AutoGluon runs with its medium preset, and FLAML with its default options. A system that fails gets the score
+of a constant prediction. For each table, the better of AutoGluon and FLAML is the one with the higher mean test score.
+The intervals are 95% bootstrap intervals over the tables. The memory is an overestimate if processes share pages. `make
+bench-unseen` measured the figures from {since} to {until}.
 
 | requirement | measured | required |
 |---|---|---|
 {requirements}
 
-The next table shows the mean scores over the seeds. The difference is that of the preset `{last}` from the better of
-AutoGluon and FLAML, with the range over the seeds. The seconds and the time per row belong to the same preset.
+The next table shows the mean scores over the seeds. The difference is the score of the preset `{last}` minus the score
+of the better of AutoGluon and FLAML, with its range over the seeds. The seconds and the time per row are also those of
+this preset.
 
 | table | target | rows | metric | {heading} | AutoGluon | FLAML | difference | seconds | µs per row |
 |---|---|---:|---|{rule}---:|---:|---|---:|---:|

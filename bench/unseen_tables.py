@@ -159,7 +159,7 @@ def check(listing: Listing, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[
 
 
 def find_copies(listing: Listing, shared: Path | None) -> Iterator[str]:
-    """Yield pairs of tables if one of them consists mostly of columns of the other one."""
+    """Yield pairs of tables in which one table consists mostly of the other's columns."""
     tables = sorted(listing.eligible, key=lambda table: table.name)
     prints = {
         table.name: fingerprints(pl.read_csv(path, infer_schema=False))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Characters that a terminal obeys instead of showing them: control codes, and those that reverse the direction."""
+"""Characters that a terminal interprets instead of displaying: control codes, and characters that reverse the text
+direction."""
 
 
 def printable(text: str) -> str:

@@ -96,7 +96,7 @@ async def test_a_request_that_is_larger_than_the_quota_is_refused_without_a_dela
     assert "too many rows for the quota of 10/3600s: 11" in refused.value.message
 
 
-async def test_a_quota_of_requests_does_not_count_the_other_rows_of_a_request(make_meter: NewMeter) -> None:
+async def test_a_quota_of_requests_counts_a_request_once_however_many_rows_it_has(make_meter: NewMeter) -> None:
     meter = make_meter(Quota(2, HOUR, "requests"))
 
     for _ in range(2):

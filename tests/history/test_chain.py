@@ -47,7 +47,7 @@ def test_changing_the_order_or_number_of_entries_breaks_the_chain() -> None:
     assert first_break([ENTRIES[1], ENTRIES[0], *ENTRIES[2:]]) == 0
 
 
-def test_a_chain_fails_verification_as_the_chain_of_another_writer() -> None:
+def test_a_chain_fails_verification_if_it_is_presented_as_the_chain_of_another_writer() -> None:
     assert first_break(ENTRIES, "v") == 0
 
 

@@ -59,7 +59,8 @@ async def test_same_origin_pages_can_send_requests(open_client: httpx.AsyncClien
 
 @pytest.mark.parametrize("site", ["same-site", "cross-site", "", "Same-Origin"])
 async def test_pages_on_sibling_origins_cannot_change_anything(open_client: httpx.AsyncClient, site: str) -> None:
-    headers = {"origin": "http://localhost", "sec-fetch-site": site}  # the header overrides the equal host
+    # The header takes precedence even though the hosts match.
+    headers = {"origin": "http://localhost", "sec-fetch-site": site}
 
     reply = await open_client.post("/predict", json=ROW, headers=headers)
 

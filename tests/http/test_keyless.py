@@ -69,7 +69,7 @@ def test_requests_that_name_an_allowed_host_are_answered() -> None:
     assert rules(None, "*").is_local({b"host": b"other.example"}, LOCAL)
 
 
-def test_an_insecure_server_answers_every_client_and_by_default_for_every_host() -> None:
+def test_an_insecure_server_answers_every_client_and_by_default_accepts_every_host() -> None:
     headers = {b"host": b"api.example", b"x-forwarded-for": b"203.0.113.7"}
 
     assert not rules(insecure=True).is_local(headers, LOCAL)

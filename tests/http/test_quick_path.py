@@ -304,7 +304,7 @@ async def test_a_body_of_the_maximum_size_takes_the_quick_path(live: Models) -> 
     assert await front.ask_quickly("/predict", BODY + b" ", OPEN) is None
 
 
-async def test_a_response_that_cannot_be_written_is_answered_with_an_error_and_never_raises(live: Models) -> None:
+async def test_a_failure_to_write_a_response_sends_an_error_and_never_raises(live: Models) -> None:
     front = Front(live.native)
     route = front.quick_path.find("/predict", b"POST", OPEN)
     assert route is not None

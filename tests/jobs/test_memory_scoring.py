@@ -1,4 +1,4 @@
-"""Rows in memory are scored like single rows, and the results have the form of the rows."""
+"""Rows in memory get the same scores as single rows, and the results have the same type as the input."""
 
 from __future__ import annotations
 

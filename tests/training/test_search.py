@@ -113,7 +113,8 @@ def test_the_time_limit_includes_the_final_fit_and_all_later_steps(
 ) -> None:
     """Only the first trial can exceed the limit, because the search always finishes it.
 
-    The export, the certificate and the report are expected to take more than half of these limits.
+    The limits are short, so that the
+    steps after the search are expected to take more than half of the time.
     """
     clock = Clock()
     monkeypatch.setitem(CANDIDATES, "slow", SlowLogistic(clock))

@@ -181,7 +181,7 @@ def test_a_forced_classification_keeps_the_labels_as_written() -> None:
     assert read([index % 40 for index in range(ROWS)], task="multiclass").classes == tuple(range(40))
 
 
-def test_a_forced_regression_names_the_row_and_the_value_that_is_not_a_number() -> None:
+def test_the_error_of_a_forced_regression_names_the_row_and_the_value_that_is_not_a_number() -> None:
     values = ["1.5", None, "2.5", "lots", *map(str, AMOUNTS)]
 
     with pytest.raises(TableError) as caught:

@@ -32,7 +32,7 @@ def is_refitted(options: TrainingOptions, seconds_left: float) -> bool:
         ({"preset": "balanced", "refit": True}, True),
     ],
 )
-def test_only_a_refit_by_default_depends_on_the_remaining_time(change: dict[str, Any], *, expected: bool) -> None:
+def test_the_remaining_time_matters_only_for_a_refit_by_default(change: dict[str, Any], *, expected: bool) -> None:
     assert is_refitted(msgspec.structs.replace(OPTIONS, **change), 0.0) is expected
 
 

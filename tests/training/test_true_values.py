@@ -61,7 +61,7 @@ def test_the_target_of_a_multiclass_model_is_the_index_of_the_class() -> None:
     assert true_values.read_target(column(["c", "a"]), decision).tolist() == [2, 0]
 
 
-def test_unknown_labels_are_named_with_their_rows_and_the_way_to_rename_them() -> None:
+def test_the_error_about_unknown_labels_lists_their_rows_and_explains_how_to_rename_them() -> None:
     decision = Decision(task="multiclass", classes=("setosa", "virginica"))
 
     wrong = error(true_values.read_target, column(["setosa", "Setosa", "x", "x", "x", "x"]), decision)
@@ -123,7 +123,7 @@ def test_the_values_of_a_regression_target_are_read_like_the_cells_of_columns(
 
 
 @pytest.mark.parametrize("cell", ["many", "inf", "nan?"])
-def test_a_value_that_is_not_a_number_is_an_error_with_its_row(cell: str) -> None:
+def test_the_error_about_a_value_that_is_not_a_number_names_its_row(cell: str) -> None:
     wrong = error(true_values.read_target, column(["1", "2", cell, "3"]), REGRESSION)
 
     assert (wrong.slug, wrong.message) == ("not-a-number", "row 12, target 'y': expected a number")

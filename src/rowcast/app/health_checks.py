@@ -75,7 +75,7 @@ def otel_failure(settings: Settings) -> str:
 
 
 def redis_state(settings: Settings, setting: str, url: str) -> str:
-    """Describe the Redis server of a setting; raise SettingsError if it cannot be used as it is set up."""
+    """Describe the Redis server at the URL of a setting; raise SettingsError if Rowcast cannot use it."""
     from rowcast.app.sharing import require_redis
     from rowcast.errors import SettingsError
     from rowcast.setting_values import hide_credentials

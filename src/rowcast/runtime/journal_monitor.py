@@ -19,7 +19,7 @@ CHECK_SECONDS = 1.0
 PUBLISH_SECONDS = 60.0
 SAMPLE_SECONDS = 10.0
 STORE_SECONDS = 60.0
-"""The indexer needs less than a second. Entries that wait longer show that the indexer does not advance."""
+"""The indexer normally stores an entry within a second. If entries wait much longer, the indexer has stalled."""
 MEBIBYTE = 1024 * 1024
 
 log = structlog.get_logger("rowcast.history")

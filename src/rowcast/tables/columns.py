@@ -25,7 +25,7 @@ Source = Path | pl.DataFrame
 
 @dataclass(frozen=True)
 class SelectedColumns:
-    """Some columns of all rows."""
+    """A subset of a table's columns, with all rows."""
 
     frame: pl.DataFrame
     lines: NDArray[np.int64]

@@ -1,8 +1,8 @@
 """Search for the best configuration, using only the training rows.
 
 The first trials use good default parameters for every candidate. Optuna suggests the configurations of the remaining
-trials. With a time limit, the number of trials is unlimited unless it is given, and the search stops early only if many
-trials in a row have not improved the score.
+trials. If there is a time limit and no number of trials is given, the number
+of trials is unlimited, and the search stops early only after many consecutive trials without an improvement.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Search:
     seconds_left: Callable[[], float]
     """The seconds until the search must end, so that the model is finished within the time limit."""
     refit_seconds: float = 0.0
-    """The most seconds that are reserved for fitting the chosen model again to all rows."""
+    """The maximum number of seconds reserved for refitting the chosen model on all rows."""
     stale_trials: int = 0
     """The number of trials since the most recent improvement of the best score."""
 

@@ -30,7 +30,7 @@ def finishing_seconds(problem: LearningProblem, timeout: float, preset: Preset, 
 
 
 def refit_seconds(options: TrainingOptions) -> float:
-    """Return the most seconds that the search reserves for a refit."""
+    """Return the maximum number of seconds that the search reserves for a refit."""
     if options.wants_refit is None and options.timeout is not None:
         return REFIT_SHARE * options.timeout
     return math.inf if options.wants_refit else 0.0

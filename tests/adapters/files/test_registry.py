@@ -145,7 +145,7 @@ class WatchedRegistry(FolderRegistry):
         return folder
 
 
-def test_an_alias_cannot_be_moved_to_a_version_that_another_process_deletes_meanwhile(
+def test_an_alias_cannot_be_moved_to_a_version_that_another_process_is_deleting(
     registry: FolderRegistry,
 ) -> None:
     publish(registry)

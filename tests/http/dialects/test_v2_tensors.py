@@ -203,7 +203,7 @@ def test_the_values_of_each_output_are_read_from_the_predictions(live: LiveModel
     assert values("probabilities") == ("float32", [0.25, 0.75, 0.5, 0.5])
 
 
-def test_at_most_100_warnings_are_sent_before_the_number_of_the_others() -> None:
+def test_at_most_100_warnings_are_sent_followed_by_the_number_of_the_remaining_warnings() -> None:
     warned = msgspec.structs.replace(ROWS[0], warnings=(RowWarning("x0", "unseen-category", "new"),))
 
     all_of_them = msgspec.json.decode(v2_infer.warnings(row.warnings for row in [ROWS[0], *[warned] * 100]))

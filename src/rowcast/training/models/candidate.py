@@ -108,7 +108,7 @@ class TreeEstimator(Estimator, Protocol):
         ...
 
     def averaged(self, others: Sequence[Any]) -> Sequence[TreeEstimator]:
-        """Return this estimator and the others, scaled so that the sum of their sums is the average."""
+        """Scale this estimator and the others so that adding up their `sums` yields the average; return them."""
         ...
 
 
