@@ -32,7 +32,7 @@ class SandboxLimits(msgspec.Struct, frozen=True):
 def run_trial(
     command: Sequence[str], folder: Path, reference: Reference, limits: SandboxLimits, environment: Mapping[str, str]
 ) -> str:
-    """Return the reason why this version cannot be loaded, or an empty string if it passes its checks."""
+    """Return why this version cannot be loaded, or an empty string if it passes all checks."""
     try:
         size = (folder / bundle.MODEL).stat().st_size
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What the stores in SQLite and PostgreSQL have in common: query conditions, and the values in columns."""
+"""Code shared by the SQLite and PostgreSQL stores: query conditions and the conversion of column values."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rowcast.history.ports import StoredEntry
 
 
 def query_values(selection: Selection, bounds: Mapping[str, str | None]) -> dict[str, Any]:
-    """Return the fields and bounds that are set; a query has no conditions for the others, so it can use an index."""
+    """Return the fields and bounds that are set. The others add no conditions, so that a query can use an index."""
     fields = {**msgspec.structs.asdict(selection), **bounds}
     return {name: value for name, value in fields.items() if value is not None and value != ()}
 
 
 def index_conditions(values: Mapping[str, Any]) -> list[str]:
-    """Return the conditions that a query must contain to use a partial index, which omits empty strings."""
+    """Return the conditions that allow a query to use the partial indexes, which omit empty strings."""
     return [f"e.{name} <> ''" for name in ("tenant", "label", "entity") if values.get(name)]
 
 

@@ -26,7 +26,7 @@ class SharedParts(NamedTuple):
     """The shared quotas; None if each process enforces its share."""
     connections: tuple[Part, ...]
     checks: dict[str, HealthCheck]
-    """A health check for each connection. The server can do without Redis."""
+    """A health check for each connection. The server can run without Redis."""
 
 
 def shared_parts(settings: Settings, listen: Listener) -> SharedParts:

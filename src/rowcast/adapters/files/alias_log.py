@@ -1,7 +1,7 @@
 """The log of a model's aliases as a file of JSON lines.
 
-Only a process that holds the model's lock writes to the file. Every other process can read it at any time: it ignores
-an incomplete last line.
+Only a process that holds the model's lock writes to the file. Other processes can read the file at any time; they
+ignore an incomplete last line.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 The payload is an encoded block. Each link is H(previous link ‖ payload), a checksum of its own frame and of all earlier
 frames; for the first frame, the previous link is the writer's genesis. The reader expands the blocks into entries and
-computes the hash chain of these entries, which the segment does not contain (docs/decisions/0049).
+computes their hash chain, which is not stored in the segment (docs/decisions/0049).
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ class FolderJournalReader:
 
 
 def _contains(path: Path, pattern: bytes) -> bool:
-    """Return whether a file contains these bytes. A mapping is never searched: Python 3.11.2 reads past its end."""
+    """Return whether a file contains these bytes. Never search a memory map: Python 3.11.2 reads past its end."""
     overlap = len(pattern) - 1
     rest = b""
     with path.open("rb") as file:

@@ -6,8 +6,8 @@
     NAME/last_version    the highest version number that was ever used
     generation           the number of alias changes
 
-Every change is an atomic rename, except that the log is appended to. The registry therefore works in any local or NFS
-folder, and no crash can damage it.
+Every change is an atomic rename, except that moves are appended to the log. The registry therefore works in any local
+or NFS folder, and no crash can damage it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class AliasFile(msgspec.Struct, omit_defaults=True):
     format: int
     aliases: dict[str, int]
     last: AliasMove | None = None
-    """The latest move. A writer that is killed before it appends the move to the log leaves this to the next writer."""
+    """The latest move. If a writer is killed before it appends the move to the log, the next writer appends it."""
 
 
 class FolderRegistry:

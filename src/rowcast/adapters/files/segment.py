@@ -32,7 +32,7 @@ MAGIC = b"RJ"
 LENGTHS_MARK = 0x5243_4A31
 READ_BYTES = 256 * 1024
 RESERVED_BYTES = 16 * 1024 * 1024
-"""The size of a new segment; the part without entries contains zeros."""
+"""The size of a new segment. Unused space contains zeros."""
 
 
 class SegmentHeader(msgspec.Struct, frozen=True):

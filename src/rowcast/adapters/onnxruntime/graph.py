@@ -26,7 +26,7 @@ so scoring a single row costs half as much as with padding.
 """
 
 SLOWER_OPTIMIZERS = ["GatherSliceToSplitFusion"]
-"""ONNX Runtime's optimizers that make graphs slower: this one adds two nodes for each text column, 2 µs per request."""
+"""ONNX Runtime optimizers that make graphs slower. This one adds two nodes per text column and 2 µs per request."""
 
 # The number of rows per chunk. Chunks limit the memory that a request needs. Smaller chunks are slower (200 trees: 5.2
 # µs per row in chunks of 64, 4.4 µs in chunks of 256); larger chunks are not faster.

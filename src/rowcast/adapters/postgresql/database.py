@@ -16,7 +16,7 @@ from rowcast.adapters.postgresql.migrations import schema_version
 from rowcast.errors import SettingsError, Unavailable
 
 READ_SECONDS, WRITE_SECONDS = 5.0, 60.0
-"""How long a connection waits for each response of the database. The database can stop responding without closing its
+"""How long a connection waits for each response from the database. The database can stop responding without closing its
 connections, for example if its machine is suspended."""
 LOCK_SECONDS = 30
 POLL_SECONDS = 0.1
@@ -31,24 +31,25 @@ DEFAULTS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-"""Connection parameters for which the URL can give other values."""
+"""Default connection parameters. The URL can override them."""
 _match_url = re.compile(r"postgres(?:ql)?://(?:[^@/?#]*@)?([^@/?#]*)(/[^@?#]*)?(?:\?[^#]*)?").fullmatch
 _match_hosts = re.compile(r"(?:(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:,]*)(?::[0-9]*)?(?:,|$))*").fullmatch
 
 
 class TimedConnection(psycopg.Connection[Any]):  # type: ignore[misc]
-    """A connection that gives up if the database does not respond within `seconds`; None means to wait forever."""
+    """A connection that closes itself if the database does not respond within `seconds`. None disables the limit."""
 
     seconds: float | None = WRITE_SECONDS
 
     def wait(self, generator: Any, interval: float = POLL_SECONDS, timeout: float | None = None) -> Any:
-        """Wait for one response of the database."""
+        """Wait for one response from the database."""
         try:
             return super().wait(generator, interval, self.seconds if timeout is None else timeout)
         except psycopg.OperationalError as error:
             if error.sqlstate is not None or self.pgconn.status != psycopg.pq.ConnStatus.OK:
-                raise  # an error of the query or of the connection
-            # The driver only stopped waiting. A late response must not be taken for the response to the next query.
+                raise  # the query or the connection failed
+            # The driver has only stopped waiting. A late response must not be mistaken for the response to the next
+            # query.
             self.pgconn.finish()
             raise psycopg.OperationalError(f"the database did not respond within {self.seconds:g} s") from None
 
@@ -72,7 +73,7 @@ class Database:
         """The URL without the user, the password and the parameters."""
 
     def connect(self, seconds: float = WRITE_SECONDS, **parameters: Any) -> TimedConnection:
-        """Connect with these limits and parameters; raise psycopg.Error if that fails."""
+        """Connect with this response timeout and these parameters; raise psycopg.Error on failure."""
         options = {**self._parameters, **parameters}
         connection: TimedConnection = TimedConnection.connect(**options, autocommit=True, prepare_threshold=None)
         connection.seconds = seconds
@@ -90,12 +91,12 @@ class Database:
         return connection
 
     def unavailable(self, action: str, error: psycopg.Error) -> Unavailable:
-        """Return the error to raise if an action fails."""
+        """Return the error for a failed action."""
         return Unavailable(f"cannot {action} {self.location}: {describe(error)}")
 
     @contextmanager
     def translated(self, action: str) -> Iterator[None]:
-        """Raise Unavailable instead of the errors of the driver."""
+        """Convert the driver's errors to Unavailable."""
         try:
             yield
         except psycopg.Error as error:
@@ -103,20 +104,21 @@ class Database:
 
 
 def describe(error: psycopg.Error) -> str:
-    """Return what went wrong, without the details, which can contain parts of a row."""
+    """Return the error message without the details, which can contain parts of a row."""
     text = error.diag.message_primary or str(error)
-    # A failed connection has one line for each address, and the server closes connections with a hint.
+    # After a failed connection attempt, there is one line per address. If the server closed the connection, there is a
+    # hint.
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "; ".join(lines) or type(error).__name__
 
 
 class Readers:
-    """Runs queries on a few read-only connections, which are opened when they are needed and reused."""
+    """Runs queries on a few read-only connections, which are opened on demand and reused."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._idle: deque[TimedConnection] = deque()
-        # Many readers are never closed, for example in commands.
+        # Many callers, such as commands, never close their readers.
         self._close_idle = weakref.finalize(self, _close_all, self._idle)
 
     def fetch(self, query: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
@@ -126,7 +128,7 @@ class Readers:
             if connection is not None:
                 try:
                     return self._run(connection, query, values)
-                except psycopg.OperationalError:  # the database was restarted in the meantime
+                except psycopg.OperationalError:  # for example, because the database was restarted
                     self.close()
             return self._run(self._database.connect_reader(), query, values)
 

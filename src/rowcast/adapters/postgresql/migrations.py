@@ -17,7 +17,7 @@ from rowcast.errors import HistoryError, Unavailable
 
 MIGRATIONS = ("0001_history.sql",)
 LOCKS = 0x726F7763
-"""Identifies Rowcast's advisory locks in a database that other programs use, too."""
+"""Identifies Rowcast's advisory locks in a database that is shared with other programs."""
 STORE_LOCK, PARTITION_LOCK = 1, 2
 OLDEST_SERVER = 130_000
 
@@ -45,14 +45,14 @@ def schema_version(connection: psycopg.Connection[Any], location: str) -> int:
 def migrate(connection: psycopg.Connection[Any], location: str) -> None:
     """Apply all missing migrations under the store-wide lock.
 
-    Each migration is one transaction. The lock belongs to the session, because some statements, such as `CREATE INDEX
+    Each migration is one transaction. The lock is held by the session, because some statements, such as `CREATE INDEX
     CONCURRENTLY`, cannot run in a transaction.
     """
     if schema_version(connection, location) == len(MIGRATIONS):
         return
     _refuse_unsuitable(connection, location)
     with session_lock(connection, STORE_LOCK):
-        applied = schema_version(connection, location)  # another process may have migrated it in the meantime
+        applied = schema_version(connection, location)  # another process may have migrated the database
         for number, name in enumerate(MIGRATIONS[applied:], applied + 1):
             with connection.transaction():
                 connection.execute(read_statement(name))

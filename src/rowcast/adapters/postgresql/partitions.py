@@ -1,4 +1,4 @@
-"""The monthly partitions of the table of entries, which are created before entries need them."""
+"""The monthly partitions of the table `entries`. Each partition is created before its first entry is stored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psycopg
 from rowcast.adapters.postgresql.migrations import LOCKS, PARTITION_LOCK
 from rowcast.history.entry_filter import milliseconds_of
 
-# A table is created with its index, and then attached: this blocks neither readers nor writers.
+# Creating a table with its index first and attaching it afterward blocks neither readers nor writers.
 CREATE = """CREATE TABLE rowcast.{name} (LIKE rowcast.entries INCLUDING DEFAULTS INCLUDING CONSTRAINTS);
 CREATE UNIQUE INDEX {name}_writer ON rowcast.{name} (writer, seq);
 ALTER TABLE rowcast.entries ATTACH PARTITION rowcast.{name} FOR VALUES FROM ('{first}') TO ('{end}')"""
@@ -39,26 +39,26 @@ class Month(NamedTuple):
 
     @property
     def first_id(self) -> str:
-        """The lowest UUID with a time in this month."""
+        """The lowest UUID whose timestamp is in this month."""
         start = datetime(self.year, self.month, 1, tzinfo=UTC)
         stamp = f"{int(start.timestamp()) * 1000:012x}"
         return f"{stamp[:8]}-{stamp[8:]}-0000-0000-000000000000"
 
 
 def month_of(prediction_id: str) -> Month:
-    """Return the month of the time in an id."""
+    """Return the month of an id's timestamp."""
     moment = datetime.fromtimestamp(milliseconds_of(prediction_id) // 1000, UTC)
     return Month(moment.year, moment.month)
 
 
 class Partitions:
-    """Creates missing partitions. Remembers the existing ones, which are never removed."""
+    """Creates missing partitions. Caches the names of existing partitions, because partitions are never removed."""
 
     def __init__(self) -> None:
         self._existing: set[str] = set()
 
     def create_missing(self, connection: psycopg.Connection[Any], ids: Collection[str]) -> None:
-        """Create the partitions for entries with these ids, and the partition of the month after them."""
+        """Create the partitions for entries with these ids, and the partition of the following month."""
         first, last = month_of(min(ids)), month_of(max(ids))
         months = {first, last, last.next}
         if last not in (first, first.next):
@@ -68,7 +68,7 @@ class Partitions:
 
     def _create(self, connection: psycopg.Connection[Any], months: set[Month]) -> None:
         with connection.transaction():
-            # Not the store-wide lock, which another process may hold for a long time.
+            # Another process may hold the store-wide lock for a long time, so a separate lock is used.
             connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCKS, PARTITION_LOCK])
             existing = {name for (name,) in connection.execute(SELECT_NAMES)}
             for month in sorted(months):

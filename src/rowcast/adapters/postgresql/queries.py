@@ -1,4 +1,4 @@
-"""Builds the queries for a selection. A query has no conditions for unset fields, so that it can use an index."""
+"""Builds the queries for a selection. Unset fields add no conditions, so that PostgreSQL can use an index."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ COPY_ENTRIES = (
     '"row", row_hash, link) FROM STDIN (FORMAT BINARY)'
 )
 COLUMN_TYPES = ("int8", "int8", "uuid", "text", "int8", "text", "text", "text", *["bytea"] * 5)
-# Old snapshots protect erased rows from VACUUM. Rowcast's own connections are visible to it, whatever its privileges.
+# VACUUM cannot remove erased rows that an old snapshot can still read. Rowcast always sees its own connections here.
 SELECT_BLOCKED = """SELECT EXISTS (
     SELECT FROM pg_stat_activity AS a, rowcast.unscrubbed AS u
     WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
     AND age(a.backend_xmin) >= age(u.transaction::xid)
 )"""
 INDEXED_CHARACTERS = 200
-"""The index of labels contains only this many characters, because PostgreSQL limits the size of an index entry."""
+"""The index on labels covers only this many characters, because PostgreSQL limits the size of an index entry."""
 NUL, REPLACEMENT = "\0", "\ufffd"
-"""PostgreSQL cannot store the character NUL; copies contain the replacement character instead."""
+"""PostgreSQL cannot store NUL characters; copied fields contain the replacement character instead."""
 is_id = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 
 
@@ -72,11 +72,11 @@ def where_clause(selection: Selection, **bounds: str | None) -> tuple[str, dict[
         if name in values:
             values[name] = storable(values[name])
     conditions = [CONDITIONS[name] for name in values]
-    # A second condition only where it is necessary, because it would mislead the planner.
+    # The index covers only the start of a long label. For a short label, the extra condition would mislead the planner.
     conditions += ["e.label = %(label)s"] if len(values.get("label", "")) >= INDEXED_CHARACTERS else []
     return " AND ".join([*conditions, *index_conditions(values)] or ["TRUE"]), values
 
 
 def storable(text: str) -> str:
-    """Return the text as PostgreSQL can store it."""
+    """Replace the characters that PostgreSQL cannot store."""
     return text.replace(NUL, REPLACEMENT)

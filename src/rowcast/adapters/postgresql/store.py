@@ -1,7 +1,7 @@
 """The history store in a PostgreSQL database, which several homes on several machines can share.
 
-Each store object has one connection for writing, and a few connections for reading. After a connection is lost, the
-next call opens a new connection.
+Each store object has one connection for writing and a few connections for reading. After a connection is lost, the next
+call opens a new connection.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CHECK_SECONDS = 2
 SCRUB_MILLISECONDS = 200
 """The maximum time that `scrub` waits for a lock. It must not block the indexer."""
 CHUNK = 200
-"""The number of entries that are read at a time. A row has up to `max_row_bytes`."""
+"""The number of entries per query. A row has up to `max_row_bytes`."""
 
 
 class PostgresStore:
@@ -96,7 +96,7 @@ class PostgresStore:
 
     @contextmanager
     def maintenance(self) -> Iterator[bool]:
-        """Try to acquire an advisory lock, on a connection of its own; yield whether the attempt succeeded."""
+        """Try to acquire an advisory lock on a separate connection; yield whether the attempt succeeded."""
         self.open()
         with self._database.translated("lock the history"):
             connection = self._database.connect()
@@ -277,7 +277,7 @@ class PostgresStore:
                 return False
             try:
                 connection.execute(f"SET lock_timeout = {SCRUB_MILLISECONDS}")
-                connection.seconds = None  # a large partition takes minutes
+                connection.seconds = None  # vacuuming a large partition takes minutes
                 for partition, transaction in partitions:
                     # Indexes contain no rows, and cleaning them would take much longer.
                     connection.execute(f"VACUUM (INDEX_CLEANUP OFF, TRUNCATE OFF) {partition}")
@@ -304,7 +304,7 @@ class PostgresStore:
 
     @contextmanager
     def _requests(self) -> Iterator[TimedConnection]:
-        """Commit all changes to folders and requests made in the `with` block; such transactions run one at a time."""
+        """Commit all changes to folders and requests made in the `with` block. These transactions run one at a time."""
         with self._transaction() as connection:
             connection.execute("LOCK TABLE rowcast.journal_folders IN EXCLUSIVE MODE")
             yield connection
@@ -336,7 +336,7 @@ class PostgresStore:
             connection = self._database.connect()
             try:
                 connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
-                # Entries must be on disk before their journal is deleted, whatever the default of the database.
+                # Entries must be on disk before their journal is deleted, regardless of the database's default.
                 connection.execute(
                     "SELECT set_config('synchronous_commit', 'on', false) "
                     "WHERE current_setting('synchronous_commit') IN ('off', 'local')"
@@ -361,7 +361,7 @@ def _lock_writer(connection: TimedConnection, writer: str) -> tuple[int, int]:
 
 
 def _existing_seqs(connection: TimedConnection, number: int, first: int, last: int) -> set[int]:
-    """Return which entries of a writer from `first` to `last` are in the store; normally, `last` is below `first`."""
+    """Return which of a writer's entries from `first` to `last` are in the store. Normally, the range is empty."""
     if last < first:
         return set()
     query = "SELECT seq FROM rowcast.entries WHERE writer = %s AND seq BETWEEN %s AND %s"
@@ -369,7 +369,7 @@ def _existing_seqs(connection: TimedConnection, number: int, first: int, last: i
 
 
 def _erase_rows(connection: TimedConnection, ids: Sequence[str]) -> None:
-    """Erase the rows of these entries, and note the partitions that contain them."""
+    """Erase the rows of these entries, and record which partitions must be vacuumed."""
     erased = connection.execute(
         'UPDATE rowcast.entries SET "row" = NULL, salt = NULL WHERE id = ANY (%s::uuid[]) '
         "RETURNING tableoid::regclass::text",
@@ -383,7 +383,7 @@ def _erase_rows(connection: TimedConnection, ids: Sequence[str]) -> None:
 
 
 def _storable_fields(fields: CopiedFields) -> CopiedFields:
-    """Return the fields as the table contains them; only a label can contain any character."""
+    """Return the fields as the table stores them. Only labels can contain characters that PostgreSQL cannot store."""
     return fields._replace(label=storable(fields.label))
 
 

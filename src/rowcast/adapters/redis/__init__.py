@@ -1,1 +1,1 @@
-"""Adapters that use a Redis server: shared cache and shared quotas."""
+"""Adapters for Redis: the shared cache and the shared quotas."""

@@ -19,7 +19,7 @@ from rowcast.schema.prediction import Score
 FORMAT: Final = "scores1"
 """Part of every key. It changes with the format of the values."""
 MAX_UNWRITTEN: Final = 20_000
-"""The maximum number of scores that wait to be written; more scores are not cached."""
+"""The maximum number of scores waiting to be written. Further scores are not cached."""
 WRITES_PER_CALL: Final = 200
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -52,7 +52,8 @@ class RedisCache:
         return scores
 
     def put(self, scores: Mapping[str, Score], seconds: float | None = None) -> None:
-        """Write scores in the background; they are kept for `seconds`, or for the default time if it is None."""
+        """Write scores in the background. They expire after `seconds`, or after the default lifetime if `seconds` is
+        None."""
         if not scores or not self._link.is_available or len(self._unwritten) + len(scores) > MAX_UNWRITTEN:
             return
         lifetime = max(1, round((self._seconds if seconds is None else seconds) * 1000))
@@ -82,7 +83,7 @@ class RedisCache:
             self._is_writing = False
 
     def _note(self, replies: Sequence[object]) -> None:
-        """Remember why Redis refuses to store scores, for example because its memory is full."""
+        """Record why Redis refuses to store scores, for example because its memory is full."""
         refusals = [str(reply) for reply in replies if isinstance(reply, Exception)]
         for _ in refusals:
             self._link.report_failure("reply")
@@ -97,12 +98,12 @@ class RedisCache:
 
 
 def key_prefix(prefix: str) -> str:
-    """Return the first part of every key of the cache."""
+    """Return the prefix of every cache key."""
     return f"{prefix}:{FORMAT}:"
 
 
 def verify_cache(prefix: str, limits: MemoryLimits) -> Callable[[Redis], Awaitable[None]]:
-    """Return a function that checks that scores can be looked up, and sets the memory limits."""
+    """Return a function that verifies that scores can be looked up, and then sets the memory limits."""
 
     async def verify(client: Redis) -> None:
         await client.mget([f"{key_prefix(prefix)}none"])

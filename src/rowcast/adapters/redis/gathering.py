@@ -26,7 +26,7 @@ MAX_ITEMS: Final = 1000
 
 
 class _Question(NamedTuple, Generic[Item, Reply]):
-    """Items of one request, and the future of their replies, which are None if Redis has not replied in time."""
+    """The items of one request and the future for their replies. A reply is None if Redis did not respond in time."""
 
     items: Sequence[Item]
     replies: asyncio.Future[Sequence[Reply] | None]
@@ -69,7 +69,7 @@ class Gatherer(Generic[Item, Reply]):
             loop.call_soon(self._send, loop, context=self._context)
 
     def _send(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start a call for the questions that wait, up to MAX_ITEMS."""
+        """Start a call for the waiting questions, with up to MAX_ITEMS items."""
         self._is_scheduled = False
         questions: list[_Question[Item, Reply]] = []
         count = 0
@@ -100,7 +100,8 @@ class Gatherer(Generic[Item, Reply]):
 
 
 def _expire(loop: asyncio.AbstractEventLoop, questions: Sequence[_Question[Item, Reply]], turns: int) -> None:
-    """End the wait for replies after some more iterations of the event loop, in which replies may still be read."""
+    """Stop waiting for replies after a few more iterations of the event loop, in which late replies can still be
+    read."""
     if turns:
         loop.call_soon(_expire, loop, questions, turns - 1)
         return

@@ -53,7 +53,7 @@ def inspect(url: str, seconds: float) -> RedisState:
 
 
 def _can_configure(client: Redis, memory: dict[str, Any]) -> bool:
-    """Return whether a parameter can be set, by setting its present value."""
+    """Set a parameter to its current value, and return whether Redis allowed it."""
     try:
         client.config_set("maxmemory-policy", memory["maxmemory_policy"])
     except ResponseError:

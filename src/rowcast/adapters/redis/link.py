@@ -1,7 +1,7 @@
-"""A connection to Redis that costs a request at most a fixed time.
+"""A connection to Redis that delays a request by at most a fixed time.
 
-Each call has a time limit. The first call that fails opens a circuit breaker: until Redis responds to a probe in the
-background, calls return at once. Nothing in this module raises an exception to a request.
+Each call has a time limit. The first failed call opens a circuit breaker: until Redis responds to a background probe,
+calls return immediately. Nothing in this module raises an exception to a request.
 """
 
 from __future__ import annotations
@@ -25,23 +25,22 @@ from rowcast.events import Listener, RedisFailed, RedisFailure, RedisSwitched, R
 T = TypeVar("T")
 
 CONNECT_SECONDS: Final = 1.0
-"""The time limit for connecting, which requests do not wait for; a longer time limit of calls overrides it."""
+"""The minimum time limit for connecting. Requests do not wait for a connection."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 """The pauses between probes, in seconds. A pause is twice as long as the previous pause."""
 STABLE_SECONDS: Final = 10.0
-"""If Redis fails sooner after a probe has succeeded, the pauses keep growing."""
+"""If Redis fails again within this time after a successful probe, the pauses keep growing."""
 MAX_CONNECTIONS: Final = 16
 GRACE_TURNS: Final = 8
-"""How many iterations of the event loop a reply may still take after the time limit.
-
-If the event loop was busy, the reply may have arrived in time, but was not read yet.
+"""How many more iterations of the event loop to wait for a reply after the time limit. If the event loop was busy, a
+reply that arrived in time may not have been read yet.
 """
 
 log = structlog.get_logger("rowcast.redis")
 
 
 class RedisLink:
-    """The connection to the Redis server of one use. It starts and stops with the server.
+    """The connection to Redis for one use, such as the cache. It starts and stops with the server.
 
     `verify` checks that the server can be used for this purpose, and prepares the server; it raises an exception
     otherwise. `fallback` describes what happens without Redis.
@@ -71,7 +70,7 @@ class RedisLink:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closers: set[asyncio.Task[None]] = set()
         self._twin: RedisLink | None = None
-        self._context = Context()  # log lines must not contain the ids of the request that happened to come first
+        self._context = Context()  # an empty context, so that log lines do not contain the ids of an unrelated request
 
     @property
     def is_available(self) -> bool:
@@ -142,7 +141,7 @@ class RedisLink:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # asyncio logs exceptions that nothing has read
+            task.exception()  # asyncio would log an exception that was never retrieved
 
     def _fail(self, client: Redis, kind: RedisFailure, reason: str) -> None:
         """Open the breaker, unless another call has already opened it."""

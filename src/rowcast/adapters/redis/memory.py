@@ -11,13 +11,13 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 UNITS: Final = {"": 1, "b": 1, "k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2, "g": 1000**3, "gb": 1024**3}
-"""The bytes in each of Redis's units."""
+"""The number of bytes in each of Redis's units."""
 
 log = structlog.get_logger("rowcast.redis")
 
 
 class MemoryLimits(msgspec.Struct, frozen=True):
-    """The wanted memory limit and eviction policy; None keeps the present value."""
+    """The desired memory limit and eviction policy. None keeps the current value."""
 
     maxmemory: str | None = None
     policy: str | None = None

@@ -21,7 +21,7 @@ FORMAT: Final = "quota1"
 """Part of every key. It changes with the format of the values."""
 SCRIPT: Final = files(__package__).joinpath("charge.lua").read_text(encoding="utf-8")
 DIGEST: Final = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-"""The name that Redis gives to the script."""
+"""The digest by which Redis identifies the script."""
 
 
 class Charge(NamedTuple):
@@ -34,7 +34,7 @@ class Charge(NamedTuple):
 
 
 class RedisQuotas:
-    """Charges rows with a script that Redis runs atomically, by the clock of the Redis server."""
+    """Charges rows with a script that Redis runs atomically. The script uses the clock of the Redis server."""
 
     def __init__(self, link: RedisLink, prefix: str) -> None:
         self._prefix = f"{prefix}:{FORMAT}:"
@@ -48,7 +48,8 @@ class RedisQuotas:
 
 
 def verify_quotas(prefix: str) -> Callable[[Redis], Awaitable[None]]:
-    """Return a function that checks that quotas can be charged. It charges a quota that is full again after 1 ms."""
+    """Return a function that verifies that quotas can be charged. It charges a test quota that is full again after 1
+    ms."""
 
     async def verify(client: Redis) -> None:
         await _charge(client, [Charge(f"{prefix}:{FORMAT}:none", 1, 1000, 1)])

@@ -1,4 +1,4 @@
-"""Builds the queries for a selection. A query has no conditions for unset fields, so that SQLite can use an index."""
+"""Builds the queries for a selection. Unset fields add no conditions, so that SQLite can use an index."""
 
 from __future__ import annotations
 

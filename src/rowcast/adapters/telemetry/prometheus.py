@@ -198,7 +198,7 @@ def _counters(totals: Mapping[Labels, list[float]]) -> Iterator[Metric]:
         labels=request_labels,
     )
     away = GaugeMetricFamily(
-        "rowcast_redis_away", "Server processes that do without Redis, because a call failed.", labels=["use"]
+        "rowcast_redis_away", "Server processes that are not using Redis, because a call failed.", labels=["use"]
     )
     plain = {family: CounterMetricFamily(name, text, labels=labels) for family, (name, text, labels) in PLAIN.items()}
     for (family, *labels), cells in totals.items():
