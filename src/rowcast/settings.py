@@ -25,6 +25,7 @@ from rowcast.access.addresses import parse_hosts, parse_networks
 from rowcast.access.quotas import parse_quota
 from rowcast.errors import SettingsError
 from rowcast.setting_aliases import aliased_values
+from rowcast.setting_paths import SettingPaths
 from rowcast.setting_sources import AliasSource, SharedDotEnvSource
 from rowcast.setting_values import (
     RedisPolicy,
@@ -41,7 +42,7 @@ MIN_KEY_LENGTH = 8
 MEBIBYTE = 1024 * 1024
 
 
-class Settings(BaseSettings):
+class Settings(SettingPaths, BaseSettings):
     """All settings with their defaults, named `ROWCAST_<NAME>` in the environment and `<name>` in `rowcast.toml`."""
 
     model_config = SettingsConfigDict(
@@ -172,6 +173,12 @@ class Settings(BaseSettings):
         description="Maximum total size (MiB) of these replies; beyond that, the oldest replies of the tenants with "
         "the most data are deleted early.",
     )
+    files: str | None = Field(
+        None, description="Folder of the uploads and results of jobs: a path or `file:///PATH`. Default: `HOME/files`."
+    )
+    job_days: float = Field(7.0, gt=0, description="How long a job and its files are kept after it has ended (days).")
+    job_upload_mb: int = Field(1024, ge=1, description="Maximum size (MiB) of a table that is uploaded for a job.")
+    max_jobs: int = Field(100, ge=1, description="Maximum number of waiting and running jobs of each tenant.")
     cache: str = Field(
         "off",
         repr=False,
@@ -281,11 +288,6 @@ class Settings(BaseSettings):
         return *own, AliasSource(settings_cls, aliased_values(os.environ)), TomlConfigSettingsSource(settings_cls)
 
     @property
-    def registry_folder(self) -> Path:
-        """The folder of the model registry."""
-        return (self.registry or self.home / "models").absolute()
-
-    @property
     def listens_locally(self) -> bool:
         """Whether only clients on this machine can connect."""
         try:
@@ -300,42 +302,6 @@ class Settings(BaseSettings):
         host = "127.0.0.1" if is_wildcard else f"[{self.host}]" if ":" in self.host else self.host
         return self.url or f"http://{host}:{self.port}{self.root_path}"
 
-    @property
-    def keys_file(self) -> Path:
-        """The file that contains the API keys."""
-        return self.home / "keys.json"
-
-    @property
-    def repeats_file(self) -> Path:
-        """The database of replies to requests with an Idempotency-Key, in the store's folder."""
-        scheme, _, path = self.store_url.partition(":///")
-        return (Path(path).parent if scheme == "sqlite" and path else self.home) / "repeats.db"
-
-    @property
-    def journal_folder(self) -> Path:
-        """The folder of the journals."""
-        return self.journal or self.home / "journal"
-
-    @property
-    def run_folder(self) -> Path:
-        """The folder for the shared state of running workers."""
-        return (self.home / "run").absolute()
-
-    @property
-    def store_url(self) -> str:
-        """The URL of the history store."""
-        return self.store or f"sqlite:///{(self.home / 'history.db').absolute()}"
-
-    @property
-    def signing_key_path(self) -> Path:
-        """The file that contains the secret key for signing chain heads and erasures."""
-        return self.signing_key_file or self.repeats_file.with_name("signing.key")
-
-    @property
-    def history_key_file(self) -> Path:
-        """The file that contains the secret key for hashing sensitive values."""
-        return self.home / "history.key"
-
     def for_child(self) -> dict[str, str]:
         """Return the environment of a child process that must use the same registry, journal and store."""
         retention = {} if self.retention_days is None else {f"{PREFIX}RETENTION_DAYS": str(self.retention_days)}
@@ -347,6 +313,8 @@ class Settings(BaseSettings):
             f"{PREFIX}REGISTRY": str(self.registry_folder),
             f"{PREFIX}JOURNAL": str(self.journal_folder.absolute()),
             f"{PREFIX}STORE": self.store_url,
+            f"{PREFIX}FILES": self.files or str((self.home / "files").absolute()),
+            f"{PREFIX}JOB_UPLOAD_MB": str(self.job_upload_mb),
             f"{PREFIX}SIGNING_KEY_FILE": str(self.signing_key_path.absolute()),
             f"{PREFIX}LOG_FORMAT": self.log_format,
             f"{PREFIX}LOG_LEVEL": self.log_level,

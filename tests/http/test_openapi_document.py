@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rowcast.adapters.memory.jobs import MemoryFileStore, MemoryJobStore
 from rowcast.http import openapi
 from rowcast.http.cold_app import ColdApp
 from rowcast.http.cold_routes import add_cold_routes
+from rowcast.http.job_routes import add_job_routes
+from rowcast.jobs.service import JobLimits, JobService
 from rowcast.serving.deployment import Deployment
 from rowcast.serving.health import Health
 from rowcast.version import VERSION
@@ -43,6 +46,8 @@ def described(folder: Path, *, root_path: str = "") -> Any:
     cold, deployment = ColdApp(), Deployment(live, "sum")
     unused: Any = None
     add_cold_routes(cold, deployment, unused, Health(), unused, unused, open_metrics=True)
+    jobs = JobService(MemoryJobStore(), MemoryFileStore(), JobLimits(1000, 10, 60.0), unused)
+    add_job_routes(cold, jobs, deployment, max_json_bytes=1000, is_draining=unused)
     return rounded(openapi.document(cold, deployment, root_path))
 
 

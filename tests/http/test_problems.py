@@ -70,7 +70,7 @@ STATUS = {
     404: "not-found model-not-found",
     405: "method-not-allowed",
     408: "request-timeout",
-    409: "repeat-in-flight",
+    409: "repeat-in-flight job-not-done",
     413: "body-too-large",
     415: "unsupported-media-type unsupported-encoding",
     422: "invalid-row no-answer wrong-shape not-an-object no-rows too-many-rows repeat-differs",

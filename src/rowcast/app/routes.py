@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rowcast.http.quick_path import QuickPath
     from rowcast.http.request_log import Tracer
     from rowcast.http.routes import ASGIApp, Dialect, Lifespan
+    from rowcast.jobs.service import JobService
     from rowcast.runtime.worker import WorkerProcess
     from rowcast.serving.fleet import Counters
     from rowcast.serving.health import Health
@@ -66,7 +67,9 @@ def authenticator(settings: Settings, quotas: SharedQuotas | None) -> Authentica
     return Authenticator(keys(settings), rules)
 
 
-def http_app(settings: Settings, parts: HttpParts, lifespan: Lifespan, tracer: Tracer | None) -> HttpApp:
+def http_app(
+    settings: Settings, parts: HttpParts, lifespan: Lifespan, tracer: Tracer | None, *, jobs: JobService
+) -> HttpApp:
     """Return the edge with all routes behind it, and the quick path."""
     from rowcast.adapters.sqlite.idempotency import SqliteIdempotencyStore
     from rowcast.http.bodies import RequestIds
@@ -74,6 +77,7 @@ def http_app(settings: Settings, parts: HttpParts, lifespan: Lifespan, tracer: T
     from rowcast.http.cold_routes import add_cold_routes
     from rowcast.http.edge import Edge
     from rowcast.http.idempotency import Idempotency
+    from rowcast.http.job_routes import add_job_routes
     from rowcast.http.quick_path import QuickPath
     from rowcast.http.request_log import RequestLog
     from rowcast.http.routes import RequestRules, Router
@@ -87,6 +91,13 @@ def http_app(settings: Settings, parts: HttpParts, lifespan: Lifespan, tracer: T
         parts.process,
         parts.metrics,
         open_metrics=settings.open_metrics,
+    )
+    add_job_routes(
+        cold,
+        jobs,
+        parts.service.deployment,
+        max_json_bytes=settings.max_body_bytes,
+        is_draining=lambda: not parts.health.is_ready,
     )
     router = Router(parts.native.routes, _dialects(parts), cold.routes)
     rules = RequestRules(settings.max_body_bytes, settings.max_wait_seconds, settings.root_path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rowcast.app import imports, models, routes, serving, sharing, telemetry
 from rowcast.app.history import history
 from rowcast.app.indexer import indexer_child
+from rowcast.app.jobs import job_parts
 from rowcast.app.workers import worker_state
 
 if TYPE_CHECKING:
@@ -80,11 +81,13 @@ def build_server(settings: Settings, place: Place | None = None) -> Server:
             health.register(name, check, is_optional=True)
         if place is None:
             parts.append(indexer_child(settings))
+        jobs = job_parts(settings)
+        parts.append(jobs.child)
         parts += [Closing(predicting.journal.close), serving.journal_monitor(settings, predicting, health)]
         lifecycle = Lifecycle(health, parts, process.drain)
         http = routes.HttpParts(
             predicting.service, native, process, history(settings), health, counters, exposition, listen, shared.quotas
         )
-        front = routes.http_app(settings, http, lifecycle, tracer)
+        front = routes.http_app(settings, http, lifecycle, tracer, jobs=jobs.service)
         undo.pop_all()
     return Server(front.app, front.quick_path, live.deployment, lifecycle.drain)

@@ -83,7 +83,7 @@ def prediction_parts(
     recorder = Recorder(
         journal,
         listen,
-        redactor=_redactor(settings),
+        redactor=redactor(settings),
         commits=CommitWaiter(store(settings).position) if settings.durability == "store" else None,
         counts_cache_hits=cache is not None,
     )
@@ -147,7 +147,7 @@ def _default_model(settings: Settings, names: Collection[str]) -> str | None:
     return default
 
 
-def _redactor(settings: Settings) -> Redactor | None:
+def redactor(settings: Settings) -> Redactor | None:
     """Return a redactor that hashes or drops sensitive columns, or None if they are recorded unchanged."""
     if settings.sensitive == "keep":
         return None

@@ -373,3 +373,12 @@ def indexer() -> None:
     from rowcast.cli import server
 
     server.index(settings.load())
+
+
+@app.command("job-runner", hidden=True)
+def job_runner() -> None:
+    """Run jobs until standard input closes or there are no jobs anymore."""
+    from rowcast import settings
+    from rowcast.cli import server
+
+    server.run_jobs(settings.load())

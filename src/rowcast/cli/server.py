@@ -1,4 +1,4 @@
-"""`rowcast serve`, and the hidden command `rowcast indexer`, which the server runs as a child process."""
+"""`rowcast serve`, and its child processes: the hidden commands `rowcast indexer` and `rowcast job-runner`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rowcast.app import access, imports, indexer, logs, processes
+from rowcast.app import access, imports, indexer, jobs, logs, processes
 from rowcast.cli import first_model, output
 from rowcast.errors import RowcastError, SettingsError
 from rowcast.runtime.signals import exit_on_stop
@@ -80,12 +80,20 @@ def index(settings: Settings) -> None:
     import structlog
 
     log = structlog.get_logger("rowcast.indexer")
+    indexer.index_history(settings, _wait_for_end, lambda reason: log.error("history is behind", reason=reason))
 
-    def wait_for_end(seconds: float) -> bool:
-        readable, _, _ = select.select([sys.stdin], [], [], seconds)
-        return bool(readable)
 
-    indexer.index_history(settings, wait_for_end, lambda reason: log.error("history is behind", reason=reason))
+def run_jobs(settings: Settings) -> None:
+    """Run jobs until standard input closes or there are no jobs anymore."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    logs.configure_logging(settings)
+    jobs.run_jobs(settings, _wait_for_end)
+
+
+def _wait_for_end(seconds: float) -> bool:
+    """Wait until standard input closes, for at most this long; return whether it has been closed."""
+    readable, _, _ = select.select([sys.stdin], [], [], seconds)
+    return bool(readable)
 
 
 def _require_key(settings: Settings) -> None:

@@ -13,6 +13,10 @@ from rowcast.schema.prediction import Prediction
 if TYPE_CHECKING:
     from rowcast.history.ports import StoredEntry
 
+JOB_SOURCE = "job"
+"""The source of entries that a job has recorded."""
+JOB_LABEL = "job"
+"""The `prediction` in the entry of a job itself. This entry has no row."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 P = TypeVar("P")
 R = TypeVar("R")

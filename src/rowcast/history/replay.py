@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import msgspec
 
 from rowcast.errors import RowcastError
-from rowcast.history.chain import SealedEntry, decode_head
-from rowcast.history.records import decode_reply
+from rowcast.history.chain import NO_ROW, SealedEntry, decode_head
+from rowcast.history.records import JOB_SOURCE, decode_reply
 from rowcast.history.service import History
 from rowcast.schema.prediction import Prediction, Score
 
@@ -75,6 +75,8 @@ def _replay_chunk(
     for sealed in chunk:
         entry = decode_head(sealed.head)
         reply = decode_reply(entry.reply)
+        if entry.source == JOB_SOURCE and sealed.row_hash == NO_ROW:
+            continue  # the entry of a job, which is not a prediction
         if sealed.row is None:
             yield "not replayable", reply.id, {"reason": "the row was erased"}
             continue

@@ -33,6 +33,8 @@ class ColdRoute(msgspec.Struct, frozen=True):
     response: Any
     """The type of the response body; `str` for a text response."""
     media_types: tuple[str, ...] = JSON_ONLY
+    status: int = 200
+    """The status of a successful response."""
     other_statuses: Mapping[int, str] = {}
     """Descriptions of the other statuses for which the body has the same type."""
     problems: tuple[str, ...] = ()
@@ -75,6 +77,8 @@ class ColdApp:
         is_probe: bool = False,
         response: Any = None,
         media_types: tuple[str, ...] = JSON_ONLY,
+        status: int = 200,
+        is_streamed: bool = False,
         other_statuses: Mapping[int, str] | None = None,
         problems: tuple[str, ...] = (),
         **documentation: Any,
@@ -84,10 +88,12 @@ class ColdApp:
         The endpoint returns either a value of the type `response` or a complete response. A route without `response`
         is omitted from the OpenAPI document.
         """
-        route = self._declare(method, pattern, scope, is_public=is_public or is_probe, is_probe=is_probe)
+        route = self._declare(
+            method, pattern, scope, is_public=is_public or is_probe, is_probe=is_probe, is_streamed=is_streamed
+        )
         is_documented = response is not None
         if is_documented:
-            documented = ColdRoute(route, response, media_types, other_statuses or {}, problems)
+            documented = ColdRoute(route, response, media_types, status, other_statuses or {}, problems)
             self.documented[pattern, method.lower()] = documented
 
         def add(endpoint: Endpoint) -> Endpoint:
@@ -104,7 +110,14 @@ class ColdApp:
         return add
 
     def _declare(
-        self, method: str, pattern: str, scope: KeyScope | None, *, is_public: bool, is_probe: bool = False
+        self,
+        method: str,
+        pattern: str,
+        scope: KeyScope | None,
+        *,
+        is_public: bool,
+        is_probe: bool = False,
+        is_streamed: bool = False,
     ) -> Route:
         route = Route(
             pattern=pattern,
@@ -113,6 +126,7 @@ class ColdApp:
             scope=scope,
             is_public=is_public,
             is_probe=is_probe,
+            is_streamed=is_streamed,
             read_options=any_options,
         )
         self.routes.append(route)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from structlog.contextvars import bind_contextvars
@@ -26,6 +27,7 @@ from rowcast.http.request_log import LoggedRequest
 from rowcast.http.routes import (
     API_HEADERS,
     JSON,
+    LONG_BODY,
     ASGIApp,
     Headers,
     Lifespan,
@@ -222,6 +224,11 @@ class Edge:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         state = {**scope.get("state", {}), "request_id": exchange.request_id, "caller": caller}
         scope = {**scope, "state": state, "root_path": root, "path": root + exchange.path, "method": method}
+        if exchange.route.is_streamed:
+            if LONG_BODY in scope.get("extensions", {}):
+                scope["extensions"][LONG_BODY]["allow"]()
+            await self._cold(scope, receive, send_with_headers)
+            return self._finish_forwarding(exchange, state, status)
         body: bytes | None = await self._read_body(exchange.headers, receive)
 
         async def replay_body() -> Message:
@@ -232,6 +239,9 @@ class Edge:
             return {"type": "http.request", "body": whole, "more_body": False}
 
         await self._cold(scope, replay_body, send_with_headers)
+        return self._finish_forwarding(exchange, state, status)
+
+    def _finish_forwarding(self, exchange: Exchange, state: Mapping[str, Any], status: int) -> tuple[str, int]:
         if "problem" in state:
             self._listen(RequestFailed(state["problem"]))
         return exchange.route.pattern, status

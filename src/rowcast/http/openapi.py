@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 TAGS = {
     "predictions": "Send one row, or several rows in `rows`. Every prediction is recorded before it is returned.",
     "models": "The served models and the rows that they accept.",
+    "jobs": "Tables that are scored in the background.",
     "history": "The recorded predictions.",
     "health": "Health checks and metrics, for load balancers and Prometheus.",
     "v2": "Open Inference Protocol V2, for clients of KServe, Triton and MLServer.",
@@ -71,7 +72,8 @@ def _describe_responses(operation: Json, route: ColdRoute, schema: Json) -> None
         "headers": COMMON_HEADERS,
         "content": {media_type: {"schema": schema} for media_type in route.media_types},
     }
-    responses["200"] = success
+    responses.pop("200", None)
+    responses[str(route.status)] = success
     slugs = list(route.problems)
     if any(parameter["in"] == "query" for parameter in operation.get("parameters", [])):
         slugs.append("bad-option")

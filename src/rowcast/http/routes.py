@@ -27,6 +27,8 @@ JSON = b"application/json"
 ONLY_JSON = frozenset((JSON,))
 UNMATCHED = "unmatched"
 READING = ("GET", "HEAD", "OPTIONS")
+LONG_BODY = "rowcast.long_body"
+"""The ASGI extension that gives a streamed request more time. The function `allow` does this."""
 API_HEADERS: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 """The headers that the edge adds to the replies of hot routes."""
 
@@ -118,6 +120,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Whether clients can use the route without a key."""
     is_probe: bool = False
     """Whether the route reports only whether the server is alive or ready. A probe is answered for every client."""
+    is_streamed: bool = False
+    """Whether the cold app reads the body piece by piece and limits its size. Otherwise, the edge reads the body."""
     dialect: str = ""
     """The `source` recorded in the history for predictions from this route."""
     content_types: frozenset[bytes] = ONLY_JSON

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,11 +140,12 @@ def score_file(
         seconds=round(seconds, 3),
         rows_per_second=round(rows / seconds, 1),
         excluded=excluded,
-        warnings=_in_column_order(warnings, manifest),
+        warnings=in_column_order(warnings, manifest),
     )
 
 
-def _in_column_order(warnings: Counter[tuple[str, str]], manifest: Manifest) -> tuple[ColumnWarning, ...]:
+def in_column_order(warnings: Counter[tuple[str, str]], manifest: Manifest) -> tuple[ColumnWarning, ...]:
+    """Return the warnings in the order of the model's columns."""
     names = manifest.schema.names()
     ordered = sorted(warnings.items(), key=lambda item: names.index(item[0][0]))
     return tuple(ColumnWarning(column, code, rows) for (column, code), rows in ordered)
@@ -189,7 +190,7 @@ def _score(
     scored = score_frame(frame, manifest, graph)
     mask = scored.rejected
     good, bad = (frame.filter(~mask), frame.filter(mask)) if scored.problems else (frame, frame.clear())
-    copied = good if options.columns is None else good.select(_existing(good, options.columns))
+    copied = good if options.columns is None else good.select(existing_columns(good, options.columns))
     prepared = out.prepare(with_predictions(copied, manifest.decision, scored.output), first=first)
     return ScoredChunk(
         out=prepared,
@@ -204,14 +205,31 @@ def _score(
 
 def _count_warnings(encoded: EncodedTable, ranges: RangeCheck, scored: NDArray[np.bool_]) -> Counter[tuple[str, str]]:
     """Count the scored rows that a server would answer with a warning, by column and code."""
-    counts = {(each.column, OUT_OF_RANGE): int((each.rows & scored).sum()) for each in ranges.find(encoded.tensors)}
+    return count_rows(unusual_rows(encoded, ranges, scored))
+
+
+UnusualRows = Mapping[tuple[str, str], NDArray[np.bool_]]
+"""A mask of the scored rows with each warning, by column and code."""
+
+
+def unusual_rows(encoded: EncodedTable, ranges: RangeCheck, scored: NDArray[np.bool_]) -> UnusualRows:
+    """Return the scored rows that a server would answer with a warning."""
+    if not len(scored):
+        return {}  # the range check cannot handle empty tensors
+    masks = {(each.column, OUT_OF_RANGE): each.rows & scored for each in ranges.find(encoded.tensors)}
     for name, cells in encoded.columns.items():
         if cells.unseen is not None:
-            counts[name, UNSEEN_CATEGORY] = int((cells.unseen & scored).sum())
-    return Counter({key: count for key, count in counts.items() if count})
+            masks[name, UNSEEN_CATEGORY] = cells.unseen & scored
+    return masks
 
 
-def _existing(frame: pl.DataFrame, columns: Sequence[str]) -> Sequence[str]:
+def count_rows(unusual: UnusualRows) -> Counter[tuple[str, str]]:
+    """Return the number of rows with each warning, without warnings that no row has."""
+    return Counter({key: count for key, mask in unusual.items() if (count := int(mask.sum()))})
+
+
+def existing_columns(frame: pl.DataFrame, columns: Sequence[str]) -> Sequence[str]:
+    """Return the columns; raise TableError if the table lacks one of them."""
     for name in columns:
         if name not in frame.columns:
             hint = closest(name, frame.columns)

@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from rowcast.errors import BodyError, Overloaded, RequestError, RowcastError
 from rowcast.http import problems
 from rowcast.http.quick_path import QuickPath
-from rowcast.http.routes import Headers
+from rowcast.http.routes import LONG_BODY, Headers
 from rowcast.runtime.connections import SWEEP_SECONDS, ConnectionLimits, ConnectionPool
 from rowcast.runtime.cycles import Cycle, CycleOwner, QuickCycle
 from rowcast.runtime.known_heads import KnownHead
@@ -32,6 +32,8 @@ from rowcast.runtime.request_heads import check_head, remove_upgrade
 
 MAX_QUICK_BODY = HIGH_WATER_LIMIT
 """Requests with larger bodies take the general path, which authenticates the caller before it buffers the body."""
+LONG_BODY_SECONDS = 3600.0
+"""The time limit for the upload of a table."""
 
 
 class Connection(CycleOwner):
@@ -48,6 +50,8 @@ class Connection(CycleOwner):
         self.is_lost = False
         self._in_head = False
         self._head_bytes = 0
+        self._long_body_until = 0.0
+        """When a body that may take longer than `receive_seconds` must have arrived; 0 for other bodies."""
         self._host: bytes | None = None
         """The Host header of the latest request that has passed `check_head`."""
         self._was_alone = False
@@ -213,6 +217,7 @@ class Connection(CycleOwner):
         self._in_head, self._head_bytes = True, 0
         self.idle = False
         self.due = self._time() + self._limits.receive_seconds
+        self._long_body_until = 0.0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add one header; drop the trailers of a chunked body."""
@@ -287,6 +292,7 @@ class Connection(CycleOwner):
             "path": root + (urllib.parse.unquote(path) if "%" in path else path),
             "raw_path": root.encode("ascii") + raw_path,
             "query_string": query,
+            "extensions": {LONG_BODY: {"allow": self._allow_long_body}},
         }
         keep_alive = version != "1.0" and parser.should_keep_alive() and not self.pool.is_closing
         return Cycle(self, self.scope, expects_continue=self.expect_100_continue, keep_alive=keep_alive)
@@ -303,6 +309,10 @@ class Connection(CycleOwner):
         finally:
             self.tasks.discard(asyncio.current_task())
 
+    def _allow_long_body(self) -> None:
+        """Give the client `receive_seconds` for each piece of the body, and `LONG_BODY_SECONDS` for the whole body."""
+        self._long_body_until = self._time() + LONG_BODY_SECONDS
+
     def on_body(self, body: bytes) -> None:
         """Append a chunk of the body."""
         cycle = self.cycle
@@ -311,6 +321,8 @@ class Connection(CycleOwner):
             return
         if not cycle.response_complete:
             cycle.body += body
+            if self._long_body_until:
+                self.due = min(self._time() + self._limits.receive_seconds, self._long_body_until)
             if len(cycle.body) > HIGH_WATER_LIMIT:
                 self.flow.pause_reading()
             cycle.message_event.set()

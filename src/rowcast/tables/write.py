@@ -153,7 +153,7 @@ class _LineWriter:
     def prepare(self, frame: pl.DataFrame, *, first: bool) -> bytes:
         buffer = io.BytesIO()
         self._write_lines(frame, buffer, first)
-        return gzip.compress(buffer.getvalue(), 6) if self._is_packed else buffer.getvalue()
+        return gzip.compress(buffer.getvalue(), 6, mtime=0) if self._is_packed else buffer.getvalue()
 
     def append(self, prepared: bytes) -> None:
         self._file.write(prepared)

@@ -1,0 +1,137 @@
+"""Jobs: the service that a server offers, the child process that runs jobs, and the execution of one job."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rowcast.app.history import store, utc_microseconds
+from rowcast.errors import BundleError, SettingsError
+
+if TYPE_CHECKING:
+    from rowcast.jobs.job import Job, JobClaim, JobResult
+    from rowcast.jobs.ports import FileStore, JobStore
+    from rowcast.jobs.runner import Execute
+    from rowcast.jobs.service import JobService
+    from rowcast.runtime.job_child import JobRunnerChild
+    from rowcast.settings import Settings
+
+IDLE_SECONDS = 30.0
+"""A runner without jobs exits after this time, because it needs more memory than a server."""
+WORKER_SECONDS = 10.0
+"""A worker that has not been seen for this long does not run jobs anymore."""
+DAY_SECONDS = 86_400.0
+MEBIBYTE = 1024 * 1024
+LOW_PRIORITY = 10
+
+
+class JobParts(NamedTuple):
+    """The parts of a server or worker that concern jobs."""
+
+    service: JobService
+    child: JobRunnerChild
+
+
+def job_store(settings: Settings) -> JobStore:
+    """Return the store of jobs, without opening it."""
+    from rowcast.adapters.sqlite.jobs import SqliteJobStore
+
+    return SqliteJobStore(settings.jobs_file)
+
+
+def file_store(settings: Settings) -> FileStore:
+    """Return the store of the files of jobs, without opening it."""
+    location = settings.files or str(settings.home / "files")
+    scheme, separator, rest = location.partition("://")
+    if separator and scheme != "file":
+        raise SettingsError(f"setting 'files' is {location!r}; expected a folder or file:///PATH")
+    from rowcast.adapters.files.job_files import FolderFileStore
+
+    return FolderFileStore(Path(rest if separator else location), settings.min_free_mb * MEBIBYTE)
+
+
+def job_parts(settings: Settings, *, is_worker: bool = False) -> JobParts:
+    """Return the service and the child process of a server, or of a worker."""
+    from rowcast.jobs.service import JobLimits, JobService
+    from rowcast.runtime.job_child import JobRunnerChild
+
+    jobs, files = job_store(settings), file_store(settings)
+    environment = settings.for_child()
+    is_needed = _runner_check(settings, jobs, files, is_worker=is_worker)
+    child = JobRunnerChild([sys.executable, "-m", "rowcast.cli", "job-runner"], environment, is_needed)
+    limits = JobLimits(settings.job_upload_mb * MEBIBYTE, settings.max_jobs, settings.job_days * DAY_SECONDS)
+    return JobParts(JobService(jobs, files, limits, child.wake), child)
+
+
+def _runner_check(settings: Settings, jobs: JobStore, files: FileStore, *, is_worker: bool) -> Callable[[], bool]:
+    from rowcast.adapters.files.job_lock import is_runner_running
+
+    worker = uuid.uuid4().hex
+
+    def is_needed() -> bool:
+        if is_worker:
+            jobs.register_worker(worker, files.place)
+        elif not _may_have_jobs(settings):
+            return False
+        if not jobs.is_work_due(files.place) or is_runner_running(settings.run_folder):
+            return False
+        return is_worker or not jobs.has_worker(files.place, WORKER_SECONDS)
+
+    return is_needed
+
+
+def _may_have_jobs(settings: Settings) -> bool:
+    """Return whether a job can exist, without opening a database."""
+    return settings.jobs_file.exists()
+
+
+def run_jobs(settings: Settings, wait: Callable[[float], bool]) -> None:
+    """Run jobs until `wait` returns True or there are no jobs anymore. Only one process per home does this."""
+    from rowcast.adapters.files.job_lock import runner_lock
+    from rowcast.jobs import runner
+
+    name = uuid.uuid4().hex
+    with runner_lock(settings.run_folder, name) as dead_runner:
+        if dead_runner is None:
+            return
+        os.nice(LOW_PRIORITY)  # predictions come first
+        jobs, files = job_store(settings), file_store(settings)
+        worker = runner.JobRunner(jobs, files, _executor(settings, jobs, files), name=name, dead_runner=dead_runner)
+        runner.run_jobs(worker, wait=wait, idle_seconds=IDLE_SECONDS, now=utc_microseconds)
+
+
+def _executor(settings: Settings, jobs: JobStore, files: FileStore) -> Execute:
+    """Return the function that executes a job. Table libraries are imported when the first job arrives."""
+
+    def execute(job: Job, claim: JobClaim, is_stopping: Callable[[], bool]) -> JobResult:
+        from rowcast.adapters.onnxruntime.graph import open_graph
+        from rowcast.app.models import registry, usable_cores
+        from rowcast.app.serving import redactor
+        from rowcast.jobs.execution import JobExecution, JobTools
+        from rowcast.jobs.runner import LEASE_SECONDS
+        from rowcast.registry import bundle
+        from rowcast.registry.ports import Reference
+
+        reference = Reference(job.spec.model, job.spec.version)
+        opened = bundle.open(registry(settings).folder(reference))
+        if opened.manifest.digest != job.spec.digest:
+            raise BundleError(f"{reference} was replaced after the job had been submitted")
+        with store(settings) as history:
+            tools = JobTools(
+                store=jobs,
+                files=files,
+                history=history,
+                redactor=redactor(settings),
+                max_bytes=settings.job_upload_mb * MEBIBYTE,
+                lease_seconds=LEASE_SECONDS,
+                now=utc_microseconds,
+            )
+            graphs = [open_graph(opened.model, opened.manifest.output.name) for _ in range(usable_cores())]
+            execution = JobExecution(job, claim, manifest=opened.manifest, graphs=graphs, tools=tools)
+            return execution.run(is_stopping)
+
+    return execute

@@ -1,0 +1,175 @@
+"""Executes one job: scores the chunks of its table that are not finished, and joins all chunks to the result.
+
+Each chunk is written to a file that is named by the digest of its content. If a runner dies, the next one continues
+after the last finished chunk, so the result is byte-identical to that of an undisturbed run. One thread stores the
+results; other threads score.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from rowcast.errors import TableError
+from rowcast.history.ports import StoreWriter
+from rowcast.jobs.chunk_scoring import score_in_threads, with_reasons
+from rowcast.jobs.job import (
+    ChunkRecord,
+    Job,
+    JobClaim,
+    JobFile,
+    JobProgress,
+    JobResult,
+    JobStop,
+    JobWarning,
+    checked,
+    progressed,
+)
+from rowcast.jobs.job_history import RowRecorder, record_job
+from rowcast.jobs.job_scoring import JobChunk, JobScorer
+from rowcast.jobs.ports import FileStore, JobStore
+from rowcast.jobs.rules import chunk_name, input_name, rejects_name, result_name
+from rowcast.jobs.table_scoring import in_column_order
+from rowcast.registry.bundle import Manifest
+from rowcast.registry.ports import Graph
+from rowcast.schema.sensitive import Redactor
+from rowcast.tables.pieces import encode_piece, join_pieces
+from rowcast.tables.stream import Chunk, read_chunks
+
+MAX_GROWTH: Final = 20
+"""A result can have this many times the size of the largest upload. A small file can unpack to a very large table."""
+UPLOAD: Final = "the uploaded table"
+
+
+class JobTools(NamedTuple):
+    """What the execution of a job needs."""
+
+    store: JobStore
+    files: FileStore
+    history: StoreWriter
+    redactor: Redactor | None
+    max_bytes: int
+    """The maximum size of an upload."""
+    lease_seconds: float
+    now: Callable[[], int]
+
+
+class JobExecution:
+    """The execution of one claimed job."""
+
+    def __init__(
+        self, job: Job, claim: JobClaim, *, manifest: Manifest, graphs: Sequence[Graph], tools: JobTools
+    ) -> None:
+        self._job = job
+        self._claim = claim
+        self._manifest = manifest
+        self._graphs = graphs
+        self._tools = tools
+        self._suffix = f".{job.spec.format}"
+        self._rows = RowRecorder(tools.history, job, manifest, tools.redactor) if job.spec.record == "rows" else None
+
+    def run(self, is_stopping: Callable[[], bool]) -> JobResult:
+        """Execute the job and return its result.
+
+        Raise RowcastError if the job cannot be completed, LostClaim if another runner or a cancellation takes the job
+        away, JobStop if `is_stopping` returns True, and Unavailable if a store fails.
+        """
+        job, tools = self._job, self._tools
+        with tools.files.local(input_name(job)) as source:
+            try:
+                chunks = self._score(source, is_stopping)
+            except TableError as error:  # its message can contain the path of the file, which clients must not see
+                message = error.message.replace(str(source), UPLOAD).replace(source.name, UPLOAD)
+                raise TableError(message, slug=error.slug) from None
+        lines, excluded = sum(each.lines for each in chunks), sum(each.excluded for each in chunks)
+        if lines == excluded:
+            raise TableError("the table has no rows", slug="empty-table")
+        output = self._join(result_name(job), [each.output for each in chunks])
+        rejects = self._join(rejects_name(job), [each.rejects for each in chunks if each.rejects])
+        rejected = sum(each.rejected for each in chunks)
+        warnings: Counter[tuple[str, str]] = Counter()
+        for each in chunks:
+            warnings.update({(warning.column, warning.code): warning.rows for warning in each.warnings})
+        result = JobResult(lines - excluded - rejected, rejected, excluded, output, rejects, self._listed(warnings))
+        tools.store.change(job.id, lambda current, now: checked(current, self._claim))
+        record_job(tools.history, job, result, tools.now())
+        return result
+
+    def _score(self, source: Path, is_stopping: Callable[[], bool]) -> list[ChunkRecord]:
+        """Score the chunks that are not finished, and return all chunks."""
+        chunks = self._tools.store.chunks(self._job.id)
+        scorer = JobScorer(self._manifest, self._job.spec.columns, self._suffix, self._rows)
+        finished = len(chunks)
+
+        def score(index: int, chunk: Chunk, graph: Graph) -> JobChunk:
+            return scorer.score(finished + index, chunk, graph)
+
+        pending = islice(read_chunks(source), finished, None)
+        for number, scored in enumerate(score_in_threads(pending, self._graphs, score), finished):
+            if is_stopping():
+                raise JobStop
+            chunks.append(self._finish(number, scored, chunks))
+        return chunks
+
+    def _finish(self, number: int, scored: JobChunk, before: Sequence[ChunkRecord]) -> ChunkRecord:
+        """Store the files and the entries of a chunk, and then the record that makes the chunk count as finished."""
+        rejects = b""
+        if not number or scored.rejected.height:
+            offset = sum(each.lines for each in before)
+            listed = with_reasons(scored.rejected, scored.problems, offset)
+            rejects = encode_piece(listed, self._suffix, first=not number)
+        chunk = ChunkRecord(
+            number=number,
+            output=self._put(scored.output),
+            rejects=self._put(rejects) if rejects else "",
+            lines=scored.lines,
+            excluded=scored.excluded,
+            rejected=scored.rejected.height,
+            bytes=len(scored.output) + len(rejects),
+            warnings=self._listed(scored.warnings),
+        )
+        chunks = [*before, chunk]
+        if sum(each.bytes for each in chunks) > MAX_GROWTH * self._tools.max_bytes:
+            raise TableError(
+                f"the result is more than {MAX_GROWTH} times as large as the largest upload", slug="too-large"
+            )
+        if self._rows is not None and scored.recorded is not None:
+            self._rows.record(number, scored.recorded)
+        rows = sum(each.lines - each.excluded for each in chunks)
+        progress = JobProgress(rows, sum(each.rejected for each in chunks), scored.share)
+        self._tools.store.add_chunk(self._job.id, chunk, self._advance(progress))
+        return chunk
+
+    def _advance(self, progress: JobProgress) -> Callable[[Job, int], Job]:
+        seconds = self._tools.lease_seconds
+        return lambda job, now: progressed(checked(job, self._claim), now, progress, seconds=seconds)
+
+    def _put(self, content: bytes) -> str:
+        digest = hashlib.sha256(content).hexdigest()
+        self._tools.files.put(chunk_name(self._job, digest), content)
+        return digest
+
+    def _join(self, name: str, digests: Sequence[str]) -> JobFile:
+        """Join chunks to a file."""
+        files = self._tools.files
+
+        def pieces() -> Iterator[bytes]:
+            for digest in digests:
+                piece = b"".join(files.read(chunk_name(self._job, digest)))
+                if hashlib.sha256(piece).hexdigest() != digest:
+                    raise TableError("a chunk of the job is damaged; submit the job again", slug="damaged-chunk")
+                yield piece
+
+        with files.create(name) as path:
+            join_pieces(pieces(), path)
+            with path.open("rb") as file:
+                return JobFile(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
+
+    def _listed(self, warnings: Counter[tuple[str, str]]) -> tuple[JobWarning, ...]:
+        return tuple(
+            JobWarning(each.column, each.code, each.rows) for each in in_column_order(warnings, self._manifest)
+        )

@@ -1,0 +1,174 @@
+"""Submits jobs and shows them to the callers that may see them. Used by servers; does not read tables."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from typing import NamedTuple
+
+import msgspec
+
+from rowcast.access.callers import Caller
+from rowcast.errors import NotFound, RequestError, RowcastError
+from rowcast.jobs.job import Job, JobFile, JobOwner, JobPage, JobSpec, canceled, status_of
+from rowcast.jobs.ports import FileStore, JobStore, VisibleJobs
+from rowcast.jobs.rules import rejects_name, result_name, unknown_job
+from rowcast.jobs.uploads import JobOptions, UploadFormat
+from rowcast.schema.identity import uuid7_randomness, uuid7s
+from rowcast.serving.interface import ModelInterface
+
+SECRET_BYTES = 32
+MEDIA_TYPES = {
+    "csv": "text/csv; charset=utf-8",
+    "csv.gz": "application/gzip",
+    "jsonl": "application/x-ndjson",
+    "parquet": "application/vnd.apache.parquet",
+}
+
+
+class JobLimits(NamedTuple):
+    """The limits for jobs."""
+
+    upload_bytes: int
+    open_jobs: int
+    """The maximum number of open jobs of one tenant."""
+    keep_seconds: float
+
+
+class Upload(NamedTuple):
+    """A stored upload. Its file belongs to the job with this id, which does not exist yet."""
+
+    job_id: str
+    format: UploadFormat
+    file: JobFile
+
+
+class Submission(NamedTuple):
+    """A request for a job: the options, and who sent it."""
+
+    options: JobOptions
+    model: ModelInterface
+    caller: Caller
+    request_id: str
+    idempotency_key: bytes = b""
+
+
+class JobDownload(NamedTuple):
+    """A file of a job, ready to be sent."""
+
+    pieces: Iterator[bytes]
+    file: JobFile
+    media_type: str
+    name: str
+
+
+def new_job_id() -> str:
+    """Return a new id, which contains the current time."""
+    return uuid7s(time.time_ns() // 1_000_000, secrets.token_bytes(uuid7_randomness(1)))[0]
+
+
+class JobService:
+    """The jobs of a server. `wake` is called when a job has been added."""
+
+    def __init__(self, store: JobStore, files: FileStore, limits: JobLimits, wake: Callable[[], None]) -> None:
+        self.files = files
+        self.limits = limits
+        self._store = store
+        self._wake = wake
+
+    def submit(self, upload: Upload, submission: Submission) -> Job:
+        """Add a job for an upload, or return the job of an earlier request with the same Idempotency-Key.
+
+        If no job is added, delete the upload.
+        """
+        job = self._new_job(upload, submission)
+        try:
+            added = self._store.add(job, max_open=self.limits.open_jobs)
+        except RowcastError:
+            self.files.delete(upload.job_id)
+            raise
+        if added.id != upload.job_id:
+            self.files.delete(upload.job_id)
+        else:
+            self._wake()
+        return added
+
+    def _new_job(self, upload: Upload, submission: Submission) -> Job:
+        options, caller, model = submission.options, submission.caller, submission.model
+        spec = JobSpec(
+            model=model.name,
+            version=model.version,
+            digest=model.digest,
+            input=upload.format.name,
+            input_sha256=upload.file.sha256,
+            input_bytes=upload.file.bytes,
+            format=options.format or upload.format.result,
+            columns=options.columns,
+            record=options.record,
+        )
+        key = submission.idempotency_key
+        identity = [caller.tenant.encode(), caller.key_id.encode(), key]
+        meaning = msgspec.json.encode([options, upload.file.sha256])
+        return Job(
+            id=upload.job_id,
+            spec=spec,
+            owner=JobOwner(caller.tenant, caller.key_id, submission.request_id),
+            place=self.files.place,
+            created=time.time_ns() // 1000,
+            secret=secrets.token_bytes(SECRET_BYTES),
+            keep_seconds=self.limits.keep_seconds,
+            repeat_key=sha256(b"\0".join(identity)).hexdigest() if key else "",
+            fingerprint=sha256(meaning).digest() if key else b"",
+        )
+
+    def get(self, job_id: str, caller: Caller) -> Job:
+        """Return a job; raise NotFound if it does not exist or the caller cannot see it."""
+        job = self._store.get(job_id)
+        if job is None or not visible_jobs(caller).contains(job):
+            raise NotFound(unknown_job(job_id))
+        return job
+
+    def page(self, caller: Caller, limit: int, before: str | None) -> JobPage:
+        """Return the newest jobs that the caller can see."""
+        jobs = self._store.page(visible_jobs(caller), limit + 1, before)
+        listed = [status_of(job) for job in jobs[:limit]]
+        return JobPage(listed, listed[-1].id if len(jobs) > limit else None)
+
+    def cancel(self, job_id: str, caller: Caller) -> Job:
+        """Cancel a job and delete its files; a job that has ended does not change."""
+        job = self.get(job_id, caller)
+        if not job.is_open:
+            return job
+        job = self._store.change(job_id, canceled)
+        if job.state == "canceled":
+            self.files.delete(job_id)  # a runner that is still scoring a chunk deletes the files again
+        return job
+
+    def download(self, job_id: str, caller: Caller, *, rejects: bool) -> JobDownload:
+        """Return the result or the rejected rows; raise NotFound or RequestError if the job has none."""
+        job = self.get(job_id, caller)
+        if job.result is None:
+            if job.is_open:
+                raise RequestError(f"job {job.id} is {job.state}; retry when it is done", slug="job-not-done")
+            raise NotFound(f"job {job.id} has no result, because it {_HOW_IT_ENDED[job.state]}")
+        name, file = (rejects_name(job), job.result.rejects) if rejects else (result_name(job), job.result.output)
+        plain = f"{'rejects' if rejects else 'result'}-{job.id}.{job.spec.format}"
+        return JobDownload(self.files.read(name), file, MEDIA_TYPES[job.spec.format], plain)
+
+
+_HOW_IT_ENDED = {"failed": "failed", "canceled": "was canceled"}
+
+
+def visible_jobs(caller: Caller) -> VisibleJobs:
+    """Return the jobs that a caller can see.
+
+    A caller with the scope `read` or `admin` sees all jobs of its tenant; any other caller sees only its own jobs.
+    """
+    sees_others = bool(caller.scopes & {"read", "admin"})
+    return VisibleJobs(
+        tenant=None if caller.sees_all_tenants else caller.tenant,
+        key_id=None if sees_others else caller.key_id,
+        models=tuple(sorted(caller.models)),
+    )

@@ -1,0 +1,69 @@
+"""Determines the format of an upload from its first bytes. The name of the file is never used, because clients choose
+it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from rowcast.errors import RequestError
+from rowcast.jobs.job import RESULT_FORMATS, JobRecording, ResultFormat
+
+SNIFFED_BYTES: Final = 64 * 1024
+GZIP: Final = b"\x1f\x8b"
+MAX_COLUMNS: Final = 10_000
+OPTION_NAMES: Final = ("model", "format", "columns", "record")
+
+
+class UploadFormat(NamedTuple):
+    """The name under which an upload is stored, and the format of its result unless the client selects another one."""
+
+    name: str
+    result: ResultFormat
+
+
+def sniff_format(head: bytes) -> UploadFormat:
+    """Return the format of a file that begins with these bytes."""
+    if head[:4] == b"PAR1":
+        return UploadFormat("input.parquet", "parquet")
+    if head[:6] == b"ARROW1":
+        return UploadFormat("input.arrow", "parquet")
+    if head[:2] == GZIP:
+        try:
+            head = zlib.decompressobj(31).decompress(head, SNIFFED_BYTES)
+        except zlib.error:
+            head = b""  # reading the table reports the damage
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return UploadFormat("input.jsonl", "jsonl") if text[:1] in (b"{", b"[") else UploadFormat("input.csv", "csv")
+
+
+class JobOptions(NamedTuple):
+    """The options of a job, as sent by the client."""
+
+    model: str | None = None
+    format: ResultFormat | None = None
+    """The format of the result; None to use the format of the upload."""
+    columns: tuple[str, ...] | None = None
+    record: JobRecording = "job"
+
+
+def parse_options(values: Mapping[str, str]) -> JobOptions:
+    """Parse the options; raise RequestError if an option is unknown or invalid. Empty values count as absent."""
+    for name in values:
+        if name not in OPTION_NAMES:
+            raise RequestError(
+                f"unknown option {name[:40]!r}; known options: {', '.join(OPTION_NAMES)}", slug="bad-option"
+            )
+    given = {name: value.strip() for name, value in values.items() if value.strip()}
+    chosen = given.get("format")
+    if chosen is not None and chosen not in RESULT_FORMATS:
+        raise RequestError(f"unknown format {chosen[:40]!r}; expected {', '.join(RESULT_FORMATS)}", slug="bad-option")
+    record = given.get("record", "job")
+    if record not in ("job", "rows"):
+        raise RequestError(f"record: {record[:40]!r} is not valid; expected job or rows", slug="bad-option")
+    columns = tuple(name.strip() for name in given["columns"].split(",")) if "columns" in given else None
+    if columns is not None and len(columns) > MAX_COLUMNS:
+        raise RequestError(f"columns: more than {MAX_COLUMNS} names", slug="bad-option")
+    known: ResultFormat | None = next((each for each in RESULT_FORMATS if each == chosen), None)
+    return JobOptions(given.get("model"), known, columns, "rows" if record == "rows" else "job")

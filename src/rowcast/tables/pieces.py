@@ -1,0 +1,37 @@
+"""Encode the frames of one file as pieces, which can be stored until they are joined to the file.
+
+Equal frames have equal pieces, and equal pieces are joined to equal files.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import polars as pl
+
+from rowcast.tables.write import COLUMNAR_WRITERS, LINE_WRITERS, extension, open_writer
+
+
+def encode_piece(frame: pl.DataFrame, suffix: str, *, first: bool) -> bytes:
+    """Return a part of the file, or the frame as an Arrow file if the format is columnar."""
+    buffer = io.BytesIO()
+    if suffix in COLUMNAR_WRITERS:
+        frame.write_ipc(buffer)
+        return buffer.getvalue()
+    LINE_WRITERS[suffix](frame, buffer, first)
+    # The time in the header of a gzip member would make equal pieces different.
+    return gzip.compress(buffer.getvalue(), 6, mtime=0) if suffix.endswith(".gz") else buffer.getvalue()
+
+
+def join_pieces(pieces: Iterable[bytes], path: Path) -> None:
+    """Write a file that consists of these pieces. The extension of its name determines the format."""
+    if extension(path) in LINE_WRITERS:
+        with path.open("wb") as file:
+            file.writelines(pieces)
+        return
+    with open_writer(path) as writer:
+        for piece in pieces:
+            writer.append(pl.read_ipc(io.BytesIO(piece)))

@@ -1,0 +1,97 @@
+"""The contract of `FileStore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rowcast.adapters.files.job_files import FolderFileStore
+from rowcast.adapters.memory.jobs import MemoryFileStore
+from rowcast.errors import NotFound
+from rowcast.jobs.ports import FileStore
+
+
+@pytest.fixture(params=["memory", "folder"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> FileStore:
+    return MemoryFileStore() if request.param == "memory" else FolderFileStore(tmp_path / "a" / "files")
+
+
+def content(files: FileStore, name: str) -> bytes:
+    return b"".join(files.read(name))
+
+
+def test_a_file_has_the_content_that_was_put(files: FileStore) -> None:
+    files.put("j/chunks/d", b"abc")
+    files.put("j/chunks/d", b"abc")
+
+    assert content(files, "j/chunks/d") == b"abc"
+    with files.local("j/chunks/d") as path:
+        assert path.read_bytes() == b"abc"
+
+
+def test_a_created_file_appears_when_it_is_complete(files: FileStore) -> None:
+    with files.create("j/input.csv") as path:
+        path.write_bytes(b"a" * 1_000_000)
+        with pytest.raises(NotFound):
+            files.read("j/input.csv")
+
+    assert content(files, "j/input.csv") == b"a" * 1_000_000
+
+
+def test_a_created_file_replaces_an_earlier_one(files: FileStore) -> None:
+    for text in (b"1", b"2"):
+        with files.create("j/result.csv") as path:
+            path.write_bytes(text)
+
+    assert content(files, "j/result.csv") == b"2"
+
+
+def test_an_abandoned_file_never_appears(files: FileStore, tmp_path: Path) -> None:
+    def abandon() -> None:
+        with files.create("j/input.csv") as path:
+            path.write_bytes(b"a")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        abandon()
+
+    with pytest.raises(NotFound):
+        files.read("j/input.csv")
+    assert not [each for each in tmp_path.rglob("*input*") if each.is_file()]
+
+
+def test_the_name_of_a_created_file_keeps_its_extension(files: FileStore) -> None:
+    with files.create("j/result.csv.gz") as path:
+        assert path.name.endswith("result.csv.gz")
+        path.write_bytes(b"")
+
+
+def test_a_missing_file_raises_not_found(files: FileStore) -> None:
+    with pytest.raises(NotFound):
+        files.read("j/no")
+    with pytest.raises(NotFound), files.local("j/no"):
+        pass
+
+
+def test_a_file_or_all_files_of_a_job_can_be_deleted(files: FileStore) -> None:
+    for name in ("j/a", "j/b", "j/chunks/1", "jj/a"):
+        files.put(name, b"x")
+
+    files.delete("j/a")
+    files.delete("j/a")
+    with pytest.raises(NotFound):
+        files.read("j/a")
+    assert content(files, "j/b") == b"x"
+    files.delete("j/chunks")
+    files.delete("j")
+    files.delete("j")
+
+    assert files.jobs() == ["jj"]
+
+
+def test_the_place_of_a_store_does_not_change(files: FileStore) -> None:
+    place = files.place
+    files.put("j/a", b"x")
+
+    assert files.place == place
