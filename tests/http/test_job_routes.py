@@ -270,7 +270,9 @@ async def test_jobs_are_listed_in_pages(front: JobFront) -> None:
 
     assert [job["id"] for job in first["jobs"]] == newest[:2]
     assert ([job["id"] for job in second["jobs"]], second["next"]) == (newest[2:], None)
-    assert (await front.client.get("/jobs", params={"page": 2})).status_code == 400
+    for wrong in ({"page": 2}, {"cursor": "x"}, {"cursor": "äöü"}, {"limit": 0}):
+        refused = await front.client.get("/jobs", params=wrong)
+        assert (refused.status_code, slug(refused)) == (400, "bad-option"), wrong
 
 
 async def test_a_finished_job_has_a_result_and_rejected_rows(front: JobFront) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rowcast.cli.groups import history_app, history_replay, history_verify, keys_app
+from rowcast.cli.job_commands import jobs_app
 from rowcast.cli.model_commands import models_app
 from rowcast.cli.options import (
     HELP_OPTIONS,
@@ -52,6 +53,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
+app.add_typer(jobs_app, name="jobs")
 app.add_typer(history_app, name="history")
 app.add_typer(keys_app, name="keys")
 

@@ -11,7 +11,9 @@ clients raise.
 
 from rowcast.client.batches import Row
 from rowcast.client.http_clients import AsyncClient, Client
+from rowcast.client.jobs import AsyncJobs, Jobs
 from rowcast.client.replies import HistoryEntry, PredictionReply, RowErrors
+from rowcast.jobs.job import JobStatus
 from rowcast.schema.encoding import RowWarning
 from rowcast.serving.fleet import ReloadResult, WorkerStatus
 from rowcast.serving.health import HealthReport
@@ -19,9 +21,12 @@ from rowcast.serving.model_descriptions import ServedModel
 
 __all__ = [
     "AsyncClient",
+    "AsyncJobs",
     "Client",
     "HealthReport",
     "HistoryEntry",
+    "JobStatus",
+    "Jobs",
     "PredictionReply",
     "ReloadResult",
     "Row",

@@ -3,6 +3,7 @@
 ClientError                     the base class of all errors that the client raises
 ├── BadCall                     an invalid argument, or an export file that cannot be written
 ├── Unreachable                 no response arrived; `sent` is True if the server may have received the request
+├── JobNotDone                  a job was still open when the timeout expired
 ├── BadReply                    a response that a Rowcast server would never send
 └── ErrorReply                  an error response with status, slug, detail, problems, request_id and retry_after
     ├── RowsRejected            some rows are invalid or cannot be scored; `problems` lists every problem
@@ -45,6 +46,10 @@ class Unreachable(ClientError):
     def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)
         self.sent = sent
+
+
+class JobNotDone(ClientError):
+    slug = "job-not-done"
 
 
 class BadReply(ClientError):
@@ -134,6 +139,7 @@ BY_STATUS: dict[int, type[ErrorReply]] = {
     504: DeadlineExceeded,
 }
 BY_SLUG: dict[str, type[ErrorReply]] = {
+    "job-not-done": ErrorReply,
     "invalid-row": RowsRejected,
     "no-answer": RowsRejected,
     "repeat-differs": IdempotencyConflict,

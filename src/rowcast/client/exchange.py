@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Mapping
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -44,6 +45,8 @@ class HttpRequest(msgspec.Struct, frozen=True):
     query: tuple[tuple[str, str], ...] = ()
     headers: Mapping[str, str] = {}
     body: bytes | None = None
+    file: Path | None = None
+    """A file that is sent as the body."""
     is_repeatable: bool = True
     """Whether the request can safely be sent again: it is read-only or idempotent, or has an Idempotency-Key."""
     success_statuses: frozenset[int] = frozenset({200})

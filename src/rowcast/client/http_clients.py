@@ -30,6 +30,7 @@ from rowcast.client.calls import (
 )
 from rowcast.client.errors import BadCall, ErrorReply
 from rowcast.client.exchange import Flow, HttpReply, HttpRequest, NoReply, RetryPolicy, Send, Wait, exchange
+from rowcast.client.jobs import AsyncJobs, Jobs, file_size, read_pieces
 from rowcast.client.replies import HistoryEntry, PredictionReply, RowErrors
 from rowcast.serving.fleet import ReloadResult
 from rowcast.serving.health import HealthReport
@@ -72,12 +73,14 @@ class _BaseClient:
 
     def _httpx_request(self, send: Send) -> dict[str, Any]:
         request = send.request
+        # With its length, a file is not sent in the chunked encoding, which some proxies do not accept.
+        length = {} if request.file is None else {"content-length": str(file_size(request.file))}
         return {
             "method": request.method,
             "url": self._address.base + request.path,
             "params": list(request.query) or None,
-            "headers": dict(request.headers),
-            "content": request.body,
+            "headers": {**request.headers, **length},
+            "content": request.body,  # `_send` replaces this with the file, if there is one
             "timeout": httpx.Timeout(send.seconds, connect=min(send.seconds, CONNECT_SECONDS)),
         }
 
@@ -101,6 +104,8 @@ class Client(_BaseClient):
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         super().__init__(url, api_key, timeout=timeout, retries=retries, headers=headers)
+        self.jobs = Jobs(self._perform)
+        """Submit, follow and cancel jobs."""
         self._client = httpx.Client(transport=transport, **self._httpx_options())
 
     def predict(self, row: Row, model: str | None = None, **options: Unpack[PredictOptions]) -> PredictionReply:
@@ -227,7 +232,10 @@ class Client(_BaseClient):
         deadline = time.monotonic() + send.seconds
         sink = send.request.sink
         try:
-            with self._client.stream(**self._httpx_request(send)) as response:
+            options = self._httpx_request(send)
+            if send.request.file is not None:
+                options["content"] = read_pieces(send.request.file)
+            with self._client.stream(**options) as response:
                 if sink is not None and response.status_code == 200:
                     sink.begin()
                     for chunk in response.iter_bytes():
@@ -258,6 +266,8 @@ class AsyncClient(_BaseClient):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         super().__init__(url, api_key, timeout=timeout, retries=retries, headers=headers)
+        self.jobs = AsyncJobs(self._perform)
+        """See `Client.jobs`."""
         self._client = httpx.AsyncClient(transport=transport, **self._httpx_options())
 
     async def predict(self, row: Row, model: str | None = None, **options: Unpack[PredictOptions]) -> PredictionReply:
@@ -369,10 +379,13 @@ class AsyncClient(_BaseClient):
 
     async def _send(self, send: Send) -> HttpReply | NoReply:
         sink = send.request.sink
+        options = self._httpx_request(send)
+        if send.request.file is not None:
+            options["content"] = _read_pieces(send.request.file)
         try:
             async with (
                 asyncio.timeout(None if sink else send.seconds),
-                self._client.stream(**self._httpx_request(send)) as response,
+                self._client.stream(**options) as response,
             ):
                 if sink is not None and response.status_code == 200:
                     await asyncio.to_thread(sink.begin)
@@ -384,6 +397,12 @@ class AsyncClient(_BaseClient):
             return NoReply(_timeout_reason(send.seconds), sent=True)
         except httpx.HTTPError as error:
             return _no_reply(error, send.seconds)
+
+
+async def _read_pieces(path: Path) -> AsyncIterator[bytes]:
+    pieces = read_pieces(path)
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield piece
 
 
 def _http_reply(response: httpx.Response, body: bytes = b"") -> HttpReply:

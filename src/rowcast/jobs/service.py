@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import NamedTuple
@@ -130,11 +132,12 @@ class JobService:
             raise NotFound(unknown_job(job_id))
         return job
 
-    def page(self, caller: Caller, limit: int, before: str | None) -> JobPage:
-        """Return the newest jobs that the caller can see."""
+    def page(self, caller: Caller, limit: int, cursor: str | None) -> JobPage:
+        """Return the newest jobs that the caller can see; raise RequestError if the cursor is malformed."""
+        before = None if cursor is None else _decode_cursor(cursor)
         jobs = self._store.page(visible_jobs(caller), limit + 1, before)
         listed = [status_of(job) for job in jobs[:limit]]
-        return JobPage(listed, listed[-1].id if len(jobs) > limit else None)
+        return JobPage(listed, _encode_cursor(listed[-1].id) if len(jobs) > limit else None)
 
     def cancel(self, job_id: str, caller: Caller) -> Job:
         """Cancel a job and delete its files; a job that has ended does not change."""
@@ -156,6 +159,19 @@ class JobService:
         name, file = (rejects_name(job), job.result.rejects) if rejects else (result_name(job), job.result.output)
         plain = f"{'rejects' if rejects else 'result'}-{job.id}.{job.spec.format}"
         return JobDownload(self.files.read(name), file, MEDIA_TYPES[job.spec.format], plain)
+
+
+def _encode_cursor(job_id: str) -> str:
+    return base64.urlsafe_b64encode(uuid.UUID(job_id).bytes).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str) -> str:
+    try:
+        return str(uuid.UUID(bytes=base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))))
+    except ValueError:  # includes binascii.Error
+        raise RequestError(
+            "cursor: not a valid cursor; pass the value of `next` from the previous page", slug="bad-option"
+        ) from None
 
 
 _HOW_IT_ENDED = {"failed": "failed", "canceled": "was canceled"}
