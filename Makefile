@@ -1,7 +1,7 @@
 # `make demo` and `make test` are the only targets that users need. The other targets are for development.
 .DEFAULT_GOAL := help
 .PHONY: help setup torch demo test check format docs docs-output lock vendor bench-startup bench-serve bench-batch \
-	bench-redis bench-workers bench-check bench-store bench-dialects bench-unseen bench-unseen-tables bench-hard fuzz \
+	bench-redis bench-processes bench-check bench-store bench-dialects bench-unseen bench-unseen-tables bench-hard fuzz \
 	fuzz-tensors fuzz-onnx mutants check-security drill drill-history measured clean
 
 PY := .venv/bin/python
@@ -60,9 +60,9 @@ bench-serve: $(READY)  ## Compare the server with a JSON echo server and plain F
 	@scripts/system-packages.sh bench
 	@$(PY) bench/serve.py $(ARGS)
 
-bench-workers: $(READY)  ## Compare two workers with one worker, and track memory use over two million requests
+bench-processes: $(READY)  ## Compare two server processes with one, and track memory use over two million requests
 	@scripts/system-packages.sh bench
-	@$(PY) bench/workers.py $(ARGS)
+	@$(PY) bench/processes.py $(ARGS)
 
 bench-redis: $(READY)  ## Compare cache hits through Redis with cache hits in memory, and measure outages of Redis
 	@scripts/system-packages.sh test
@@ -108,7 +108,7 @@ mutants: $(READY)  ## Change the code in 400 places, one at a time, and count th
 check-security: $(READY)  ## Attack a server and its files, and use the commands as a new user would
 	@$(PY) bench/security.py $(ARGS)
 
-drill: $(READY)  ## Test a server with two workers under load while processes are killed and models change
+drill: $(READY)  ## Test two server processes under load while processes are killed and models change
 	@$(PY) bench/drill.py $(ARGS)
 
 drill-history: $(READY)  ## Test the history with full disks, clock jumps, a locked store and a damaged journal (requires root)

@@ -1,4 +1,4 @@
-"""`make drill`: test a server with two workers under constant load while processes are killed, models change and the
+"""`make drill`: test two server processes under constant load while processes are killed, models change and the
 server shuts down.
 
     python bench/drill.py --rounds 50                             all scenarios at full length
@@ -49,7 +49,7 @@ from rowcast.tables import examples
 
 HERE = Path(__file__).resolve().parent
 ROWCAST = [sys.executable, "-m", "rowcast.cli"]
-WORKERS = 2
+PROCESSES = 2
 ROWS = 400
 PORT = 18301
 PATIENCE = 180.0
@@ -94,7 +94,7 @@ class Drill:
         while True:
             with (self.home / "server.log").open("ab") as log:
                 self._process = subprocess.Popen(
-                    [*ROWCAST, "serve", "--workers", str(WORKERS), "--port", str(PORT), "--home", str(self.home)],
+                    [*ROWCAST, "serve", "--workers", str(PROCESSES), "--port", str(PORT), "--home", str(self.home)],
                     cwd=self.home,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -237,21 +237,25 @@ BROKEN = {
 
 
 # The scenarios.
-def kill_workers(drill: Drill) -> Iterator[Check]:
-    """Kill each worker in turn; the other worker continues, and the supervisor restarts the killed worker."""
+def kill_server_processes(drill: Drill) -> Iterator[Check]:
+    """Kill each server process in turn; the other one continues, and the supervisor restarts the killed one."""
     seconds = []
     drill.start()
     with drill.pressure.on():
-        for turn in range(drill.rounds * WORKERS):
+        for turn in range(drill.rounds * PROCESSES):
             time.sleep(0.3)
-            pid = drill.health()[1]["workers"][turn % WORKERS]["pid"]
+            pid = drill.health()[1]["processes"][turn % PROCESSES]["pid"]
             os.kill(pid, signal.SIGKILL)
             seconds.append(
-                drill.until(lambda body, pid=pid: body["status"] == "ok" and pid not in pids(body), "no new worker")
+                drill.until(
+                    lambda body, pid=pid: body["status"] == "ok" and pid not in pids(body), "no new server process"
+                )
             )
     yield from check_recovery(seconds)
     yield Check("refused connections", drill.tally.counts["refused"], most=0)
-    yield Check("requests lost when a worker was killed", drill.tally.counts["cut"] + drill.tally.counts["torn"])
+    yield Check(
+        "requests lost when a server process was killed", drill.tally.counts["cut"] + drill.tally.counts["torn"]
+    )
 
 
 def kill_indexer(drill: Drill) -> Iterator[Check]:
@@ -272,7 +276,7 @@ def kill_indexer(drill: Drill) -> Iterator[Check]:
 
 
 def kill_supervisor(drill: Drill) -> Iterator[Check]:
-    """Kill the supervisor; its workers drain, and the drill restarts it as an init system would."""
+    """Kill the supervisor; its server processes drain, and the drill restarts it as an init system would."""
     seconds = []
     drill.start()
     with drill.pressure.on():
@@ -329,7 +333,7 @@ def shut_down(drill: Drill) -> Iterator[Check]:
 
 
 SCENARIOS: dict[str, Callable[[Drill], Iterator[Check]]] = {
-    "killed workers": kill_workers,
+    "killed server processes": kill_server_processes,
     "killed indexer": kill_indexer,
     "killed supervisor": kill_supervisor,
     "changed models": change_models,
@@ -376,18 +380,18 @@ class _Reply(msgspec.Struct):
 
 
 def pids(body: dict[str, Any]) -> list[int]:
-    """Return the process ids of the workers."""
-    return [worker["pid"] for worker in body["workers"]]
+    """Return the process ids of the server processes."""
+    return [process["pid"] for process in body["processes"]]
 
 
 def all_serve(body: dict[str, Any], version: int) -> bool:
-    """Return whether every worker serves this version."""
-    return all([model["version"] for model in worker["models"]] == [version] for worker in body["workers"])
+    """Return whether every server process serves this version."""
+    return all([model["version"] for model in process["models"]] == [version] for process in body["processes"])
 
 
 def all_report(body: dict[str, Any], text: str) -> bool:
-    """Return whether every worker reports this text as its reload error."""
-    return all(text in worker["reload_error"] for worker in body["workers"])
+    """Return whether every server process reports this text as its reload error."""
+    return all(text in process["reload_error"] for process in body["processes"])
 
 
 def children(pid: int) -> list[int]:
@@ -456,7 +460,7 @@ def main() -> int:
     kept = all(check.kept for checks in results.values() for check in checks)
     if not options.no_record:
         scenarios = {name: {check.name: check.value for check in checks} for name, checks in results.items()}
-        record("drill", rounds=options.rounds, workers=WORKERS, scenarios=scenarios, kept=kept)
+        record("drill", rounds=options.rounds, processes=PROCESSES, scenarios=scenarios, kept=kept)
     print("all requirements met" if kept else "SOME REQUIREMENTS NOT MET")
     return 0 if kept else 1
 

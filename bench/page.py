@@ -12,7 +12,7 @@ PAGE = HERE.parent / "docs" / "reference" / "measured.md"
 BENCHES = {
     "startup": ("Start-up time", "make bench-startup"),
     "serve": ("Single predictions", "make bench-serve"),
-    "workers": ("Two workers and memory", "make bench-workers"),
+    "processes": ("Two server processes and memory", "make bench-processes"),
     "dialects": ("Dialects", "make bench-dialects"),
     "redis": ("Cache in Redis", "make bench-redis"),
     "drill": ("Killed processes, reloads and shutdowns", "make drill"),
@@ -26,16 +26,16 @@ BENCHES = {
 }
 ABOUT = {
     "startup": "The lowest CPU time of five processes.",
-    "serve": """One worker on one core serves a 200-tree model with an API key, a quota, a journal and metrics. The
-floor is a bare JSON echo server that uses the same server software. Plain FastAPI runs the model with ONNX Runtime and
-keeps no history.""",
-    "workers": """The CPU time of all processes per answered request, with one worker and with two workers, and the
+    "serve": """One server process on one core serves a 200-tree model with an API key, a quota, a journal and metrics.
+The floor is a bare JSON echo server that uses the same server software. Plain FastAPI runs the model with ONNX Runtime
+and keeps no history.""",
+    "processes": """The CPU time of the whole server per answered request, with one server process and with two, and the
 memory use over two million requests.""",
     "dialects": "The same rows sent as native JSON and as binary V2 tensors, compared within one run.",
     "redis": """Cache hits through Redis compared with cache hits in memory, and eight clients while Redis is stopped,
 killed or paused for ten seconds. A server waits at most 50 ms for Redis.""",
-    "drill": """Two workers under constant load. Every acknowledged prediction must be in the history exactly once and
-match its reply.""",
+    "drill": """Two server processes under constant load. Every acknowledged prediction must be in the history exactly
+once and match its reply.""",
     "drill history": """One server under constant load while its disk fills up, its clock changes, its store is locked
 or its journal is damaged.""",
     "fuzz": """Mutated requests, decompression bombs, slow senders and idle connections, while another client sends
@@ -66,6 +66,20 @@ FUZZ_STATUSES = {
     "mutated statuses ": "mutated requests answered with status ",
     "bombs statuses ": "bombs answered with status ",
 }
+OLD_NAMES = {
+    "workers": "processes",
+    "killed workers": "killed server processes",
+    "requests lost when a worker was killed": "requests lost when a server process was killed",
+    "memory of the workers: last quarter / first quarter": (
+        "memory of the server processes: last quarter / first quarter"
+    ),
+    **{
+        f"{what}: two workers / one, {connections}": f"{what}: two server processes / one, {connections}"
+        for what in ("throughput", "throughput including the indexer")
+        for connections in ("32 connections each", "128 connections each")
+    },
+}
+"""The names in entries before 2026-11-28, and the current names."""
 INTRO = """# Benchmark results
 
 Generated from `bench/results.jsonl` by `make measured`. The benchmark machines are shared, so requests per second vary
@@ -77,10 +91,16 @@ def main() -> None:
     """Write the page."""
     latest: dict[str, dict[str, Any]] = {}
     for line in (HERE / "results.jsonl").read_text().splitlines():
-        entry = json.loads(line)
+        entry = renamed(json.loads(line))
         latest[entry["bench"]] = entry
     parts = [part for name in BENCHES if name in latest for part in section(name, latest[name])]
     PAGE.write_text("\n".join([INTRO, *parts]).rstrip() + "\n")
+
+
+def renamed(entry: dict[str, Any]) -> dict[str, Any]:
+    """Replace old names of the benchmark, its scenarios and its figures."""
+    names = {OLD_NAMES.get(key, key): renamed(part) if isinstance(part, dict) else part for key, part in entry.items()}
+    return names | ({"bench": OLD_NAMES.get(entry["bench"], entry["bench"])} if "bench" in entry else {})
 
 
 def section(name: str, entry: dict[str, Any]) -> Iterator[str]:

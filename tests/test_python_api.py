@@ -141,7 +141,7 @@ async def test_only_the_owner_can_read_recorded_rows(app_home: Path, client: htt
     async def healthy() -> bool:  # heartbeats pause during tests that do not run the event loop
         checks = (await client.get("/health")).json()["checks"]
         has_store = (app_home / "history.db").exists()  # created by the indexer
-        return has_store and bool(checks == {"history": "ok", "indexer": "ok", "disk": "ok", "workers": "ok"})
+        return has_store and bool(checks == {"history": "ok", "indexer": "ok", "disk": "ok", "processes": "ok"})
 
     await eventually_async(healthy)
     files = [app_home / "history.db", *(app_home / "journal").glob("*.journal")]

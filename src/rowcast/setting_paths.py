@@ -45,7 +45,7 @@ class SettingPaths:
 
     @property
     def run_folder(self) -> Path:
-        """The folder for the shared state of running workers."""
+        """The folder for the shared state of running server processes."""
         return (self.home / "run").absolute()
 
     @property

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from rowcast import settings
-from rowcast.adapters.files import worker_state
+from rowcast.adapters.files import server_state
 from rowcast.adapters.files.journal import FileJournal
 from rowcast.adapters.files.journal_reader import FolderJournalReader, indexer_lock
 from rowcast.adapters.files.registry import FolderRegistry
-from rowcast.adapters.files.worker_state import ServerFolder
+from rowcast.adapters.files.server_state import ServerFolder
 from rowcast.adapters.postgresql.store import PostgresStore
 from rowcast.adapters.sqlite.store import SqliteStore
 from rowcast.cli import doctor
@@ -210,7 +210,7 @@ def test_low_disk_space_is_reported(checkup: Doctor, monkeypatch: pytest.MonkeyP
     assert "free disk space" in checkup.parts("disk")["disk"]["fix"]
 
 
-def test_unhealthy_workers_are_reported(checkup: Doctor, home: Path) -> None:
+def test_unhealthy_server_processes_are_reported(checkup: Doctor, home: Path) -> None:
     server_folder = ServerFolder(home / "run", 1)
     slot = server_folder.slot(0)
     slot.report(state="ready", reload_error="sum@2 is broken")
@@ -220,7 +220,7 @@ def test_unhealthy_workers_are_reported(checkup: Doctor, home: Path) -> None:
         slot.report(reload_error="")
         assert "is ready" in checkup.parts()["server"]["says"]
         now = time.monotonic()
-        patch.setattr(worker_state.time, "monotonic", lambda: now + 60)
+        patch.setattr(server_state.time, "monotonic", lambda: now + 60)
         assert "stale" in checkup.parts("server")["server"]["says"]
     slot.close()
     assert "dead" in checkup.parts("server")["server"]["says"]

@@ -47,15 +47,15 @@ def test_the_time_of_an_entry_is_in_utc() -> None:
 def test_fields_added_by_newer_servers_are_ignored() -> None:
     health = msgspec.json.decode(b'{"status":"ok","ready":true,"added_later":[1]}', type=HealthReport)
 
-    assert (health.status, health.ready, health.workers) == ("ok", True, ())
+    assert (health.status, health.ready, health.processes) == ("ok", True, ())
 
 
 def test_states_added_by_newer_servers_are_accepted() -> None:
-    reply = b'{"status":"partial","workers":[{"worker":0,"state":"paused"}],"imports":[]}'
+    reply = b'{"status":"partial","processes":[{"process":0,"state":"paused"}],"imports":[]}'
 
     result = msgspec.json.decode(reply, type=ReloadResult)
 
-    assert (result.status, result.workers[0].state) == ("partial", "paused")
+    assert (result.status, result.processes[0].state) == ("partial", "paused")
 
 
 def test_column_kinds_added_by_newer_servers_are_accepted() -> None:
@@ -66,10 +66,10 @@ def test_column_kinds_added_by_newer_servers_are_accepted() -> None:
 
 def test_optional_fields_can_be_omitted() -> None:
     model = msgspec.convert(MODEL, ServedModel)
-    result = msgspec.json.decode(b'{"status":"ok","workers":[]}', type=ReloadResult)
+    result = msgspec.json.decode(b'{"status":"ok","processes":[]}', type=ReloadResult)
 
     assert (model.classes, model.positive, model.threshold, model.created, model.schema) == ((), None, None, "", {})
-    assert (result.workers, result.imports) == ([], [])
+    assert (result.processes, result.imports) == ([], [])
 
 
 def test_the_client_loads_neither_numpy_nor_onnxruntime() -> None:

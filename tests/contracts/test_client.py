@@ -231,14 +231,14 @@ class _CountingAsync(httpx.AsyncHTTPTransport):
         return reply
 
 
-def test_health_and_reload_report_the_state_of_every_worker(client: Any) -> None:
+def test_health_and_reload_report_the_state_of_every_server_process(client: Any) -> None:
     health, reloaded = client.health(), client.reload()
 
     assert (health.status, health.ready, health.checks["history"]) == ("ok", True, "ok")
     assert health.models == ("loans@1", "sum@1")
     assert client.ready() is True
     assert reloaded.status == "ok"
-    assert [worker.state for worker in reloaded.workers] == ["ready"]
+    assert [process.state for process in reloaded.processes] == ["ready"]
 
 
 def test_history_iterates_over_the_entries_on_all_pages(client: Any, kind: Any) -> None:

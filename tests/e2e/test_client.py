@@ -60,13 +60,13 @@ def assert_recorded_once(client: Client, predictions: list[PredictionReply], kil
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_every_call_is_answered_exactly_once_while_workers_are_killed(home: Path, kind: str) -> None:
+def test_every_call_is_answered_exactly_once_while_server_processes_are_killed(home: Path, kind: str) -> None:
     kills = 3
     with servers.running(home, "--workers", "2") as server, Client(server.address, timeout=60, retries=30) as client:
         answered: list[PredictionReply] = []
 
         def ready_pids() -> list[int]:
-            return [worker.pid for worker in client.health().workers if worker.state == "ready"]
+            return [process.pid for process in client.health().processes if process.state == "ready"]
 
         def send(part: int) -> list[PredictionReply]:
             with KINDS[kind](server.address, timeout=60, retries=30) as own:

@@ -18,7 +18,7 @@ ROWS = 1000
 
 @pytest.fixture(scope="module")
 def loan_server(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -> Iterator[tuple[servers.Server, Path]]:
-    """A server with two workers that serves the loan example, and the path of a JSON file that contains rows."""
+    """A server with two processes that serves the loan example, and the path of a JSON file that contains rows."""
     folder = tmp_path_factory.mktemp("clients")
     rows = folder / "rows.json"
     rows.write_text(json.dumps(models.loan_rows(ROWS)))

@@ -265,7 +265,7 @@ def test_the_shared_metadata_file_selects_the_default_model_without_changing_oth
         assert client.get("/models/info").json()["name"] == "second"
 
 
-def test_a_file_is_imported_only_once_for_all_workers(tmp_path: Path, drop: Path) -> None:
+def test_a_file_is_imported_only_once_for_all_server_processes(tmp_path: Path, drop: Path) -> None:
     settings = {"ROWCAST_MODELS_DIR": str(drop)}
     with servers.running(tmp_path, "--workers", "2", settings=settings) as server, server.client() as client:
         assert client.post("/models/reload").json()["status"] == "ok"

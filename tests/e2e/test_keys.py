@@ -1,4 +1,4 @@
-"""API keys: changes while several workers are running, and isolation between tenants."""
+"""API keys: changes while several server processes are running, and isolation between tenants."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from support.waiting import eventually
 
 SUM = models.number_columns(2)
 ROW = {"x0": 41.25, "x1": 1.5}
-WORKERS = 2
+PROCESSES = 2
 CONNECTIONS = 12
 """The number of connections that each check opens.
 
-If one worker accepts all of them, the check is weaker but still valid.
+If one process accepts all of them, the check is weaker but still valid.
 """
 
 
@@ -39,7 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[Server]:
     settings = {"ROWCAST_CACHE": "true"}
-    arguments = ("--workers", str(WORKERS), "--default-model", "sum")
+    arguments = ("--workers", str(PROCESSES), "--default-model", "sum")
     with servers.running(home, *arguments, settings=settings) as running:
         yield running
 
@@ -57,7 +57,7 @@ def create(home: Path, name: str, *words: str) -> str:
 
 
 def statuses(server: Server, secret: str) -> set[int]:
-    """Send requests with this key on new connections, which normally reach both workers; return the status codes."""
+    """Send requests with this key on new connections, which normally reach both processes; return the status codes."""
     seen = set()
     for _ in range(CONNECTIONS):
         with server.client(headers={"x-api-key": secret}) as client:
@@ -99,7 +99,7 @@ def test_an_old_key_stays_valid_during_the_overlap_after_a_rotation(home: Path, 
     assert statuses(server, third) == {200}
 
 
-def test_every_worker_rejects_a_revoked_key_within_a_second(home: Path, server: Server) -> None:
+def test_every_server_process_rejects_a_revoked_key_within_a_second(home: Path, server: Server) -> None:
     secret = create(home, "leaver")
     wait_for_status(server, secret, 200)
     keys(home, "revoke", "leaver")

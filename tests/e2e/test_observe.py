@@ -75,21 +75,22 @@ def samples(text: str) -> dict[str, float]:
     return {name: float(value) for name, _, value in parts}
 
 
-def ready_workers(server: Server) -> float:
-    return samples(httpx.get(f"{server.address}/metrics", trust_env=False).text)['rowcast_workers{state="ready"}']
+def ready_processes(server: Server) -> float:
+    text = httpx.get(f"{server.address}/metrics", trust_env=False).text
+    return samples(text)['rowcast_server_processes{state="ready"}']
 
 
 def ask(server: Server, times: int) -> None:
-    """Send requests on separate connections, so that every worker receives requests."""
+    """Send requests on separate connections, so that every server process receives requests."""
     for _ in range(times):
         assert httpx.post(f"{server.address}/predict", json=ROW, trust_env=False, timeout=10).status_code == 200
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_promtool_accepts_the_metrics_and_their_old_names_have_the_same_values(home: Path, workers: int) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_promtool_accepts_the_metrics_and_their_old_names_have_the_same_values(home: Path, processes: int) -> None:
     settings = {"ROWCAST_METRICS_ALIASES": "1"}
-    with servers.running(home, "--workers", str(workers), settings=settings) as server:
-        eventually(lambda: ready_workers(server) == workers, 20)
+    with servers.running(home, "--workers", str(processes), settings=settings) as server:
+        eventually(lambda: ready_processes(server) == processes, 20)
         ask(server, 8)
         httpx.post(f"{server.address}/predict", json={"x0": 1}, trust_env=False)
         httpx.post(f"{server.address}/predict", json={"rows": [ROW, {"x0": 4, "x1": 5}]}, trust_env=False)
@@ -104,7 +105,7 @@ def test_promtool_accepts_the_metrics_and_their_old_names_have_the_same_values(h
     assert metrics["ml_api_requests_total"] == metrics["ml_api_request_duration_seconds_count"] >= 10
     assert 0 < metrics["ml_api_model_load_seconds"] < 20
     assert metrics['rowcast_problems_total{slug="invalid-row"}'] == 1
-    assert metrics['rowcast_workers{state="ready"}'] == workers
+    assert metrics['rowcast_server_processes{state="ready"}'] == processes
     assert metrics["rowcast_queue_rows"] == 0
 
 
@@ -116,25 +117,25 @@ def test_old_metric_names_are_absent_by_default(home: Path) -> None:
     assert {name.partition("_")[0] for name in samples(text)} == {"rowcast"}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_real_pushgateway_receives_the_metrics_of_all_workers_until_shutdown(
-    home: Path, gateway: str, workers: int
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_real_pushgateway_receives_the_metrics_of_all_server_processes_until_shutdown(
+    home: Path, gateway: str, processes: int
 ) -> None:
-    settings = LOCAL | {"PROM_PUSHGATEWAY": gateway, "PROM_PUSHJOB": f"job{workers}", "ROWCAST_PUSH_SECONDS": "0.2"}
+    settings = LOCAL | {"PROM_PUSHGATEWAY": gateway, "PROM_PUSHJOB": f"job{processes}", "ROWCAST_PUSH_SECONDS": "0.2"}
 
     def pushed() -> float:
         groups = httpx.get(f"{gateway}/metrics", trust_env=False).text.splitlines()
-        ours = "\n".join(line for line in groups if f'job="job{workers}"' in line)
+        ours = "\n".join(line for line in groups if f'job="job{processes}"' in line)
         return samples(ours).get(PREDICTIONS, 0.0)
 
-    with servers.running(home, "--workers", str(workers), settings=settings) as server:
+    with servers.running(home, "--workers", str(processes), settings=settings) as server:
         ask(server, 6)
         eventually(lambda: pushed() == 6, 10)
         doctor = json.loads(rowcast("doctor", "--json", "--home", home, cwd=home, settings=settings).stdout)
         (push,) = (part for part in doctor["parts"] if part["part"] == "push")
         assert push["ok"]
     only_at_shutdown = settings | {"ROWCAST_PUSH_SECONDS": "600"}
-    with servers.running(home, "--workers", str(workers), settings=only_at_shutdown) as server:
+    with servers.running(home, "--workers", str(processes), settings=only_at_shutdown) as server:
         ask(server, 9)
     assert pushed() == 9
 
@@ -173,7 +174,7 @@ def test_a_recovered_gateway_receives_metrics_again(home: Path, tmp_path: Path) 
 
     assert path == "/metrics/job/rowcast"
     assert headers["authorization"] == "Basic bWU6c2VzYW1lLW9wZW4tdXA="
-    assert b"rowcast_workers" in body
+    assert b"rowcast_server_processes" in body
     assert "sesame" not in server.log.read_text()
 
 
@@ -223,12 +224,12 @@ def attributes(span: Any) -> dict[str, Any]:
     return {item.key: getattr(item.value, item.value.WhichOneof("value")) for item in span.attributes}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_collector_receives_one_span_for_each_sampled_request(home: Path, workers: int) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_collector_receives_one_span_for_each_sampled_request(home: Path, processes: int) -> None:
     port = free_port()
     settings = LOCAL | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
     with receiver(port) as requests:
-        with servers.running(home, "--workers", str(workers), settings=settings) as server, server.client() as client:
+        with servers.running(home, "--workers", str(processes), settings=settings) as server, server.client() as client:
             client.post("/predict?entity=canary-person", json=ROW)
             traced = client.post(
                 "/predict", json={"rows": [ROW, ROW]}, headers={"traceparent": f"00-{TRACE}-{PARENT}-01"}
@@ -276,13 +277,13 @@ def test_an_unreachable_collector_does_not_delay_requests_and_is_reported_once_i
     assert "spans" in warning["event"]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_logs_never_contain_request_data(home: Path, workers: int) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_logs_never_contain_request_data(home: Path, processes: int) -> None:
     access.add(home, "teller", "predict", "read")
     row = {"x0": logs.CANARY_NUMBER, "x1": 1.5}
     settings = {"ROWCAST_ACCESS_LOG": "1", "ROWCAST_LOG_LEVEL": "debug", "ROWCAST_CACHE": "1"}
     replies: list[httpx.Response] = []
-    with servers.running(home, "--workers", str(workers), settings=settings) as server:
+    with servers.running(home, "--workers", str(processes), settings=settings) as server:
         with server.client(headers=access.headers("teller")) as client:
             bodies = (row, {"rows": [row, row]}, {"x0": logs.CANARY}, {"x0": row}, {logs.CANARY: 1}, {"rows": [{}]})
             queries = ("", f"?entity={logs.CANARY}", f"?{logs.CANARY}=1")

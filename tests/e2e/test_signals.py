@@ -112,9 +112,9 @@ def test_every_command_stops_as_the_first_process_of_a_container(tmp_path: Path)
         assert process.wait(10) == 128 + signal.SIGTERM
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_signal_at_the_moment_of_the_announcement_stops_the_server(home: Path, workers: str) -> None:
-    with starting(home, "--workers", workers) as process:
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_signal_at_the_moment_of_the_announcement_stops_the_server(home: Path, processes: str) -> None:
+    with starting(home, "--workers", processes) as process:
         assert process.stderr is not None
         line = next(line for line in process.stderr if line.startswith(b"serving"))
 
@@ -124,9 +124,9 @@ def test_a_signal_at_the_moment_of_the_announcement_stops_the_server(home: Path,
         assert process.wait(20) == 0
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_hangup_drains_the_server(home: Path, workers: str) -> None:
-    server = servers.start(home, "--workers", workers)
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_hangup_drains_the_server(home: Path, processes: str) -> None:
+    server = servers.start(home, "--workers", processes)
     body = b'{"a":1,"b":2}'
     head = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     with server.client() as client, socket.create_connection(("127.0.0.1", server.port), timeout=10) as late:

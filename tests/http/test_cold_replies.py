@@ -24,7 +24,7 @@ from rowcast.http.idempotency import Idempotency
 from rowcast.http.routes import RequestRules, Router
 from rowcast.registry.ports import ImportResult
 from rowcast.serving.deployment import Deployment
-from rowcast.serving.fleet import LoadedModel, ReloadResult, WorkerStatus
+from rowcast.serving.fleet import LoadedModel, ProcessStatus, ReloadResult
 from rowcast.serving.health import Health
 from support import apps, models
 from support.access import SECRET, new_key
@@ -32,7 +32,7 @@ from support.dialects import RecordingFleet
 
 JSON = "application/json"
 LOADED = tuple(LoadedModel(name, 1, "d", 0.5) for name in ("sum", "other"))
-WORKER = WorkerStatus(0, "ready", 7, LOADED, 1, 0, "other is broken")
+PROCESS = ProcessStatus(0, "ready", 7, LOADED, 1, 0, "other is broken")
 LIMITED = [new_key(models=("sum",), scopes=("read", "admin"))]
 
 
@@ -46,7 +46,7 @@ class ColdFront:
         }
         self.deployment = Deployment(live, "sum")
         self.health, self.fleet = Health(), RecordingFleet()
-        self.fleet.result = ReloadResult("ok", [WORKER])
+        self.fleet.result = ReloadResult("ok", [PROCESS])
         self.events: list[Event] = []
         history = History(MemoryStore(), EmptyJournalReader())
         cold, unused = ColdApp(), Any
@@ -84,11 +84,11 @@ async def problem(front: ColdFront, method: str, path: str) -> tuple[int, str, s
     return reply.status_code, reply.json()["type"].rpartition(":")[2], reply.json()["detail"]
 
 
-async def test_the_health_report_covers_every_part_and_worker(front: ColdFront) -> None:
+async def test_the_health_report_covers_every_part_and_server_process(front: ColdFront) -> None:
     problems = {"disk": ""}
     front.health.register("disk", lambda: problems["disk"] or None)
-    worker = {
-        "worker": 0,
+    process = {
+        "process": 0,
         "state": "ready",
         "pid": 7,
         "models": [{"model": name, "version": 1, "digest": "d", "seconds": 0.5} for name in ("sum", "other")],
@@ -106,7 +106,7 @@ async def test_the_health_report_covers_every_part_and_worker(front: ColdFront) 
         problems["disk"] = "the disk is full"
         full = await client.get("/health")
         problems["disk"] = ""
-        front.fleet.result = ReloadResult("ok", [WORKER, WorkerStatus(1, "dead"), WorkerStatus(2, "stale")])
+        front.fleet.result = ReloadResult("ok", [PROCESS, ProcessStatus(1, "dead"), ProcessStatus(2, "stale")])
         dead = await client.get("/health")
         front.fleet.result = ReloadResult("ok", [])
         front.deployment.swap({})
@@ -116,17 +116,17 @@ async def test_the_health_report_covers_every_part_and_worker(front: ColdFront) 
         "status": "ok",
         "ready": True,
         "models": ["other@1", "sum@1"],
-        "checks": {"disk": "ok", "workers": "ok"},
-        "workers": [worker],
+        "checks": {"disk": "ok", "processes": "ok"},
+        "processes": [process],
     }
     assert (healthy.status_code, healthy.json()) == (200, report)
     assert (starting.status_code, starting.json()) == (503, {**report, "status": "degraded", "ready": False})
     assert (full.status_code, full.json()) == (
         503,
-        {**report, "status": "degraded", "checks": {"disk": "the disk is full", "workers": "ok"}},
+        {**report, "status": "degraded", "checks": {"disk": "the disk is full", "processes": "ok"}},
     )
     assert (dead.status_code, dead.json()["status"]) == (503, "degraded")
-    assert dead.json()["checks"]["workers"] == "worker 1 is dead; worker 2 is stale"
+    assert dead.json()["checks"]["processes"] == "process 1 is dead; process 2 is stale"
     assert (empty.status_code, empty.json()["ready"], empty.json()["models"]) == (503, False, [])
 
 
@@ -148,29 +148,29 @@ async def test_probes_report_only_whether_the_server_is_live_and_ready(front: Co
 
 @pytest.mark.parametrize(("status", "code"), [("ok", 200), ("failed", 409), ("pending", 503)])
 async def test_the_status_of_a_reload_determines_the_http_status(front: ColdFront, status: Any, code: int) -> None:
-    front.fleet.result = ReloadResult(status, [WORKER], [ImportResult("a.rowcast", "other", 2)])
+    front.fleet.result = ReloadResult(status, [PROCESS], [ImportResult("a.rowcast", "other", 2)])
 
     async with front.client() as client:
         reply = await client.post("/models/reload")
 
     assert (reply.status_code, reply.json()["status"]) == (code, status)
-    assert reply.json()["workers"][0]["reload_error"] == "other is broken"
+    assert reply.json()["processes"][0]["reload_error"] == "other is broken"
     assert reply.json()["imports"] == [{"file": "a.rowcast", "model": "other", "version": 2, "error": ""}]
 
 
 async def test_a_limited_key_sees_only_its_models_in_health_and_reload_replies(tmp_path: Path) -> None:
     front = ColdFront(tmp_path, LIMITED)
     imports = [ImportResult("a", "other", 2), ImportResult("b", "sum", 2), ImportResult("c", error="it is damaged")]
-    front.fleet.result = ReloadResult("ok", [WORKER, WorkerStatus(1, "ready")], imports)
+    front.fleet.result = ReloadResult("ok", [PROCESS, ProcessStatus(1, "ready")], imports)
     async with front.client(headers={"x-api-key": SECRET}) as client:
         reloaded = (await client.post("/models/reload")).json()
         health = (await client.get("/health")).json()
         listed = (await client.get("/models")).json()["models"]
         root = (await client.get("/")).json()
 
-    for workers in (reloaded["workers"], health["workers"]):
-        assert [loaded["model"] for loaded in workers[0]["models"]] == ["sum"]
-        assert [worker["reload_error"] for worker in workers] == ["the last reload failed", ""]
+    for processes in (reloaded["processes"], health["processes"]):
+        assert [loaded["model"] for loaded in processes[0]["models"]] == ["sum"]
+        assert [process["reload_error"] for process in processes] == ["the last reload failed", ""]
     assert [file["file"] for file in reloaded["imports"]] == ["b"]
     assert health["models"] == ["sum@1"]
     assert [(model["name"], model["default"]) for model in listed] == [("sum", True)]

@@ -103,14 +103,14 @@ async def test_a_server_is_ready_only_between_startup_and_shutdown(app_home: Pat
     assert (alive.status_code, alive.json()) == (200, {"live": True})
     assert health.status_code == 200
     body = health.json()
-    (worker,) = body.pop("workers")
+    (process,) = body.pop("processes")
     assert body == {
         "status": "ok",
         "ready": True,
         "models": ["loans@1", "sum@1"],
-        "checks": {"history": "ok", "indexer": "ok", "disk": "ok", "workers": "ok"},
+        "checks": {"history": "ok", "indexer": "ok", "disk": "ok", "processes": "ok"},
     }
-    assert (worker["state"], worker["pid"], worker["reload_error"]) == ("ready", os.getpid(), "")
+    assert (process["state"], process["pid"], process["reload_error"]) == ("ready", os.getpid(), "")
 
 
 @pytest.mark.parametrize("path", ["/models/", "/predictions/", "/health/", "/docs/", "/predict/"])
@@ -214,7 +214,7 @@ async def test_metrics_are_in_the_prometheus_text_format(client: httpx.AsyncClie
         "rowcast_reloads": "counter",
         "rowcast_model_load_seconds": "gauge",
         "rowcast_models_loaded": "gauge",
-        "rowcast_workers": "gauge",
+        "rowcast_server_processes": "gauge",
         "rowcast_journal_segments": "gauge",
     }
     assert all(family.documentation for family in families.values())

@@ -210,11 +210,11 @@ async def test_a_claim_is_settled_even_if_the_request_is_canceled_meanwhile(erro
     await handler.begun.wait()
     store.is_entered.clear()
     store.gate.clear()
-    busy = asyncio.ensure_future(ask(b"other"))  # occupies the worker thread
+    busy = asyncio.ensure_future(ask(b"other"))  # occupies the store's thread
     await asyncio.to_thread(store.is_entered.wait, 10)
 
     handler.gate.set()
-    for _ in range(5):  # the request now waits for the worker thread
+    for _ in range(5):  # the request now waits for the store's thread
         await asyncio.sleep(0)
     canceled.cancel()
     await asyncio.gather(canceled, return_exceptions=True)

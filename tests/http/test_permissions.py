@@ -103,11 +103,11 @@ async def test_health_replies_and_error_messages_hide_models_that_the_caller_can
             assert "sum" not in (await read(client, "narrow", path)).text
         assert (await read(client, "narrow", "/metrics")).status_code == 403
 
-    assert (health["models"], [loaded["model"] for loaded in health["workers"][0]["models"]]) == (
+    assert (health["models"], [loaded["model"] for loaded in health["processes"][0]["models"]]) == (
         ["other@1"],
         ["other"],
     )
-    assert [loaded["model"] for loaded in everything["workers"][0]["models"]] == ["other", "sum"]
+    assert [loaded["model"] for loaded in everything["processes"][0]["models"]] == ["other", "sum"]
 
 
 async def test_predictions_and_other_requests_have_separate_quotas(tmp_path: Path) -> None:
@@ -138,8 +138,8 @@ async def test_a_reload_reports_only_models_that_the_caller_can_use(tmp_path: Pa
         ]
 
     assert [file["file"] for file in full["imports"]] == ["sum-of-secrets.onnx"]
-    assert [loaded["model"] for loaded in full["workers"][0]["models"]] == ["other", "sum"]
-    assert [loaded["model"] for loaded in limited["workers"][0]["models"]] == ["other"]
+    assert [loaded["model"] for loaded in full["processes"][0]["models"]] == ["other", "sum"]
+    assert [loaded["model"] for loaded in limited["processes"][0]["models"]] == ["other"]
     assert "sum" not in json.dumps(limited)
 
 

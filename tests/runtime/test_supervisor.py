@@ -1,4 +1,4 @@
-"""The supervisor: it replaces dead workers and stops all workers at shutdown."""
+"""The supervisor: it replaces dead server processes and stops all server processes at shutdown."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from rowcast.runtime.supervisor import MAX_PAUSE_SECONDS, QUICK_DEATH_SECONDS, WorkerPost
+from rowcast.runtime.supervisor import MAX_PAUSE_SECONDS, QUICK_DEATH_SECONDS, ProcessPost
 from support.servers import is_running
 from support.waiting import eventually
 
-# A supervisor whose workers handle no requests. Each worker creates a file named after its process ID.
+# A supervisor whose server processes handle no requests. Each of them creates a file named after its process ID.
 SCRIPT = """
 import os, select, signal, sys
 from pathlib import Path
-from rowcast.adapters.files.worker_state import ServerFolder
+from rowcast.adapters.files.server_state import ServerFolder
 from rowcast.runtime.supervisor import IndexerPlan, Supervisor
 
 home, behaviour = Path(sys.argv[1]), sys.argv[2]
@@ -33,7 +33,7 @@ def work(number, life, is_first):
     signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
     slot = state.slot(number)
     slot.report(state="ready")
-    (home / "workers" / str(os.getpid())).touch()
+    (home / "processes" / str(os.getpid())).touch()
     while not ended:
         slot.beat()
         if select.select([life], [], [], 0.02)[0]:
@@ -46,49 +46,49 @@ sys.exit(Supervisor(state, work, lambda: (home / "closed").touch(), indexer, dra
 
 
 def start(home: Path, behaviour: str = "work") -> subprocess.Popen[bytes]:
-    (home / "workers").mkdir()
+    (home / "processes").mkdir()
     return subprocess.Popen([sys.executable, "-c", SCRIPT, str(home), behaviour], stderr=subprocess.DEVNULL)
 
 
-def workers(home: Path) -> list[int]:
-    """Return the process IDs of the running workers."""
-    return [pid for pid in [int(path.name) for path in (home / "workers").iterdir()] if is_running(pid)]
+def processes(home: Path) -> list[int]:
+    """Return the process IDs of the running server processes."""
+    return [pid for pid in [int(path.name) for path in (home / "processes").iterdir()] if is_running(pid)]
 
 
-def two_workers(home: Path) -> list[int]:
-    return eventually(lambda: workers(home) if len(workers(home)) == 2 else [])
+def two_processes(home: Path) -> list[int]:
+    return eventually(lambda: processes(home) if len(processes(home)) == 2 else [])
 
 
-def test_a_dead_worker_is_replaced_and_a_signal_stops_all_workers(tmp_path: Path) -> None:
+def test_a_dead_server_process_is_replaced_and_a_signal_stops_all_of_them(tmp_path: Path) -> None:
     supervisor = start(tmp_path)
     try:
-        first, second = two_workers(tmp_path)
+        first, second = two_processes(tmp_path)
 
         os.kill(first, signal.SIGKILL)
-        successors = eventually(lambda: set(workers(tmp_path)) - {first, second})
-        assert second in workers(tmp_path)
+        successors = eventually(lambda: set(processes(tmp_path)) - {first, second})
+        assert second in processes(tmp_path)
         assert len(successors) == 1
 
         supervisor.terminate()
         assert supervisor.wait(20) == 0
-        assert workers(tmp_path) == []
+        assert processes(tmp_path) == []
         assert (tmp_path / "closed").exists()
     finally:
         supervisor.kill()
 
 
-def test_workers_exit_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+def test_server_processes_exit_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     supervisor = start(tmp_path)
-    two_workers(tmp_path)
+    two_processes(tmp_path)
 
     supervisor.kill()
     supervisor.wait(10)
 
-    eventually(lambda: not workers(tmp_path))
+    eventually(lambda: not processes(tmp_path))
 
 
 @pytest.mark.parametrize(("behaviour", "status"), [("fail", 3), ("crash", 1)])
-def test_the_server_exits_with_the_status_of_the_first_worker_if_that_worker_cannot_start(
+def test_the_server_exits_with_the_status_of_the_first_process_if_it_cannot_start(
     tmp_path: Path, behaviour: str, status: int
 ) -> None:
     supervisor = start(tmp_path, behaviour)
@@ -99,9 +99,9 @@ def test_the_server_exits_with_the_status_of_the_first_worker_if_that_worker_can
 def test_the_supervisor_keeps_running_if_the_indexer_cannot_be_started(tmp_path: Path) -> None:
     supervisor = start(tmp_path)
     try:
-        two_workers(tmp_path)
-        os.kill(workers(tmp_path)[0], signal.SIGKILL)
-        two_workers(tmp_path)
+        two_processes(tmp_path)
+        os.kill(processes(tmp_path)[0], signal.SIGKILL)
+        two_processes(tmp_path)
 
         assert supervisor.poll() is None
     finally:
@@ -109,8 +109,8 @@ def test_the_supervisor_keeps_running_if_the_indexer_cannot_be_started(tmp_path:
         supervisor.wait(20)
 
 
-def test_only_a_worker_that_repeatedly_dies_soon_after_its_start_is_restarted_with_a_delay() -> None:
-    post = WorkerPost(0)
+def test_only_a_process_that_repeatedly_dies_soon_after_its_start_is_restarted_with_a_delay() -> None:
+    post = ProcessPost(0)
 
     def die(ready_at: float | None, now: float) -> float:
         post.ready_at = ready_at
@@ -122,6 +122,6 @@ def test_only_a_worker_that_repeatedly_dies_soon_after_its_start_is_restarted_wi
 
 
 def test_the_delay_before_a_restart_is_limited() -> None:
-    post = WorkerPost(0)
+    post = ProcessPost(0)
 
     assert [post.pause_after_death(0) for _ in range(100)][-1] == MAX_PAUSE_SECONDS

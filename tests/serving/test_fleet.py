@@ -1,21 +1,25 @@
-"""The state of workers before they have reported anything."""
+"""The state of server processes before they have reported anything."""
 
 from __future__ import annotations
 
 import msgspec
 
-from rowcast.serving.fleet import ReloadResult, WorkerReport, WorkerStatus
+from rowcast.serving.fleet import ProcessReport, ProcessStatus, ReloadResult
 
 UNREPORTED = {"models": (), "generation": -1, "asked": 0, "reload_error": ""}
 
 
-def test_a_new_worker_is_starting_and_serves_nothing() -> None:
-    assert msgspec.to_builtins(WorkerReport(7), builtin_types=(tuple,)) == {"pid": 7, "state": "starting", **UNREPORTED}
+def test_a_new_server_process_is_starting_and_serves_nothing() -> None:
+    assert msgspec.to_builtins(ProcessReport(7), builtin_types=(tuple,)) == {
+        "pid": 7,
+        "state": "starting",
+        **UNREPORTED,
+    }
 
 
-def test_a_worker_without_a_process_has_an_empty_status() -> None:
-    assert msgspec.to_builtins(WorkerStatus(0, "dead")) == {
-        "worker": 0,
+def test_a_server_process_that_has_not_started_has_an_empty_status() -> None:
+    assert msgspec.to_builtins(ProcessStatus(0, "dead")) == {
+        "process": 0,
         "state": "dead",
         "pid": None,
         **UNREPORTED,

@@ -26,4 +26,4 @@ def test_the_server_can_do_without_an_optional_part() -> None:
     health.register("cache", lambda: "Redis is away", is_optional=True)
 
     assert health.report() == {"disk": "ok", "cache": "Redis is away"}
-    assert [health.can_do_without(name) for name in ("disk", "cache", "workers")] == [False, True, False]
+    assert [health.can_do_without(name) for name in ("disk", "cache", "processes")] == [False, True, False]

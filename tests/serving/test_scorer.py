@@ -90,7 +90,7 @@ def test_an_error_uses_the_row_numbers_of_the_request_even_if_some_rows_are_cach
     assert batch.errors[0].rows == [1]
 
 
-async def test_a_slow_model_runs_in_a_worker_thread(model: LiveModel) -> None:
+async def test_a_slow_model_runs_in_a_separate_thread(model: LiveModel) -> None:
     calls = Calls(model)
 
     batch = await LocalScorer().score_later(model, [rows(model, 1)])

@@ -12,7 +12,7 @@ from rowcast.http.dialects.v2 import V2Routes
 from rowcast.http.dialects.v2_repository import Repository
 from rowcast.http.dialects.v2_statistics import ModelStatistics
 from rowcast.registry.ports import Reference
-from rowcast.serving.fleet import CounterCells, Labels, ReloadResult, WorkerStatus
+from rowcast.serving.fleet import CounterCells, Labels, ProcessStatus, ReloadResult
 from rowcast.serving.live_models import LiveModel
 from support.fronts import Front
 
@@ -37,8 +37,8 @@ class RecordingFleet:
         self.unloaded: set[str] = set()
         self.result = ReloadResult("ok", [])
 
-    def workers(self) -> Sequence[WorkerStatus]:
-        return self.result.workers
+    def processes(self) -> Sequence[ProcessStatus]:
+        return self.result.processes
 
     async def reload(self) -> ReloadResult:
         return self.result

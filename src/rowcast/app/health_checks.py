@@ -6,17 +6,17 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rowcast.serving.fleet import WorkerStatus
+    from rowcast.serving.fleet import ProcessStatus
     from rowcast.settings import Settings
 
 SECONDS = 5.0
 
 
-def running_servers(settings: Settings) -> dict[str, list[WorkerStatus]]:
-    """Return the workers of each running server that uses this home folder, keyed by the server's folder name."""
-    from rowcast.adapters.files import worker_state
+def running_servers(settings: Settings) -> dict[str, list[ProcessStatus]]:
+    """Return the processes of each running server that uses this home folder, keyed by the server's folder name."""
+    from rowcast.adapters.files import server_state
 
-    return worker_state.running_servers(settings.run_folder)
+    return server_state.running_servers(settings.run_folder)
 
 
 def store_failure(settings: Settings) -> str:

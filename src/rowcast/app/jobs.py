@@ -100,8 +100,8 @@ def run_jobs(settings: Settings, wait: Callable[[float], bool]) -> None:
             return
         os.nice(LOW_PRIORITY)  # predictions come first
         jobs, files = job_store(settings), file_store(settings)
-        worker = runner.JobRunner(jobs, files, _executor(settings, jobs, files), name=name, dead_runner=dead_runner)
-        runner.run_jobs(worker, wait=wait, idle_seconds=IDLE_SECONDS, now=utc_microseconds)
+        job_runner = runner.JobRunner(jobs, files, _executor(settings, jobs, files), name=name, dead_runner=dead_runner)
+        runner.run_jobs(job_runner, wait=wait, idle_seconds=IDLE_SECONDS, now=utc_microseconds)
 
 
 def _executor(settings: Settings, jobs: JobStore, files: FileStore) -> Execute:

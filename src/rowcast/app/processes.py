@@ -1,4 +1,4 @@
-"""Runs a server in this process, or in several worker processes under a supervisor."""
+"""Runs a server in this process, or in several processes under a supervisor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rowcast.app import indexer, server
-from rowcast.app.workers import Place, worker_state
+from rowcast.app.server_processes import Place, server_state
 
 if TYPE_CHECKING:
     import socket
@@ -58,19 +58,19 @@ def serve(
 
 
 def supervise(settings: Settings, listener: socket.socket, work: Work) -> int:
-    """Run `work` in several worker processes until a signal arrives; return the exit status."""
+    """Run `work` in every server process until a signal arrives; return the exit status."""
     from rowcast.runtime.supervisor import IndexerPlan, Supervisor
 
-    state = worker_state(settings)
+    state = server_state(settings)
 
     def is_running() -> bool:
         return indexer.indexer_is_running(settings)
 
-    def run_worker(number: int, parent: int, is_first: bool) -> int:
+    def run_process(number: int, parent: int, is_first: bool) -> int:
         return work(Place(state, number), parent, is_first)
 
     plan = IndexerPlan(indexer.indexer_command(), settings.for_child(), is_running)
     try:
-        return Supervisor(state, run_worker, listener.close, plan, settings.drain_seconds).run()
+        return Supervisor(state, run_process, listener.close, plan, settings.drain_seconds).run()
     finally:
         state.remove()

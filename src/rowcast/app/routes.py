@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rowcast.http.request_log import Tracer
     from rowcast.http.routes import ASGIApp, Dialect, Lifespan
     from rowcast.jobs.service import JobService
-    from rowcast.runtime.worker import WorkerProcess
+    from rowcast.runtime.server_process import ServerProcess
     from rowcast.serving.fleet import Counters
     from rowcast.serving.health import Health
     from rowcast.serving.service import PredictionService
@@ -28,7 +28,7 @@ class HttpParts(NamedTuple):
 
     service: PredictionService
     native: NativeRoutes
-    process: WorkerProcess
+    process: ServerProcess
     history: History
     health: Health
     counters: Counters

@@ -10,10 +10,10 @@ from rowcast.app import imports, models, routes, serving, sharing, telemetry
 from rowcast.app.history import history
 from rowcast.app.indexer import indexer_child
 from rowcast.app.jobs import job_parts
-from rowcast.app.workers import worker_state
+from rowcast.app.server_processes import server_state
 
 if TYPE_CHECKING:
-    from rowcast.app.workers import Place
+    from rowcast.app.server_processes import Place
     from rowcast.http.quick_path import QuickPath
     from rowcast.http.routes import ASGIApp
     from rowcast.runtime.lifecycle import Application, Part
@@ -39,21 +39,21 @@ def application(settings: Callable[[], Settings]) -> Application:
 
 
 def build_server(settings: Settings, place: Place | None = None) -> Server:
-    """Build a server process. If `place` is None, the process is the only worker and keeps the indexer running."""
+    """Build a server process. If `place` is None, it is the only one and keeps the indexer running."""
     from rowcast.adapters.files.shared_counters import LocalCounters
     from rowcast.http.dialects.native import NativeRoutes
     from rowcast.runtime.lifecycle import Closing, Lifecycle
-    from rowcast.runtime.worker import WorkerProcess, log_import_errors
+    from rowcast.runtime.server_process import ServerProcess, log_import_errors
     from rowcast.serving.health import Health
 
-    registry, health, number = models.registry(settings), Health(), place.worker if place else 0
+    registry, health, number = models.registry(settings), Health(), place.number if place else 0
     with ExitStack() as undo:
-        state = place.state if place else worker_state(settings)
+        state = place.state if place else server_state(settings)
         parts: list[Part] = []
         if place is None:
             undo.callback(state.remove)
             parts.append(Closing(state.remove))
-            # If there are several workers, `rowcast serve` has already imported the models.
+            # If there are several server processes, `rowcast serve` has already imported the models.
             log_import_errors(imports.import_models_folder(settings))
         slot = state.slot(number)
         undo.callback(slot.close)
@@ -65,7 +65,7 @@ def build_server(settings: Settings, place: Place | None = None) -> Server:
         predicting = serving.prediction_parts(settings, live.deployment, listen, shared.cache)
         undo.callback(predicting.journal.close)
         native = NativeRoutes(predicting.service)
-        process = WorkerProcess(
+        process = ServerProcess(
             state,
             slot,
             live,

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from rowcast.events import Listener
     from rowcast.registry.ports import Reference, RegistryWriter
     from rowcast.runtime.journal_monitor import JournalMonitor
-    from rowcast.runtime.worker import LiveParts
+    from rowcast.runtime.server_process import LiveParts
     from rowcast.schema.sensitive import Redactor
     from rowcast.serving.batcher import Batcher
     from rowcast.serving.deployment import Deployment
-    from rowcast.serving.fleet import WorkerState
+    from rowcast.serving.fleet import ServerState
     from rowcast.serving.health import Health
     from rowcast.serving.live_models import LiveModel
     from rowcast.serving.ports import Cache
@@ -38,10 +38,10 @@ class PredictionParts(NamedTuple):
     journal: FileJournal
 
 
-def live_parts(settings: Settings, registry: RegistryWriter, state: WorkerState, listen: Listener) -> LiveParts:
+def live_parts(settings: Settings, registry: RegistryWriter, state: ServerState, listen: Listener) -> LiveParts:
     """Load every model that this server serves."""
     from rowcast.adapters.onnxruntime.graph import open_graph
-    from rowcast.runtime.worker import LiveParts, StartingPoint
+    from rowcast.runtime.server_process import LiveParts, StartingPoint
     from rowcast.schema.encoding import RowLimits
     from rowcast.serving.deployment import Deployment
     from rowcast.serving.reload import RegistryFollower, ServedVersions
@@ -157,8 +157,8 @@ def redactor(settings: Settings) -> Redactor | None:
     return Redactor(settings.sensitive, load_secret(settings.history_key_file) if settings.sensitive == "hash" else b"")
 
 
-def _trial(settings: Settings, registry: RegistryWriter, state: WorkerState) -> Callable[[Reference], None]:
-    """Return a function that tests a version in a child process. Workers share each result until the next reload."""
+def _trial(settings: Settings, registry: RegistryWriter, state: ServerState) -> Callable[[Reference], None]:
+    """Return a function that tests a version in a child process; server processes share the results until a reload."""
     child = sandbox(settings)
 
     def trial(reference: Reference) -> None:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from rowcast.adapters.telemetry.prometheus import Metrics
     from rowcast.adapters.telemetry.pushgateway import Pusher
     from rowcast.runtime.lifecycle import Part
-    from rowcast.runtime.worker import WorkerProcess
-    from rowcast.serving.fleet import Counters, WorkerState, WorkerStatus
+    from rowcast.runtime.server_process import ServerProcess
+    from rowcast.serving.fleet import Counters, ProcessStatus, ServerState
     from rowcast.settings import Settings
 
 ALIVE = ("ready", "draining")
@@ -26,9 +26,9 @@ def metrics(settings: Settings, counters: Counters) -> Metrics:
     return Metrics(counters, backlog, old_names=settings.metrics_aliases)
 
 
-def exposition(metrics: Metrics, process: WorkerProcess) -> Callable[[], bytes]:
-    """Return a function that renders the metrics of all workers in the Prometheus text format."""
-    return lambda: metrics.exposition(process.workers())
+def exposition(metrics: Metrics, process: ServerProcess) -> Callable[[], bytes]:
+    """Return a function that renders the metrics of all server processes in the Prometheus text format."""
+    return lambda: metrics.exposition(process.processes())
 
 
 def tracer(settings: Settings) -> Spans | None:
@@ -41,12 +41,12 @@ def tracer(settings: Settings) -> Spans | None:
 
 
 def reporters(
-    settings: Settings, spans: Spans | None, exposition: Callable[[], bytes], state: WorkerState, number: int
+    settings: Settings, spans: Spans | None, exposition: Callable[[], bytes], state: ServerState, number: int
 ) -> list[Part]:
     """Return the server parts that send metrics and spans to other services."""
     from rowcast.runtime.lifecycle import Reporting
 
-    parts = [spans, _pusher(settings, exposition, state.workers, number)]
+    parts = [spans, _pusher(settings, exposition, state.processes, number)]
     return [Reporting(part.start, part.stop) for part in parts if part is not None]
 
 
@@ -60,15 +60,15 @@ def push_target(settings: Settings) -> tuple[str, tuple[str, str] | None]:
 
 
 def _pusher(
-    settings: Settings, exposition: Callable[[], bytes], workers: Callable[[], list[WorkerStatus]], number: int
+    settings: Settings, exposition: Callable[[], bytes], processes: Callable[[], list[ProcessStatus]], number: int
 ) -> Pusher | None:
-    """Return the pusher. A worker pushes metrics if it is the first live worker, or if no worker is live."""
+    """Return the pusher. A server process pushes metrics if it is the first live one, or if none is live."""
     if settings.push_gateway is None:
         return None
     from rowcast.adapters.telemetry.pushgateway import Pusher
 
     def is_first_alive() -> bool:
-        alive = [worker.worker for worker in workers() if worker.state in ALIVE]
+        alive = [process.process for process in processes() if process.state in ALIVE]
         return alive[:1] in ([], [number])
 
     return Pusher(*push_target(settings), settings.push_seconds, exposition, is_first_alive)

@@ -314,19 +314,19 @@ def _check_disk(loaded: Settings) -> str:
 
 def _check_server(loaded: Settings) -> str:
     states = []
-    for workers in health_checks.running_servers(loaded).values():
-        for worker in workers:
-            name = f"worker {worker.worker} (process {worker.pid})"
-            if worker.state in ("stale", "dead"):
-                fix = f"inspect process {worker.pid} and restart the server" if worker.pid else "restart the server"
-                raise CheckFailed(f"worker {worker.worker} is {worker.state}", fix)
-            if worker.reload_error:
+    for processes in health_checks.running_servers(loaded).values():
+        for process in processes:
+            name = f"server process {process.process} (pid {process.pid})"
+            if process.state in ("stale", "dead"):
+                fix = f"inspect pid {process.pid} and restart the server" if process.pid else "restart the server"
+                raise CheckFailed(f"server process {process.process} is {process.state}", fix)
+            if process.reload_error:
                 raise CheckFailed(
-                    f"{name} cannot load a new model version: {worker.reload_error}",
+                    f"{name} cannot load a new model version: {process.reload_error}",
                     "publish a valid version, then send POST /models/reload",
                 )
-            serves = ", ".join(f"{model.model}@{model.version}" for model in worker.models) or "no models yet"
-            states.append(f"{name} is {worker.state} and serves {serves}")
+            serves = ", ".join(f"{model.model}@{model.version}" for model in process.models) or "no models yet"
+            states.append(f"{name} is {process.state} and serves {serves}")
     return "; ".join(states) or "no server is using this home folder"
 
 

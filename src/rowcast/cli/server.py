@@ -20,7 +20,7 @@ from rowcast.runtime.signals import exit_on_stop
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rowcast.app.workers import Place
+    from rowcast.app.server_processes import Place
     from rowcast.serving.deployment import Deployment
     from rowcast.serving.live_models import LiveModel
     from rowcast.settings import Settings

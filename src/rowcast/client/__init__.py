@@ -15,7 +15,7 @@ from rowcast.client.jobs import AsyncJobs, Jobs
 from rowcast.client.replies import HistoryEntry, PredictionReply, RowErrors
 from rowcast.jobs.job import JobStatus
 from rowcast.schema.encoding import RowWarning
-from rowcast.serving.fleet import ReloadResult, WorkerStatus
+from rowcast.serving.fleet import ProcessStatus, ReloadResult
 from rowcast.serving.health import HealthReport
 from rowcast.serving.model_descriptions import ServedModel
 
@@ -28,10 +28,10 @@ __all__ = [
     "JobStatus",
     "Jobs",
     "PredictionReply",
+    "ProcessStatus",
     "ReloadResult",
     "Row",
     "RowErrors",
     "RowWarning",
     "ServedModel",
-    "WorkerStatus",
 ]

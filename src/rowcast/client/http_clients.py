@@ -166,11 +166,11 @@ class Client(_BaseClient):
         return self._perform(calls.sample())
 
     def reload(self, *, timeout: float = 60.0) -> ReloadResult:
-        """Make the server reload its models from the registry; return the state of each worker."""
+        """Make the server reload its models from the registry; return the state of each server process."""
         return self._perform(calls.reload(), timeout)
 
     def health(self) -> HealthReport:
-        """Return the health of the server and of each worker."""
+        """Return the health of the server and of each of its processes."""
         return self._perform(calls.health())
 
     def ready(self) -> bool:
@@ -343,7 +343,7 @@ class AsyncClient(_BaseClient):
         return await self._perform(calls.history_entry(prediction_id))
 
     async def export(self, path: str | Path, format: Format = "jsonl", **filters: Any) -> int:  # noqa: A002
-        """See `Client.export`. The file is written in a worker thread."""
+        """See `Client.export`. The file is written in a separate thread."""
         file = Download(path)
         try:
             size = await self._perform(calls.export(file, format, filters))

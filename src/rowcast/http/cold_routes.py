@@ -19,7 +19,7 @@ from rowcast.history.records import HistoryPage, Record
 from rowcast.http import openapi
 from rowcast.http.authentication import model_for, require_everything
 from rowcast.http.cold_app import ColdApp, JsonResponse
-from rowcast.serving.fleet import ReloadResult, WorkerStatus
+from rowcast.serving.fleet import ProcessStatus, ReloadResult
 from rowcast.serving.health import Health, HealthReport, Liveness, Readiness
 from rowcast.serving.model_descriptions import DefaultModel, ModelList, ServedModel, describe, describe_default
 from rowcast.version import VERSION
@@ -40,7 +40,7 @@ FILTER_NAMES = ("model", "version", "label", "entity", "since", "until")
 RELOAD_CODES = {"ok": 200, "failed": 409, "pending": 503}
 RELOAD_STATUSES = {
     409: "A version could not be loaded; the previous version stays in service",
-    503: "Some workers have not finished reloading yet",
+    503: "Some server processes have not finished reloading yet",
 }
 
 PageSize = Annotated[int, Query(ge=1, le=1000, description="Maximum number of entries per page.")]
@@ -163,7 +163,7 @@ def _add_reload_route(cold: ColdApp, fleet: Fleet) -> None:
         response=ReloadResult,
         other_statuses=RELOAD_STATUSES,
         tags=["models"],
-        summary="Reload the models in all workers and return the state of each worker",
+        summary="Reload the models in all server processes and return the state of each process",
     )
     async def reload(request: Request) -> Response:
         result = await fleet.reload()
@@ -229,19 +229,19 @@ def _add_health_routes(cold: ColdApp, deployment: Deployment[LiveModel], health:
         "GET",
         "/health",
         response=HealthReport,
-        other_statuses={503: "A component that the server needs, or a worker, is unhealthy"},
+        other_statuses={503: "A component that the server needs, or a server process, is unhealthy"},
         tags=["health"],
-        summary="The state of every component and worker",
+        summary="The state of every component and server process",
     )
     def report_health(request: Request) -> Response:
         who = caller(request)
-        workers = tuple(_visible(worker, who) for worker in fleet.workers())
-        unready = [f"worker {worker.worker} is {worker.state}" for worker in workers if worker.state != "ready"]
-        checks = {**health.report(), "workers": "; ".join(unready) or "ok"}
+        processes = tuple(_visible(process, who) for process in fleet.processes())
+        unready = [f"process {process.process} is {process.state}" for process in processes if process.state != "ready"]
+        checks = {**health.report(), "processes": "; ".join(unready) or "ok"}
         models = tuple(f"{model.name}@{model.version}" for model in deployment.restricted_to(who.models).models())
         is_ready = health.is_ready and bool(deployment.live)
         problems = [name for name, state in checks.items() if state != "ok"]
-        report = HealthReport("ok" if is_ready and not problems else "degraded", is_ready, models, checks, workers)
+        report = HealthReport("ok" if is_ready and not problems else "degraded", is_ready, models, checks, processes)
         is_working = is_ready and all(map(health.can_do_without, problems))
         return JsonResponse(report, status_code=200 if is_working else 503)
 
@@ -339,13 +339,13 @@ def _refuse_unknown_options(request: Request, known: Sequence[str]) -> None:
             raise RequestError(f"unknown option {name[:40]!r}; known options: {', '.join(known)}", slug="bad-option")
 
 
-def _visible(worker: WorkerStatus, who: Caller) -> WorkerStatus:
-    """Return the worker's status, omitting the models that the caller cannot use."""
+def _visible(process: ProcessStatus, who: Caller) -> ProcessStatus:
+    """Return the status of a server process, omitting the models that the caller cannot use."""
     if not who.models:
-        return worker
-    models = tuple(loaded for loaded in worker.models if who.may_use(loaded.model))
-    error = "the last reload failed" if worker.reload_error else ""  # the original message may name other models
-    return msgspec.structs.replace(worker, models=models, reload_error=error)
+        return process
+    models = tuple(loaded for loaded in process.models if who.may_use(loaded.model))
+    error = "the last reload failed" if process.reload_error else ""  # the original message may name other models
+    return msgspec.structs.replace(process, models=models, reload_error=error)
 
 
 def _visible_result(result: ReloadResult, who: Caller) -> ReloadResult:
@@ -353,7 +353,7 @@ def _visible_result(result: ReloadResult, who: Caller) -> ReloadResult:
     if not who.models:
         return result
     imports = [file for file in result.imports if file.model and who.may_use(file.model)]
-    return ReloadResult(result.status, [_visible(worker, who) for worker in result.workers], imports)
+    return ReloadResult(result.status, [_visible(process, who) for process in result.processes], imports)
 
 
 def _root_reply(deployment: Deployment[LiveModel]) -> bytes | None:

@@ -29,7 +29,7 @@ log = structlog.get_logger("rowcast.http")
 class Idempotency:
     """Executes only the first request with each Idempotency-Key.
 
-    The store is called in a worker thread, never on the event loop.
+    The store is called in a separate thread, never on the event loop.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Idempotency:
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            # The store may be busy with the claim. Its outcome is known only when the worker thread has finished.
+            # The store may be busy with the claim. Its outcome is known only when the store's thread has finished.
             with suppress(RowcastError):
                 if await claiming is None:
                     await self._settle(self._store.release, key)

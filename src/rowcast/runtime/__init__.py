@@ -1,1 +1,1 @@
-"""Server processes: supervisor, workers, startup and shutdown, and the HTTP protocol class."""
+"""Server processes: their supervisor, startup and shutdown, and the HTTP protocol class."""

@@ -92,7 +92,7 @@ class DrainingServer(uvicorn.Server):
 
     def _orphaned(self, parent: int) -> None:
         asyncio.get_running_loop().remove_reader(parent)
-        log.warning("the supervisor has died; shutting down this worker")
+        log.warning("the supervisor has died; shutting down this server process")
         self.handle_exit(signal.SIGTERM, None)
 
 

@@ -1,9 +1,9 @@
-"""The parent process of the workers: it holds the listening socket, and starts, restarts and stops the workers.
+"""The parent of the server processes: it holds the listening socket, and starts, restarts and stops the processes.
 
 It answers no requests and imports no heavy modules, so that no request can crash it and its memory use stays constant.
-The workers share its listening socket: if a worker dies, the other workers accept the waiting connections. Every worker
-holds the read end of a pipe, and only this process holds the write end. If this process dies, the pipe closes and the
-workers shut down.
+The server processes share its listening socket: if one of them dies, the others accept the waiting connections. Each
+server process holds the read end of a pipe, and only the supervisor holds the write end. If the supervisor dies, the
+pipe closes and the server processes shut down.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ import msgspec
 import structlog
 
 from rowcast.runtime.signals import STOP_SIGNALS, handle_stop
-from rowcast.serving.fleet import WorkerState, WorkerStatus
+from rowcast.serving.fleet import ProcessStatus, ServerState
 
 CHECK_SECONDS = 0.5
 STUCK_SECONDS = 30.0
-"""A worker that sends no heartbeat for this long is killed and replaced."""
+"""A server process that sends no heartbeat for this long is killed and replaced."""
 QUICK_DEATH_SECONDS = 1.0
-"""If a worker repeatedly dies this soon after becoming ready, it is restarted after a delay that doubles each time."""
+"""A process that repeatedly dies this soon after becoming ready is restarted after a delay that doubles each time."""
 MAX_PAUSE_SECONDS = 10.0
 GRACE_SECONDS = 10.0
-"""A worker that is still running this long after `drain_seconds` is killed."""
+"""A server process that is still running this long after `drain_seconds` is killed."""
 
 log = structlog.get_logger("rowcast.runtime")
 
@@ -44,8 +44,8 @@ class IndexerPlan(msgspec.Struct, frozen=True):
     is_running: Callable[[], bool]
 
 
-class WorkerPost(msgspec.Struct):
-    """The supervisor's record of one worker."""
+class ProcessPost(msgspec.Struct):
+    """The supervisor's record of one server process."""
 
     number: int
     pid: int = 0
@@ -54,25 +54,25 @@ class WorkerPost(msgspec.Struct):
     start_at: float = 0.0
 
     def pause_after_death(self, now: float) -> float:
-        """Count a death and return the delay before the restart. A worker that has run for a while resets the count."""
+        """Count a death and return the delay before the restart. After a long run, the count starts again at zero."""
         is_quick = self.ready_at is None or now - self.ready_at < QUICK_DEATH_SECONDS
         self.quick_deaths = self.quick_deaths + 1 if is_quick else 0
         return min(MAX_PAUSE_SECONDS, 0.1 * 2**self.quick_deaths) if self.quick_deaths > 1 else 0.0
 
 
 Work = Callable[[int, int, bool], int]
-"""Runs a worker and returns its exit status.
+"""Runs a server process and returns its exit status.
 
-The arguments are the worker's number, a pipe that closes when the supervisor dies, and whether it is the first worker.
+The arguments are the process number, a pipe that closes when the supervisor dies, and whether it is the first process.
 """
 
 
 class Supervisor:
-    """Runs `work` in every worker process and keeps the workers running."""
+    """Runs `work` in every server process and keeps the processes running."""
 
     def __init__(
         self,
-        state: WorkerState,
+        state: ServerState,
         work: Work,
         close_listener: Callable[[], None],
         indexer: IndexerPlan,
@@ -83,10 +83,10 @@ class Supervisor:
         self._close_listener = close_listener
         self._indexer_plan = indexer
         self._drain_seconds = drain_seconds
-        self._posts = [WorkerPost(number) for number in range(state.worker_count)]
+        self._posts = [ProcessPost(number) for number in range(state.process_count)]
         self._signals = 0
         self._life, self._life_end = os.pipe()
-        # The indexer exits when this pipe closes. The workers inherit the write end, so the indexer outlives them.
+        # The indexer exits when this pipe closes. The server processes inherit the write end, so it outlives them.
         self._index, self._index_end = os.pipe()
         self._indexer: subprocess.Popen[bytes] | None = None
         self._indexer_due = 0.0
@@ -107,38 +107,38 @@ class Supervisor:
             self._start(post)
         while not self._signals:
             self._keep_indexer()
-            self._check_workers()
+            self._check_processes()
             self._sleep(CHECK_SECONDS)
         return self._end()
 
     def _start_first(self) -> int | None:
-        """Start one worker and wait until it is ready, so that a configuration error is reported only once."""
+        """Start one server process and wait until it is ready, so that a configuration error is reported only once."""
         post = self._posts[0]
         self._start(post, is_first=True)
         while not self._signals:
             status = self._exit_status(post)
             if status is not None:
                 if status < 0 or status == 1:
-                    log.error("the first worker exited before it was ready", status=status)
+                    log.error("the first server process exited before it was ready", status=status)
                 return status if status > 0 else 1
-            if self._state.workers()[0].state == "ready":
+            if self._state.processes()[0].state == "ready":
                 return None
             self._sleep(CHECK_SECONDS / 10)
         return self._end()
 
-    def _start(self, post: WorkerPost, *, is_first: bool = False) -> None:
+    def _start(self, post: ProcessPost, *, is_first: bool = False) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         post.ready_at = None
-        # The signals are blocked until the worker has its own handlers, so that the worker does not lose a signal.
+        # The signals are blocked until the process has its own handlers, so that it does not lose a signal.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         pid = os.fork()
         if pid == 0:
-            self._run_worker(post.number, is_first=is_first)
+            self._run_process(post.number, is_first=is_first)
         post.pid = pid
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
-    def _run_worker(self, number: int, *, is_first: bool) -> NoReturn:
+    def _run_process(self, number: int, *, is_first: bool) -> NoReturn:
         status = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -152,16 +152,16 @@ class Supervisor:
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else 1
         except BaseException:
-            log.exception("a worker failed", worker=number)
+            log.exception("a server process failed", process=number)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
 
-    def _check_workers(self) -> None:
-        """Restart dead workers and kill stuck workers."""
+    def _check_processes(self) -> None:
+        """Restart dead server processes and kill stuck server processes."""
         now = time.monotonic()
-        for post, worker in zip(self._posts, self._state.workers(), strict=True):
+        for post, process in zip(self._posts, self._state.processes(), strict=True):
             if not post.pid:
                 if now >= post.start_at:
                     self._start(post)
@@ -169,22 +169,22 @@ class Supervisor:
             status = self._exit_status(post)
             if status is not None:
                 self._restart(post, status, now)
-            elif worker.state == "ready" and post.ready_at is None:
+            elif process.state == "ready" and post.ready_at is None:
                 post.ready_at = now
-            elif _is_stuck(worker, post):
-                log.error("killing a stuck worker", worker=post.number, silent=worker.silent_seconds)
+            elif _is_stuck(process, post):
+                log.error("killing a stuck server process", process=post.number, silent=process.silent_seconds)
                 os.kill(post.pid, signal.SIGKILL)
 
-    def _restart(self, post: WorkerPost, status: int, now: float) -> None:
-        """Restart a dead worker, after a delay if it keeps dying."""
+    def _restart(self, post: ProcessPost, status: int, now: float) -> None:
+        """Restart a dead server process, after a delay if it keeps dying."""
         pause = post.pause_after_death(now)
         post.start_at = now + pause
-        log.error("a worker exited; restarting it", worker=post.number, status=status, pause=pause)
+        log.error("a server process exited; restarting it", process=post.number, status=status, pause=pause)
         if not pause:
             self._start(post)
 
-    def _exit_status(self, post: WorkerPost) -> int | None:
-        """Return the exit status, or None while the worker is running. A negative status is a negated signal number."""
+    def _exit_status(self, post: ProcessPost) -> int | None:
+        """Return the exit status, or the negated number of the signal that ended the process, or None if it runs."""
         if not post.pid:
             return None
         pid, status = os.waitpid(post.pid, os.WNOHANG)
@@ -210,9 +210,9 @@ class Supervisor:
                     log.warning("cannot start the indexer", reason=error.strerror)
 
     def _end(self) -> int:
-        """Let all workers drain, and then let the indexer move the remaining entries into the store."""
+        """Let all server processes drain, and then let the indexer move the remaining entries into the store."""
         self._close_listener()
-        self._signal_workers()
+        self._signal_processes()
         forwarded, deadline = self._signals, time.monotonic() + self._drain_seconds + GRACE_SECONDS
         killed = False
         while any(post.pid for post in self._posts):
@@ -220,18 +220,18 @@ class Supervisor:
                 self._exit_status(post)
             if self._signals > forwarded:
                 forwarded = self._signals
-                self._signal_workers()
+                self._signal_processes()
             if time.monotonic() > deadline and not killed:
                 killed = True
-                log.error("some workers did not exit in time; killing them")
-                self._signal_workers(signal.SIGKILL)
+                log.error("some server processes did not exit in time; killing them")
+                self._signal_processes(signal.SIGKILL)
             self._sleep(CHECK_SECONDS / 10)
         os.close(self._index_end)
         if self._indexer is not None:
             self._indexer.wait()
         return 1 if killed else 0
 
-    def _signal_workers(self, number: signal.Signals = signal.SIGTERM) -> None:
+    def _signal_processes(self, number: signal.Signals = signal.SIGTERM) -> None:
         for post in self._posts:
             if post.pid:
                 os.kill(post.pid, number)  # the process has not been reaped, so its id is still valid
@@ -246,5 +246,5 @@ class Supervisor:
             os.read(self._wake, 4096)
 
 
-def _is_stuck(worker: WorkerStatus, post: WorkerPost) -> bool:
-    return worker.state == "stale" and worker.silent_seconds > STUCK_SECONDS and worker.pid == post.pid
+def _is_stuck(process: ProcessStatus, post: ProcessPost) -> bool:
+    return process.state == "stale" and process.silent_seconds > STUCK_SECONDS and process.pid == post.pid

@@ -1,7 +1,7 @@
 """Hot path. The rows of concurrent requests are scored in one model call and recorded in one journal write.
 
 There is no timer: the first request schedules a callback on the event loop, and every request that arrives before the
-callback runs joins the batch. Requests for a slow model are queued and scored in a worker thread, one batch at a time.
+callback runs joins the batch. Requests for a slow model are queued and scored in a thread, one batch at a time.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ class Batcher:
             line.popleft()
 
     def _score_next(self, model: LiveModel) -> None:
-        """In a worker thread, score the first requests in a slow model's queue."""
+        """In a separate thread, score the first requests in a slow model's queue."""
         line = self._lines[model]
         batch: list[PendingRequest] = []
         count = 0

@@ -1,4 +1,4 @@
-"""The worker processes of one server, and the port for the state that they share."""
+"""The processes of one server, and the port for the state that they share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ReloadStatus = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["ok", "fa
 
 
 class LoadedModel(msgspec.Struct, frozen=True):
-    """A version that a worker serves."""
+    """A version that a server process serves."""
 
     model: str
     version: int
@@ -26,23 +26,23 @@ class LoadedModel(msgspec.Struct, frozen=True):
     """How long it took to load and verify the version."""
 
 
-class WorkerReport(msgspec.Struct, frozen=True):
-    """The state that a worker publishes."""
+class ProcessReport(msgspec.Struct, frozen=True):
+    """The state that a server process publishes."""
 
     pid: int
     state: State = "starting"
     models: tuple[LoadedModel, ...] = ()
     generation: int = -1
-    """The registry generation that the worker serves."""
+    """The registry generation that the process serves."""
     asked: int = 0
-    """The number of the most recent reload request that the worker has completed."""
+    """The number of the most recent reload request that the process has completed."""
     reload_error: str = ""
 
 
-class WorkerStatus(msgspec.Struct, frozen=True):
-    """The state of one worker, readable by all workers."""
+class ProcessStatus(msgspec.Struct, frozen=True):
+    """The state of one server process, readable by all processes of the server."""
 
-    worker: int
+    process: int
     state: StateName
     pid: int | None = None
     models: tuple[LoadedModel, ...] = ()
@@ -57,18 +57,18 @@ class WorkerStatus(msgspec.Struct, frozen=True):
 
 
 class ReloadResult(msgspec.Struct, frozen=True):
-    """The state of every worker after a reload."""
+    """The state of every server process after a reload."""
 
     status: ReloadStatus
-    workers: list[WorkerStatus]
+    processes: list[ProcessStatus]
     imports: list[ImportResult] = []
     """The results of importing the files in the models folder."""
 
 
-class WorkerSlot(Protocol):
-    """The entry of one worker in the shared state. It is released when the worker's process exits."""
+class ProcessSlot(Protocol):
+    """The entry of one server process in the shared state. It is released when the process exits."""
 
-    status: WorkerReport
+    status: ProcessReport
 
     def report(self, **changes: Any) -> None:
         """Change fields of the published state."""
@@ -87,25 +87,25 @@ class WorkerSlot(Protocol):
         ...
 
 
-class WorkerState(Protocol):
-    """The state that the workers of one server share. Changes are atomic."""
+class ServerState(Protocol):
+    """The state that the processes of one server share. Changes are atomic."""
 
-    worker_count: int
+    process_count: int
 
-    def slot(self, number: int) -> WorkerSlot:
-        """Acquire a worker's slot."""
+    def slot(self, number: int) -> ProcessSlot:
+        """Acquire the slot of a server process."""
         ...
 
     def counters(self, number: int) -> Counters:
-        """Return the counters of a worker, which the other workers can read."""
+        """Return the counters of a server process, which the other processes can read."""
         ...
 
-    def workers(self) -> list[WorkerStatus]:
-        """Return the state of every worker, including workers that are not running."""
+    def processes(self) -> list[ProcessStatus]:
+        """Return the state of every process, including those that are not running."""
         ...
 
     def request_reload(self) -> int:
-        """Request a reload in every worker. A worker is done when its `asked` reaches the returned number."""
+        """Request a reload in every server process. A process is done when its `asked` reaches the returned number."""
         ...
 
     def reload_requests(self) -> int:
@@ -117,7 +117,7 @@ class WorkerState(Protocol):
         ...
 
     def set_unloaded(self, model: str, *, unloaded: bool) -> None:
-        """Unload a model, or load it again; workers apply the change at their next reload."""
+        """Unload a model, or load it again; the processes apply the change at their next reload."""
         ...
 
     def trial_results(self) -> AbstractContextManager[dict[str, str]]:
@@ -125,7 +125,7 @@ class WorkerState(Protocol):
         ...
 
     def agree_default_model(self, choose: Callable[[], str | None]) -> str | None:
-        """Return the default model. The first worker to call this method selects the model with `choose`."""
+        """Return the default model. The first process to call this method selects the model with `choose`."""
         ...
 
     def last_served(self) -> dict[str, int]:
@@ -142,14 +142,14 @@ class WorkerState(Protocol):
 
 
 class Fleet(Protocol):
-    """Operations on all workers of this server."""
+    """Operations on all processes of the server."""
 
-    def workers(self) -> Sequence[WorkerStatus]:
-        """Return the state of every worker."""
+    def processes(self) -> Sequence[ProcessStatus]:
+        """Return the state of every process."""
         ...
 
     async def reload(self) -> ReloadResult:
-        """Have every worker reload, and wait until all workers are done."""
+        """Have every server process reload, and wait until all of them are done."""
         ...
 
     async def unloaded_models(self) -> frozenset[str]:
@@ -157,7 +157,7 @@ class Fleet(Protocol):
         ...
 
     async def set_unloaded(self, model: str, *, unloaded: bool) -> ReloadResult:
-        """Unload a model from every worker, or load it again."""
+        """Unload a model from every server process, or load it again."""
         ...
 
 
@@ -172,12 +172,12 @@ class CounterCells(Protocol):
 
 
 class Counters(Protocol):
-    """Counters keyed by labels and summed across all workers; the first label is the metric family."""
+    """Counters keyed by labels and summed across all server processes; the first label is the metric family."""
 
     def cells(self, labels: Labels, count: int) -> CounterCells:
         """Return this process's counter cells for these labels. The counters start at 0 and never decrease."""
         ...
 
     def each(self) -> Iterator[tuple[Labels, list[float]]]:
-        """Yield the entries of all workers, including workers that have exited."""
+        """Yield the entries of all processes, including those that have exited."""
         ...

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from rowcast.serving.fleet import WorkerStatus
+from rowcast.serving.fleet import ProcessStatus
 
 HealthCheck = Callable[[], str | None]
 """Returns a description of the problem, or None."""
@@ -22,7 +22,7 @@ class HealthReport(msgspec.Struct, frozen=True):
     ready: bool
     models: tuple[str, ...] = ()
     checks: dict[str, str] = {}
-    workers: tuple[WorkerStatus, ...] = ()
+    processes: tuple[ProcessStatus, ...] = ()
 
 
 class Liveness(msgspec.Struct, frozen=True):

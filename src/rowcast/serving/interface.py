@@ -32,7 +32,7 @@ class ModelInterface:
         self.golden: bundle.GoldenRow | None = None
         """A golden row of the model, used in examples."""
         self.is_slow = False
-        """Whether the model runs in a worker thread instead of on the event loop."""
+        """Whether the model runs in a separate thread instead of on the event loop."""
         self.wire = self._compile_wire()
         self._class_numbers = {label: number for number, label in enumerate(manifest.decision.classes)}
 

@@ -24,7 +24,7 @@ from rowcast.serving.interface import ModelInterface
 
 GOLDEN_TOLERANCE = 1e-6
 SLOW_SECONDS = 0.001
-"""A model that takes longer than this to score one row runs in a worker thread, so it cannot block the event loop."""
+"""A model that takes longer than this to score one row runs in a separate thread, so it cannot block the event loop."""
 WARM_UP_RUNS = 5
 SMALLEST_BATCH = 4
 """The number of rows to verify in one batch. If a bundle has fewer golden rows, they are repeated.

@@ -41,7 +41,7 @@ class ServedVersions(msgspec.Struct, frozen=True):
 
 
 class RegistryFollower:
-    """Loads the published models. All methods block; while the server is running, call them in a worker thread."""
+    """Loads the published models. All methods block; while the server is running, call them in a separate thread."""
 
     def __init__(
         self,

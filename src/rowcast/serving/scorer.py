@@ -24,7 +24,7 @@ class ScoredBatch(NamedTuple):
 
 
 class LocalScorer:
-    """Runs fast models on the event loop and slow models in worker threads."""
+    """Runs fast models on the event loop and slow models in separate threads."""
 
     def __init__(self) -> None:
         self._threads: ThreadPoolExecutor | None = None
@@ -37,7 +37,7 @@ class LocalScorer:
             return _score_separately(model, requests)
 
     def score_later(self, model: LiveModel, requests: Sequence[Sequence[Row]]) -> asyncio.Future[ScoredBatch]:
-        """In a worker thread, score all requests in one call."""
+        """In a separate thread, score all requests in one call."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(THREADS, "score")
         return asyncio.get_running_loop().run_in_executor(self._threads, self.score, model, requests)

@@ -163,7 +163,7 @@ class _LineWriter:
 
 
 class _ColumnarWriter:
-    """Writes a columnar file. In a worker thread, polars pulls the frames from a queue."""
+    """Writes a columnar file. In a separate thread, polars pulls the frames from a queue."""
 
     def __init__(self, path: Path, sink: Callable[[pl.LazyFrame, Path], Any]) -> None:
         path.open("wb").close()  # fails immediately if the folder is not writable

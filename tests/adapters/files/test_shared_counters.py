@@ -1,4 +1,4 @@
-"""Shared counters are summed over all workers and keep the counts of killed workers."""
+"""Shared counters are summed over all processes and keep the counts of killed processes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pytest
 from rowcast.adapters.files.shared_counters import ROOM, LocalCounters, SharedCounters, sums
 from rowcast.adapters.telemetry.prometheus import Metrics
 from rowcast.events import ModelLoaded, ReloadFinished, RequestAnswered, RequestFailed, RowsScored
-from rowcast.serving.fleet import Counters, WorkerStatus
+from rowcast.serving.fleet import Counters, ProcessStatus
 
-WORKERS = [WorkerStatus(0, "ready"), WorkerStatus(1, "dead")]
+PROCESSES = [ProcessStatus(0, "ready"), ProcessStatus(1, "dead")]
 
 
 def metrics(counts: Counters) -> Metrics:
     return Metrics(counts, lambda: 3)
 
 
-def sample(metrics: Metrics, name: str, workers: Sequence[WorkerStatus] = WORKERS) -> float:
+def sample(metrics: Metrics, name: str, processes: Sequence[ProcessStatus] = PROCESSES) -> float:
     """Return the sum of a metric's samples."""
-    text = metrics.exposition(workers).decode()
+    text = metrics.exposition(processes).decode()
     return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
 
 
@@ -45,8 +45,8 @@ def test_events_are_counted(tmp_path: Path, shared: bool) -> None:
     assert sample(seen, "rowcast_request_duration_seconds_sum") == 1.0
     assert sample(seen, "rowcast_predictions_total") == 8
     assert sample(seen, "rowcast_model_loads_total") == 1
-    assert 'rowcast_reloads_total{outcome="failed"} 1.0' in seen.exposition(WORKERS).decode()
-    assert 'rowcast_workers{state="dead"} 1.0' in seen.exposition(WORKERS).decode()
+    assert 'rowcast_reloads_total{outcome="failed"} 1.0' in seen.exposition(PROCESSES).decode()
+    assert 'rowcast_server_processes{state="dead"} 1.0' in seen.exposition(PROCESSES).decode()
     assert sample(seen, "rowcast_journal_segments") == 3
 
 
@@ -64,14 +64,14 @@ def test_requests_are_counted_by_route_method_and_status(tmp_path: Path, shared:
         for _ in range(times):
             seen.listen(RequestAnswered(*request, 0.25))
 
-    text = seen.exposition(WORKERS).decode()
+    text = seen.exposition(PROCESSES).decode()
 
     pattern = r'^rowcast_requests_total{method="(.*)",route="(.*)",status="(.*)"} (.*)$'
     counted = re.findall(pattern, text, re.MULTILINE)
     assert {(route, method, int(status)): float(count) for method, route, status, count in counted} == answered
 
 
-def test_counts_are_summed_over_workers_and_a_new_worker_continues_the_counts_of_a_dead_worker(tmp_path: Path) -> None:
+def test_counts_are_summed_over_processes_and_a_new_process_continues_those_of_a_dead_process(tmp_path: Path) -> None:
     first, second = metrics(SharedCounters(tmp_path, 0)), metrics(SharedCounters(tmp_path, 1))
     record_events(first, 3)
     record_events(second, 5)
@@ -121,21 +121,21 @@ def test_labels_that_do_not_fit_in_the_file_do_not_affect_other_labels(tmp_path:
     totals = sums(counts)
     assert totals[("first",)] == [2.0]
     assert len(totals) < ROOM // 16
-    assert (tmp_path / "worker-0.counts").stat().st_size == ROOM
+    assert (tmp_path / "process-0.counts").stat().st_size == ROOM
 
 
 def test_queue_metrics_show_the_total_number_of_rows_and_the_longest_wait() -> None:
-    workers = [
-        WorkerStatus(0, "ready", waiting=3, waiting_seconds=0.5),
-        WorkerStatus(1, "ready", waiting=4, waiting_seconds=2.25),
+    processes = [
+        ProcessStatus(0, "ready", waiting=3, waiting_seconds=0.5),
+        ProcessStatus(1, "ready", waiting=4, waiting_seconds=2.25),
     ]
     seen = Metrics(LocalCounters(), lambda: 0)
 
-    assert sample(seen, "rowcast_queue_rows", workers) == 7
-    assert sample(seen, "rowcast_queue_age_seconds", workers) == 2.25
+    assert sample(seen, "rowcast_queue_rows", processes) == 7
+    assert sample(seen, "rowcast_queue_age_seconds", processes) == 2.25
 
 
-def test_cache_and_problem_counts_are_summed_over_all_workers(tmp_path: Path) -> None:
+def test_cache_and_problem_counts_are_summed_over_all_processes(tmp_path: Path) -> None:
     first, second = metrics(SharedCounters(tmp_path, 0)), metrics(SharedCounters(tmp_path, 1))
     for seen in (first, second):
         seen.listen(RowsScored("loans", 1, 3, ["yes"] * 3, 1.0, 1, 2))
@@ -146,7 +146,7 @@ def test_cache_and_problem_counts_are_summed_over_all_workers(tmp_path: Path) ->
     assert sample(second, "rowcast_problems_total") == 2
 
 
-def test_every_worker_reports_the_most_recent_prediction_made_by_any_worker(tmp_path: Path) -> None:
+def test_every_process_reports_the_most_recent_prediction_made_by_any_process(tmp_path: Path) -> None:
     first, second = (Metrics(SharedCounters(tmp_path, number), lambda: 0, old_names=True) for number in range(2))
     for seen, number in ((first, 1.0), (second, 7.0), (first, 3.0)):
         seen.listen(RowsScored("loans", 1, 1, ["yes"], number))
@@ -174,7 +174,7 @@ def test_a_request_slower_than_the_last_bucket_is_counted_in_the_infinite_bucket
     for seconds in (0.25, 5.0, 7.0):
         seen.listen(RequestAnswered("/predict", "POST", 200, seconds))
 
-    text = seen.exposition(WORKERS).decode()
+    text = seen.exposition(PROCESSES).decode()
     found = re.findall(r'^rowcast_request_duration_seconds_bucket{.*le="([^"]+)".*} (\S+)$', text, re.MULTILINE)
     counts = {bound: float(count) for bound, count in found}
     assert [counts[bound] for bound in ("0.1", "0.25", "2.5", "5.0", "+Inf")] == [0, 1, 1, 2, 3]

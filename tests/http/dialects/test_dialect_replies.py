@@ -15,7 +15,7 @@ import pytest
 import rowcast
 from rowcast.events import RowsScored
 from rowcast.registry.ports import Reference
-from rowcast.serving.fleet import ReloadResult, WorkerStatus
+from rowcast.serving.fleet import ProcessStatus, ReloadResult
 from rowcast.serving.live_models import LiveModel
 from support import apps, models, v2
 from support.access import SECRET, new_key
@@ -287,15 +287,15 @@ async def test_the_index_lists_live_unloaded_and_published_versions(
     assert ready == whole[2:]
 
 
-async def test_a_model_is_unloaded_and_loaded_in_all_workers(client: httpx.AsyncClient, front: DialectFront) -> None:
+async def test_a_model_is_unloaded_and_loaded_in_all_processes(client: httpx.AsyncClient, front: DialectFront) -> None:
     body = {"parameters": {"unload_dependents": True}}
     unloaded = await client.post("/v2/repository/models/sum/unload", json=body)
     after_unload = set(front.fleet.unloaded)
     loaded = await client.post("/v2/repository/models/sum/load")
     front.fleet.result = ReloadResult("pending", [])
     pending = await client.post("/v2/repository/models/sum/load", headers=PROBLEM)
-    workers = [WorkerStatus(0, "ready"), WorkerStatus(1, "ready", reload_error="it is a bomb")]
-    front.fleet.result = ReloadResult("failed", workers)
+    processes = [ProcessStatus(0, "ready"), ProcessStatus(1, "ready", reload_error="it is a bomb")]
+    front.fleet.result = ReloadResult("failed", processes)
     failed = await client.post("/v2/repository/models/sum/load")
 
     assert (unloaded.status_code, unloaded.json(), after_unload) == (200, {}, {"sum"})

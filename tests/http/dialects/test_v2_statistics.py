@@ -1,4 +1,4 @@
-"""Request counts and durations in the Open Inference Protocol, summed over all workers."""
+"""Request counts and durations in the Open Inference Protocol, summed over all server processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rowcast.serving.fleet import CounterCells, Labels
 
 
 class SharedCounters:
-    """Counters that several workers share."""
+    """Counters that several processes share."""
 
     def __init__(self, cells: list[tuple[Labels, list[float]]]) -> None:
         self._cells = cells
@@ -22,7 +22,7 @@ class SharedCounters:
         return iter(self._cells)
 
 
-def test_counts_and_durations_are_summed_over_all_workers() -> None:
+def test_counts_and_durations_are_summed_over_all_processes() -> None:
     cells: list[tuple[Labels, list[float]]] = []
     first, second = ModelStatistics(SharedCounters(cells)), ModelStatistics(SharedCounters(cells))
     first.count("loans", 1, 10, 1000)

@@ -1,1 +1,1 @@
-"""File-based adapters: journals, the registry folder, API keys, locks and worker state."""
+"""File-based adapters: journals, the registry folder, API keys, locks and server state."""

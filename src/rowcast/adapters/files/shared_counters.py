@@ -54,11 +54,11 @@ class LocalCounters:
 
 
 class SharedCounters:
-    """The counters of one worker, in a folder that all workers of the server can read."""
+    """The counters of one server process, in a folder that all processes of the server can read."""
 
-    def __init__(self, folder: Path, worker: int) -> None:
+    def __init__(self, folder: Path, number: int) -> None:
         self._folder = folder
-        fd = os.open(folder / f"worker-{worker}{SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(folder / f"process-{number}{SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if sys.platform == "linux":
                 os.posix_fallocate(fd, 0, ROOM)

@@ -33,7 +33,7 @@ from rowcast.events import (
     RowsScored,
 )
 from rowcast.schema.prediction import label_text
-from rowcast.serving.fleet import CounterCells, Counters, Labels, WorkerStatus
+from rowcast.serving.fleet import CounterCells, Counters, Labels, ProcessStatus
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 BOUNDS = (*map(str, BUCKETS), "+Inf")
@@ -47,7 +47,7 @@ PLAIN: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     HITS: ("rowcast_cache_hits", "Rows whose score was in the cache.", ("model",)),
     MISSES: ("rowcast_cache_misses", "Rows whose score was not in the cache.", ("model",)),
     LOADS: ("rowcast_model_loads", "Model versions loaded and checked.", ("model", "version")),
-    RELOADS: ("rowcast_reloads", "Worker reloads, by outcome.", ("outcome",)),
+    RELOADS: ("rowcast_reloads", "Reloads of a server process, by outcome.", ("outcome",)),
     REDIS_ERRORS: ("rowcast_redis_errors", "Failed calls to Redis, by use and kind.", ("use", "kind")),
 }
 """Counters that store one value per label set. Maps each metric family to its name, help text and labels."""
@@ -128,53 +128,55 @@ class Metrics:
     def _redis_switched(self, event: RedisSwitched) -> None:
         self._counts.cells((REDIS_AWAY, event.use), 1)[0] = 0 if event.is_available else 1
 
-    def exposition(self, workers: Sequence[WorkerStatus]) -> bytes:
+    def exposition(self, processes: Sequence[ProcessStatus]) -> bytes:
         """Return the response to a scrape."""
         registry = CollectorRegistry()
-        registry.register(_Snapshot(self.collect(workers)))
+        registry.register(_Snapshot(self.collect(processes)))
         return generate_latest(registry)
 
-    def collect(self, workers: Sequence[WorkerStatus]) -> Iterator[Metric]:
+    def collect(self, processes: Sequence[ProcessStatus]) -> Iterator[Metric]:
         """Yield all metrics."""
         totals = sums(self._counts)
-        slowest = _slowest(workers)
+        slowest = _slowest(processes)
         yield from _counters(totals)
-        yield from self._gauges(workers, slowest)
+        yield from self._gauges(processes, slowest)
         if self._old_names:
             requests = {labels[1:]: cells for labels, cells in totals.items() if labels[0] == REQUESTS}
             rows = sum(cells[0] for labels, cells in totals.items() if labels[0] == PREDICTIONS)
             latest = max(tuple(cells) for labels, cells in self._counts.each() if labels[0] == LATEST)
             yield from old_names(requests, BOUNDS, rows, latest[1], max(slowest.values(), default=0.0))
 
-    def _gauges(self, workers: Sequence[WorkerStatus], slowest: Mapping[tuple[str, str], float]) -> Iterator[Metric]:
+    def _gauges(self, processes: Sequence[ProcessStatus], slowest: Mapping[tuple[str, str], float]) -> Iterator[Metric]:
         seconds = GaugeMetricFamily(
             "rowcast_model_load_seconds",
-            "Time to load and check a served model, in the slowest worker.",
+            "Time to load and check a served model, in the slowest server process.",
             labels=["model", "version"],
         )
         for labels, duration in sorted(slowest.items()):
             seconds.add_metric(labels, duration)
         yield seconds
         yield GaugeMetricFamily(
-            "rowcast_models_loaded", "Models that at least one worker serves.", value=len({name for name, _ in slowest})
+            "rowcast_models_loaded",
+            "Models that at least one server process serves.",
+            value=len({name for name, _ in slowest}),
         )
-        states = GaugeMetricFamily("rowcast_workers", "Worker processes, by state.", labels=["state"])
+        states = GaugeMetricFamily("rowcast_server_processes", "Server processes, by state.", labels=["state"])
         for state in STATES:
-            states.add_metric([state], sum(worker.state == state for worker in workers))
+            states.add_metric([state], sum(process.state == state for process in processes))
         yield states
         yield GaugeMetricFamily(
             "rowcast_queue_rows",
-            "Rows waiting to be scored, summed over all workers.",
-            value=sum(worker.waiting for worker in workers),
+            "Rows waiting to be scored, summed over all server processes.",
+            value=sum(process.waiting for process in processes),
         )
         yield GaugeMetricFamily(
             "rowcast_queue_age_seconds",
             "Waiting time of the oldest row in the queue.",
-            value=max((worker.waiting_seconds for worker in workers), default=0.0),
+            value=max((process.waiting_seconds for process in processes), default=0.0),
         )
         yield GaugeMetricFamily(
             "rowcast_journal_segments",
-            "Journal segments that have not been stored completely; one per worker is normal.",
+            "Journal segments that have not been stored completely; one per server process is normal.",
             value=float(self._backlog()),
         )
 
@@ -213,10 +215,10 @@ def _counters(totals: Mapping[Labels, list[float]]) -> Iterator[Metric]:
     yield from (requests, durations, *plain.values(), away)
 
 
-def _slowest(workers: Sequence[WorkerStatus]) -> dict[tuple[str, str], float]:
+def _slowest(processes: Sequence[ProcessStatus]) -> dict[tuple[str, str], float]:
     """Return the longest load time of each model version, in seconds."""
     slowest: dict[tuple[str, str], float] = {}
-    for loaded in (loaded for worker in workers for loaded in worker.models):
+    for loaded in (loaded for process in processes for loaded in process.models):
         key = loaded.model, str(loaded.version)
         slowest[key] = max(loaded.seconds, slowest.get(key, 0.0))
     return slowest

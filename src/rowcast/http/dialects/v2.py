@@ -216,9 +216,9 @@ class V2Routes:
                 )
         result = await self._repository.set_loaded(name, loaded=loaded)
         if result.status == "pending":
-            raise Unavailable("some workers have not applied the change yet; retry after 1 s")
+            raise Unavailable("some server processes have not applied the change yet; retry after 1 s")
         if result.status == "failed":
-            raise RequestError(next(worker.reload_error for worker in result.workers if worker.reload_error))
+            raise RequestError(next(process.reload_error for process in result.processes if process.reload_error))
         return _json({})
 
 

@@ -52,7 +52,7 @@ class Repository:
         return entries
 
     async def set_loaded(self, name: str, *, loaded: bool) -> ReloadResult:
-        """Load or unload the model in every worker."""
+        """Load or unload the model in every server process."""
         names = {reference.name for reference in await asyncio.to_thread(self._published)}
         if name not in names:
             raise ModelNotFound(f"unknown model {name[:80]!r}; available models: {', '.join(sorted(names))}")

@@ -1,4 +1,4 @@
-"""Request counts and durations for the Open Inference Protocol, summed over all workers."""
+"""Request counts and durations for the Open Inference Protocol, summed over all server processes."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class ModelStatistics:
     def report(self, model: str, version: int) -> dict[str, Any]:
         """Return one entry of `model_stats`. Stages that are not measured separately have a duration of 0."""
         labels = (FAMILY, model, str(version))
-        by_worker = [cells for key, cells in self._counters.each() if key == labels] or [[0.0] * 6]
-        requests, rows, spent, failed, spent_failing, _ = (int(sum(cells)) for cells in zip(*by_worker, strict=True))
+        by_process = [cells for key, cells in self._counters.each() if key == labels] or [[0.0] * 6]
+        requests, rows, spent, failed, spent_failing, _ = (int(sum(cells)) for cells in zip(*by_process, strict=True))
         unmeasured = {"count": requests, "ns": 0}
         return {
             "name": model,
             "version": str(version),
-            "last_inference": int(max(cells[LAST] for cells in by_worker)),
+            "last_inference": int(max(cells[LAST] for cells in by_process)),
             "inference_count": rows,
             "execution_count": requests,
             "inference_stats": {

@@ -1,16 +1,16 @@
-"""The state that the processes of one server share: a folder in HOME/run with one small file per worker.
+"""The state that the processes of one server share: a folder in HOME/run with one small file per process.
 
-A worker holds a lock on its file. The kernel releases the lock when the process exits, so the death of a worker is
-detected immediately. A heartbeat shows that the event loop is running. Each heartbeat is a timestamp from the monotonic
-clock: all processes on a machine share this clock, and setting the system time does not change it. A server deletes its
-folder when it shuts down; the next server deletes the folders of killed servers.
+Each server process holds a lock on its file. The kernel releases the lock when the process exits, so the death of a
+process is detected immediately. A heartbeat shows that the event loop is running. Each heartbeat is a timestamp from
+the monotonic clock: all processes on a machine share this clock, and setting the system time does not change it. A
+server deletes its folder when it shuts down; the next server deletes the folders of killed servers.
 
-    worker-N  heartbeat f64, waiting rows u32, age of the oldest row in seconds f32, then at byte 16: u32 length,
-              u32 crc32, JSON of `WorkerReport`; little-endian
-    reload    the number of requested reloads
-    default   the default model
-    away      the unloaded models
-    trials    the results of loading new versions in a sandbox, so that only one worker tests each version
+    process-N  heartbeat f64, waiting rows u32, age of the oldest row in seconds f32, then at byte 16: u32 length,
+               u32 crc32, JSON of `ProcessReport`; little-endian
+    reload     the number of requested reloads
+    default    the default model
+    away       the unloaded models
+    trials     the results of loading new versions in a sandbox, so that only one process tests each version
 
 HOME/run itself contains the file `good`, which lists the most recently served versions. A server falls back to these
 versions if a champion cannot be loaded at startup.
@@ -37,12 +37,12 @@ from rowcast.adapters.files.locks import is_unlocked
 from rowcast.adapters.files.shared_counters import SharedCounters
 from rowcast.errors import SettingsError
 from rowcast.private_files import locked, make_private_folder
-from rowcast.serving.fleet import WorkerReport, WorkerStatus
+from rowcast.serving.fleet import ProcessReport, ProcessStatus
 
 STALE_SECONDS = 3.0
 """The maximum age of a heartbeat, in seconds. If the heartbeat is older, the event loop or the process is blocked."""
 TRIAL_SECONDS = 900.0
-"""The limit for waiting until another worker has tested a model."""
+"""The limit for waiting until another process has tested a model."""
 SLOT_BYTES = 1024 * 1024
 READS, READ_AGAIN_SECONDS = 5, 0.001
 RECORD = struct.Struct("<II")
@@ -55,8 +55,8 @@ QUEUE_AT = 8
 class ServerFolder:
     """The folder of one server in `HOME/run`, created by the process that starts the server."""
 
-    def __init__(self, runs: Path, workers: int) -> None:
-        self.worker_count = workers
+    def __init__(self, runs: Path, processes: int) -> None:
+        self.process_count = processes
         self._runs = runs
         self.folder = runs / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         try:
@@ -66,26 +66,26 @@ class ServerFolder:
                     if folder.is_dir() and _is_free(folder / "server"):
                         shutil.rmtree(folder, ignore_errors=True)
                 self.folder.mkdir(mode=0o700)
-                # This process and the workers that it forks hold the lock, so the folder is kept until all these
-                # processes have exited.
+                # This process and the server processes that it forks hold the lock, so the folder is kept until all of
+                # them have exited.
                 self._server_lock = _open_locked(self.folder / "server")
         except OSError as error:
             raise SettingsError(f"cannot write to the folder {runs}: {error.strerror}") from None
 
     def slot(self, number: int) -> SlotFile:
-        """Claim the slot of a worker until this process exits."""
-        return SlotFile(self.folder / f"worker-{number}")
+        """Claim the slot of a server process until this process exits."""
+        return SlotFile(self.folder / f"process-{number}")
 
     def counters(self, number: int) -> SharedCounters:
-        """Return the counters of a worker, which the other workers can read."""
+        """Return the counters of a server process, which the other processes can read."""
         return SharedCounters(self.folder, number)
 
-    def workers(self) -> list[WorkerStatus]:
-        """Return the state of every expected worker."""
-        return [_read_status(self.folder / f"worker-{number}", number) for number in range(self.worker_count)]
+    def processes(self) -> list[ProcessStatus]:
+        """Return the state of every expected server process."""
+        return [_read_status(self.folder / f"process-{number}", number) for number in range(self.process_count)]
 
     def request_reload(self) -> int:
-        """Ask every worker to reload. A worker has reloaded once its `asked` is at least the returned number."""
+        """Ask every server process to reload. It has reloaded once its `asked` is at least the returned number."""
         with locked(self.folder / ".lock"):
             number = self.reload_requests() + 1
             _replace(self.folder / "reload", str(number).encode())
@@ -106,14 +106,14 @@ class ServerFolder:
             return frozenset()
 
     def set_unloaded(self, model: str, *, unloaded: bool) -> None:
-        """Unload a model or load it again; workers apply the change at their next reload."""
+        """Unload a model or load it again; processes apply the change at their next reload."""
         with locked(self.folder / ".lock"):
             others = self.unloaded_models() - {model}
             _replace(self.folder / "away", msgspec.json.encode(others | {model} if unloaded else others))
 
     @contextmanager
     def trial_results(self) -> Iterator[dict[str, str]]:
-        """Yield the sandbox results to one worker at a time, and save all changes when the `with` block ends."""
+        """Yield the sandbox results to one process at a time, and save all changes when the `with` block ends."""
         path = self.folder / "trials"
         with locked(self.folder / ".trials.lock", TRIAL_SECONDS):
             results: dict[str, str] = {}
@@ -123,7 +123,7 @@ class ServerFolder:
             _replace(path, msgspec.json.encode(results))
 
     def agree_default_model(self, choose: Callable[[], str | None]) -> str | None:
-        """Return the default model. The first worker of this server chooses it; the choice never changes."""
+        """Return the default model. The first process of the server chooses it; the choice never changes."""
         path = self.folder / "default"
         with locked(self.folder / ".lock"):
             if not path.exists():
@@ -150,22 +150,22 @@ class ServerFolder:
         os.close(self._server_lock)
 
 
-def running_servers(runs: Path) -> dict[str, list[WorkerStatus]]:
-    """Return the status of each running server's workers, keyed by the name of the server's folder."""
+def running_servers(runs: Path) -> dict[str, list[ProcessStatus]]:
+    """Return the status of the processes of each running server, keyed by the name of the server's folder."""
     servers = {}
     for folder in sorted(runs.glob("*-*")):
         if folder.is_dir() and not _is_free(folder / "server"):
-            numbers = sorted(int(path.name.partition("-")[2]) for path in folder.glob("worker-*") if not path.suffix)
-            servers[folder.name] = [_read_status(folder / f"worker-{number}", number) for number in numbers]
+            numbers = sorted(int(path.name.partition("-")[2]) for path in folder.glob("process-*") if not path.suffix)
+            servers[folder.name] = [_read_status(folder / f"process-{number}", number) for number in numbers]
     return servers
 
 
 class SlotFile:
-    """The file in which a worker reports its state."""
+    """The file in which a server process reports its state."""
 
     def __init__(self, path: Path) -> None:
         self._fd = _open_locked(path)
-        self.status = WorkerReport(os.getpid())
+        self.status = ProcessReport(os.getpid())
         self.beat()
         self.report()
 
@@ -190,16 +190,16 @@ class SlotFile:
         os.close(fd)
 
 
-def _read_status(path: Path, number: int) -> WorkerStatus:
+def _read_status(path: Path, number: int) -> ProcessStatus:
     try:
         file = path.open("rb", buffering=0)
     except FileNotFoundError:
-        return WorkerStatus(number, "starting")
+        return ProcessStatus(number, "starting")
     with file:
         if is_unlocked(file):
-            return WorkerStatus(number, "dead")
+            return ProcessStatus(number, "dead")
         silent, (waiting, waited), status = _read_slot(file)
-    return WorkerStatus(
+    return ProcessStatus(
         number,
         "stale" if silent > STALE_SECONDS and status.state != "starting" else status.state,
         status.pid,
@@ -213,8 +213,8 @@ def _read_status(path: Path, number: int) -> WorkerStatus:
     )
 
 
-def _read_slot(file: IO[bytes]) -> tuple[float, tuple[int, float], WorkerReport]:
-    """Return the heartbeat's age, the state of the queue and the report. Retry while the worker is writing."""
+def _read_slot(file: IO[bytes]) -> tuple[float, tuple[int, float], ProcessReport]:
+    """Return the heartbeat's age, the state of the queue and the report. Retry while the process is writing."""
     for _ in range(READS):
         content = os.pread(file.fileno(), SLOT_BYTES, 0)
         if len(content) >= RECORD_AT + RECORD.size:
@@ -222,9 +222,9 @@ def _read_slot(file: IO[bytes]) -> tuple[float, tuple[int, float], WorkerReport]
             report = content[RECORD_AT + RECORD.size :][:length]
             if zlib.crc32(report) == checksum:
                 silent = max(0.0, time.monotonic() - HEARTBEAT.unpack_from(content)[0])
-                return silent, QUEUE.unpack_from(content, QUEUE_AT), msgspec.json.decode(report, type=WorkerReport)
+                return silent, QUEUE.unpack_from(content, QUEUE_AT), msgspec.json.decode(report, type=ProcessReport)
         time.sleep(READ_AGAIN_SECONDS)
-    return 0.0, (0, 0.0), WorkerReport(0)
+    return 0.0, (0, 0.0), ProcessReport(0)
 
 
 def _open_locked(path: Path) -> int:

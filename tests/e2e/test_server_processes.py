@@ -1,4 +1,4 @@
-"""Several workers under one supervisor: shared state, restarts, reloads and shutdowns."""
+"""Several server processes under one supervisor: shared state, restarts, reloads and shutdowns."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def publish_broken(home: Path, name: str, graph: bytes = b"nonsense") -> Referen
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("workers")
+    home = tmp_path_factory.mktemp("processes")
     publish(home, "sum")
     return home
 
@@ -59,12 +59,12 @@ def server(home: Path) -> Iterator[Server]:
 
 
 def health(server: Server) -> tuple[int, dict[str, Any]]:
-    """Return the status and body of /health; retry on new connections until a worker responds."""
+    """Return the status and body of /health; retry on new connections until a process responds."""
 
     def request() -> httpx.Response | None:
         try:
             return httpx.get(f"{server.address}/health", timeout=1, trust_env=False)
-        except httpx.TransportError:  # the kernel assigned the connection to a stopped or dead worker
+        except httpx.TransportError:  # the kernel assigned the connection to a stopped or dead process
             return None
 
     reply = eventually(request, 20)
@@ -73,13 +73,13 @@ def health(server: Server) -> tuple[int, dict[str, Any]]:
 
 
 def all_ready(server: Server) -> list[int]:
-    """Wait until all workers are ready and return their process IDs."""
+    """Wait until all server processes are ready and return their process IDs."""
     eventually(lambda: health(server)[0] == 200, 20)
-    return [worker["pid"] for worker in health(server)[1]["workers"]]
+    return [process["pid"] for process in health(server)[1]["processes"]]
 
 
 def states(server: Server) -> list[str]:
-    return [worker["state"] for worker in health(server)[1]["workers"]]
+    return [process["state"] for process in health(server)[1]["processes"]]
 
 
 def prediction_count(server: Server) -> float:
@@ -90,17 +90,17 @@ def prediction_count(server: Server) -> float:
 
 
 def ask(server: Server, times: int, path: str = "/predict") -> list[int]:
-    """Send requests on separate connections, so that every worker receives requests; return the status codes."""
+    """Send requests on separate connections, so that every process receives requests; return the status codes."""
     return [httpx.post(server.address + path, json=ROW, timeout=10, trust_env=False).status_code for _ in range(times)]
 
 
 def versions(server: Server, name: str = "sum") -> set[int]:
-    """Return the versions of a model that the workers report as live."""
-    loaded = [model for worker in health(server)[1]["workers"] for model in worker["models"]]
+    """Return the versions of a model that the processes report as live."""
+    loaded = [model for process in health(server)[1]["processes"] for model in process["models"]]
     return {model["version"] for model in loaded if model["model"] == name}
 
 
-def test_a_killed_worker_is_reported_and_replaced_without_losing_its_counts(server: Server) -> None:
+def test_a_killed_server_process_is_reported_and_replaced_without_losing_its_counts(server: Server) -> None:
     first, second = all_ready(server)
     before = prediction_count(server)
     with ThreadPoolExecutor(8) as pool:
@@ -117,10 +117,10 @@ def test_a_killed_worker_is_reported_and_replaced_without_losing_its_counts(serv
     assert first not in after
     assert second in after
     assert prediction_count(server) == before + 40
-    assert 'rowcast_workers{state="ready"} 2.0' in httpx.get(f"{server.address}/metrics", trust_env=False).text
+    assert 'rowcast_server_processes{state="ready"} 2.0' in httpx.get(f"{server.address}/metrics", trust_env=False).text
 
 
-def test_a_worker_without_a_heartbeat_is_reported_as_stale(server: Server) -> None:
+def test_a_server_process_without_a_heartbeat_is_reported_as_stale(server: Server) -> None:
     stopped, _ = all_ready(server)
     os.kill(stopped, signal.SIGSTOP)
     try:
@@ -138,7 +138,7 @@ def test_a_killed_indexer_is_restarted(server: Server) -> None:
     assert eventually(lambda: [pid for pid in [server.indexer()] if pid != first])
 
 
-def test_workers_load_a_new_version_unless_it_is_broken(home: Path, server: Server) -> None:
+def test_server_processes_load_a_new_version_unless_it_is_broken(home: Path, server: Server) -> None:
     with server.client() as client:
         good = publish(home, "sum")
         eventually(lambda: versions(server) == {good.version}, 15)
@@ -147,8 +147,8 @@ def test_workers_load_a_new_version_unless_it_is_broken(home: Path, server: Serv
         broken = publish_broken(home, "sum")
         reply = client.post("/models/reload")
         assert (reply.status_code, reply.json()["status"]) == (409, "failed")
-        for worker in reply.json()["workers"]:
-            assert f"sum@{broken.version}" in worker["reload_error"]
+        for process in reply.json()["processes"]:
+            assert f"sum@{broken.version}" in process["reload_error"]
         assert health(server)[0] == 200  # the previous version is still served
         assert client.post("/predict", json=ROW).json()["version"] == good.version
         assert "cannot serve a new version" in server.log.read_text()
@@ -161,13 +161,13 @@ def test_workers_load_a_new_version_unless_it_is_broken(home: Path, server: Serv
         FolderRegistry(home / "models").point(good, "champion")
         reply = client.post("/models/reload")
         assert (reply.status_code, reply.json()["status"]) == (200, "ok")
-        assert {worker["reload_error"] for worker in reply.json()["workers"]} == {""}
+        assert {process["reload_error"] for process in reply.json()["processes"]} == {""}
 
 
-def test_workers_start_serving_new_models_and_stop_serving_removed_models(home: Path, server: Server) -> None:
+def test_server_processes_start_serving_new_models_and_stop_serving_removed_models(home: Path, server: Server) -> None:
     assert set(ask(server, 3, "/models/late/predict")) == {404}
 
-    publish(home, "late")  # the first model stays the default, even in workers that start later
+    publish(home, "late")  # the first model stays the default, even in processes that start later
     eventually(lambda: versions(server, "late") == {1}, 15)
     with server.client() as client:
         assert client.post("/models/reload").status_code == 200
@@ -190,7 +190,7 @@ def test_live_models_are_still_served_when_the_registry_is_missing(home: Path, s
         with server.client() as client:
             reply = client.post("/models/reload")
             assert (reply.status_code, reply.json()["status"]) == (409, "failed")
-            assert all(worker["reload_error"] for worker in reply.json()["workers"])
+            assert all(process["reload_error"] for process in reply.json()["processes"])
             assert set(ask(server, 4)) == {200}
     finally:
         (home / "elsewhere").rename(home / "models")
@@ -214,7 +214,7 @@ def test_sigterm_stops_all_processes_and_leaves_no_files_behind(tmp_path: Path) 
     assert "Traceback" not in server.log.read_text()
 
 
-def test_workers_stop_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+def test_server_processes_stop_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     publish(tmp_path, "sum")
     server = servers.start(tmp_path, "--workers", "2")
     try:
@@ -402,7 +402,7 @@ def test_a_broken_version_is_rejected_and_the_previous_version_stays_live(
         broken = publish_broken(server.home, "sum", graph())
         reply = client.post("/models/reload")
         assert reply.status_code == 409
-        reason = reply.json()["workers"][0]["reload_error"]
+        reason = reply.json()["processes"][0]["reload_error"]
         assert f"sum@{broken.version}" in reason
         assert setting in reason
         assert client.post("/predict", json=ROW).json()["version"] == 1
@@ -411,17 +411,17 @@ def test_a_broken_version_is_rejected_and_the_previous_version_stays_live(
         assert "indexer" in command_of(server.indexer())
 
 
-def test_workers_and_the_supervisor_are_in_different_process_groups(server: Server) -> None:
+def test_server_processes_and_the_supervisor_are_in_different_process_groups(server: Server) -> None:
     group = os.getpgid(server.process.pid)
 
     assert group not in {os.getpgid(pid) for pid in all_ready(server)}
 
 
-def test_a_single_worker_runs_without_a_supervisor(tmp_path: Path) -> None:
+def test_a_single_server_process_runs_without_a_supervisor(tmp_path: Path) -> None:
     publish(tmp_path, "sum")
     with servers.running(tmp_path) as server:
-        (worker,) = health(server)[1]["workers"]
-        assert worker["pid"] == server.process.pid
+        (process,) = health(server)[1]["processes"]
+        assert process["pid"] == server.process.pid
         listing = subprocess.run(
             ["ps", "-o", "pid=", "--ppid", str(server.process.pid)], capture_output=True, text=True, check=False
         )

@@ -1,4 +1,4 @@
-"""Shared worker state: reports, heartbeats, and the files of killed workers and servers."""
+"""Shared server state: reports, heartbeats, and the files of killed processes and servers."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from pathlib import Path
 
 import pytest
 
-from rowcast.adapters.files import worker_state
-from rowcast.adapters.files.worker_state import ServerFolder
+from rowcast.adapters.files import server_state
+from rowcast.adapters.files.server_state import ServerFolder
 from rowcast.errors import SettingsError
 from rowcast.serving.fleet import LoadedModel
 from support.waiting import eventually
 
 PROCESS = """
 import pathlib, sys, time
-from rowcast.adapters.files.worker_state import ServerFolder, SlotFile
+from rowcast.adapters.files.server_state import ServerFolder, SlotFile
 {work}
 print("ready", flush=True)
 sys.stdin.read()
 """
 
 
-def test_a_report_is_visible_to_other_workers(tmp_path: Path) -> None:
+def test_a_report_is_visible_to_other_processes(tmp_path: Path) -> None:
     server = ServerFolder(tmp_path, 2)
     slot = server.slot(0)
     slot.report(
         state="ready", models=(LoadedModel("loans", 3, "digest", 0.5),), generation=7, asked=2, reload_error="none"
     )
 
-    first, second = server.workers()
+    first, second = server.processes()
 
-    assert (first.worker, first.state, first.pid) == (0, "ready", os.getpid())
+    assert (first.process, first.state, first.pid) == (0, "ready", os.getpid())
     assert (first.models[0].version, first.generation, first.asked, first.reload_error) == (3, 7, 2, "none")
-    assert (second.worker, second.state, second.pid) == (1, "starting", None)
+    assert (second.process, second.state, second.pid) == (1, "starting", None)
 
 
 def test_a_shorter_report_completely_replaces_a_longer_report(tmp_path: Path) -> None:
@@ -46,37 +46,37 @@ def test_a_shorter_report_completely_replaces_a_longer_report(tmp_path: Path) ->
     slot.report(state="ready", reload_error="x" * 5000)
     slot.report(reload_error="")
 
-    assert [(worker.state, worker.reload_error) for worker in server.workers()] == [("ready", "")]
+    assert [(process.state, process.reload_error) for process in server.processes()] == [("ready", "")]
 
 
-def test_a_worker_that_misses_heartbeats_is_stale_until_its_next_heartbeat(
+def test_a_process_that_misses_heartbeats_is_stale_until_its_next_heartbeat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = ServerFolder(tmp_path, 1)
     slot = server.slot(0)
     slot.report(state="ready")
     now = time.monotonic()
-    monkeypatch.setattr(worker_state.time, "monotonic", lambda: now + worker_state.STALE_SECONDS + 1)
+    monkeypatch.setattr(server_state.time, "monotonic", lambda: now + server_state.STALE_SECONDS + 1)
 
-    assert [worker.state for worker in server.workers()] == ["stale"]
+    assert [process.state for process in server.processes()] == ["stale"]
     slot.beat()
-    assert [worker.state for worker in server.workers()] == ["ready"]
+    assert [process.state for process in server.processes()] == ["ready"]
 
 
-def test_a_killed_worker_is_immediately_reported_as_dead_and_its_slot_can_be_claimed(tmp_path: Path) -> None:
+def test_a_killed_process_is_immediately_reported_as_dead_and_its_slot_can_be_claimed(tmp_path: Path) -> None:
     server = ServerFolder(tmp_path, 1)
-    path = str(server.folder / "worker-0")
+    path = str(server.folder / "process-0")
     code = PROCESS.format(work=f"slot = SlotFile(pathlib.Path({path!r})); slot.report(state='ready')")
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        assert [worker.state for worker in server.workers()] == ["ready"]
+        assert [process.state for process in server.processes()] == ["ready"]
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert [worker.state for worker in server.workers()] == ["dead"]
+        assert [process.state for process in server.processes()] == ["dead"]
 
     server.slot(0).report(state="ready")
-    assert [(worker.state, worker.pid) for worker in server.workers()] == [("ready", os.getpid())]
+    assert [(process.state, process.pid) for process in server.processes()] == [("ready", os.getpid())]
 
 
 def test_a_new_server_deletes_only_the_folders_of_killed_servers(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A worker process: it reports its state and serves the current models of the registry."""
+"""A server process: it reports its state and serves the current models of the registry."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from rowcast.adapters.files.registry import FolderRegistry
-from rowcast.adapters.files.worker_state import ServerFolder
+from rowcast.adapters.files.server_state import ServerFolder
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import RegistryError, RowcastError
 from rowcast.registry.ports import ImportResult, Reference
-from rowcast.runtime.worker import LiveParts, StartingPoint, WorkerProcess
+from rowcast.runtime.server_process import LiveParts, ServerProcess, StartingPoint
 from rowcast.serving.batcher import QueueState
 from rowcast.serving.deployment import Deployment
 from rowcast.serving.live_models import LiveModel
@@ -25,7 +25,7 @@ from support.waiting import eventually_async
 
 @dataclass
 class World:
-    """A registry and a worker that serves its models."""
+    """A registry and a server process that serves its models."""
 
     folder: Path
     imports: list[ImportResult] = field(default_factory=list)
@@ -47,7 +47,7 @@ class World:
         result = follower.load_all()
         self.deployment: Deployment[LiveModel] = Deployment(result.models)
         point = StartingPoint(self.registry.generation(), 0, result)
-        self.worker = WorkerProcess(
+        self.process = ServerProcess(
             self.state,
             self.state.slot(0),
             LiveParts(self.deployment, follower, point),
@@ -77,28 +77,28 @@ def world(tmp_path: Path) -> World:
 
 
 @contextlib.asynccontextmanager
-async def started(world: World) -> AsyncIterator[WorkerProcess]:
-    await world.worker.start()
+async def started(world: World) -> AsyncIterator[ServerProcess]:
+    await world.process.start()
     try:
-        yield world.worker
+        yield world.process
     finally:
-        await world.worker.stop()
+        await world.process.stop()
 
 
-async def test_a_worker_reports_its_models_and_its_queue(world: World) -> None:
-    assert world.worker.workers()[0].state == "starting"
+async def test_a_server_process_reports_its_models_and_its_queue(world: World) -> None:
+    assert world.process.processes()[0].state == "starting"
 
-    async with started(world) as worker:
-        (status,) = worker.workers()
+    async with started(world) as process:
+        (status,) = process.processes()
 
         assert (status.state, status.waiting, status.waiting_seconds) == ("ready", 3, 1.5)
         assert [(model.model, model.version) for model in status.models] == [("sum", 1)]
-        worker.drain()
-        assert worker.workers()[0].state == "draining"
-    assert world.state.workers()[0].state == "dead"
+        process.drain()
+        assert process.processes()[0].state == "draining"
+    assert world.state.processes()[0].state == "dead"
 
 
-async def test_a_worker_serves_a_new_version_and_announces_the_change(world: World) -> None:
+async def test_a_server_process_serves_a_new_version_and_announces_the_change(world: World) -> None:
     versions: list[int] = []
     world.on_change = lambda: versions.append(world.deployment.get("sum").version)
 
@@ -120,7 +120,7 @@ async def test_a_failed_reload_is_reported_and_later_versions_are_served(world: 
     world.on_change = fail_once
 
     async def is_reported() -> bool:
-        return bool(world.worker.workers()[0].reload_error)
+        return bool(world.process.processes()[0].reload_error)
 
     async def is_recovered() -> bool:
         return not errors and not await is_reported()
@@ -133,24 +133,24 @@ async def test_a_failed_reload_is_reported_and_later_versions_are_served(world: 
         await world.serves(3)
 
 
-async def test_a_reload_waits_until_the_worker_serves_the_current_models(world: World) -> None:
-    async with started(world) as worker:
+async def test_a_reload_waits_until_the_process_serves_the_current_models(world: World) -> None:
+    async with started(world) as process:
         world.publish()
-        result = await worker.reload()
+        result = await process.reload()
 
         assert result.status == "ok"
         assert world.deployment.get("sum").version == 2
         world.imports = [ImportResult("a.onnx", error="not a graph")]
-        assert (await worker.reload()).status == "failed"
+        assert (await process.reload()).status == "failed"
 
 
 async def test_the_only_model_can_be_unloaded_and_loaded_again(world: World) -> None:
-    async with started(world) as worker:
-        await worker.set_unloaded("sum", unloaded=True)
+    async with started(world) as process:
+        await process.set_unloaded("sum", unloaded=True)
         assert world.deployment.models() == []
-        assert await worker.unloaded_models() == {"sum"}
+        assert await process.unloaded_models() == {"sum"}
         with pytest.raises(RowcastError):
             world.deployment.get(None)
 
-        await worker.set_unloaded("sum", unloaded=False)
+        await process.set_unloaded("sum", unloaded=False)
         assert world.deployment.get(None).version == 1

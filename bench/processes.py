@@ -1,11 +1,11 @@
-"""`make bench-workers`: compare the throughput of two workers with that of one worker, and measure memory use over two
-million requests.
+"""`make bench-processes`: compare the throughput of two server processes with that of one, and measure memory use over
+two million requests.
 
-The benchmark compares the CPU time that all of the server's processes use per answered request. It does not compare
-requests per second, because wrk also uses both cores of a two-core machine. If cpu(n) is the CPU time per request with
-n workers, then two workers on two cores could answer 2 / cpu(2) requests per second without other load, and one worker
-could answer 1 / cpu(1). A single worker leaves one core to the indexer, so the indexer's CPU time is included only for
-two workers.
+The benchmark compares the CPU time that the server, including its supervisor and indexer, uses per answered request. It
+does not compare requests per second, because wrk also uses both cores of a two-core machine. If cpu(n) is the CPU time
+per request with n server processes, then two server processes on two cores could answer 2 / cpu(2) requests per second
+without other load, and one server process could answer 1 / cpu(1). A single server process leaves one core to the
+indexer, so the indexer's CPU time is included only for two server processes.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ GROUPS = ("answering", "indexer")
 
 @dataclass(frozen=True)
 class Measure:
-    """One run against a server with `workers` workers; CPU time in microseconds per answered request."""
+    """One run against a server with `processes` server processes; CPU time in microseconds per answered request."""
 
     round: int
-    workers: int
+    processes: int
     connections: int
     answered: int
     rps: float
@@ -42,7 +42,7 @@ class Measure:
     indexer_us: float
 
 
-class Workers(Server):
+class MultiProcessServer(Server):
     """A server with several processes on all cores."""
 
     def groups(self) -> dict[str, list[int]]:
@@ -74,15 +74,15 @@ def main() -> int:
         key = make_key(home)
         measures = []
         for turn in range(1, options.rounds + 1):
-            for workers in (1, 2) if turn % 2 else (2, 1):
-                measures += measure_loads(home, key, workers, turn, options, bodies, sample, console)
+            for processes in (1, 2) if turn % 2 else (2, 1):
+                measures += measure_loads(home, key, processes, turn, options, bodies, sample, console)
         memory = long_run(home, key, options.requests, bodies, sample, console) if options.requests else []
         report = history(home)
     checks = check_requirements(measures, memory, report)
     show(console, checks)
     if not options.no_record:
         record(
-            "workers",
+            "processes",
             rounds=options.rounds,
             seconds=options.seconds,
             medians=summary(measures),
@@ -104,33 +104,35 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def server(home: Path, key: str, workers: int) -> Workers:
+def server(home: Path, key: str, processes: int) -> MultiProcessServer:
     """Return a server without starting it."""
-    command = [str(BIN / "rowcast"), "serve", "--port", str(PORT), "--workers", str(workers)]
+    command = [str(BIN / "rowcast"), "serve", "--port", str(PORT), "--workers", str(processes)]
     env = {"ROWCAST_HOME": str(home / "home")}
-    return Workers(f"{workers} workers", command, PORT, "/predict", env, home / "servers.log", key)
+    return MultiProcessServer(
+        f"{processes} server processes", command, PORT, "/predict", env, home / "servers.log", key
+    )
 
 
 def measure_loads(
     home: Path,
     key: str,
-    workers: int,
+    processes: int,
     turn: int,
     options: argparse.Namespace,
     bodies: Path,
     sample: bytes,
     console: Console,
 ) -> list[Measure]:
-    """Start a server and measure it once at each number of connections per worker."""
+    """Start a server and measure it once at each number of connections per server process."""
     measures = []
-    started = server(home, key, workers)
+    started = server(home, key, processes)
     with running(started, sample):
         free(started)
         fresh = FIRST + load(started, 32, 1, bodies, FIRST).answered
         started.settle()
         for each in (32, 128):
             before = started.cpu_by_group()
-            run = load(started, each * workers, options.seconds, bodies, fresh)
+            run = load(started, each * processes, options.seconds, bodies, fresh)
             fresh = FIRST + (fresh + run.answered - FIRST) % (LAST - FIRST)
             started.settle()
             if run.failed or not run.answered:
@@ -139,16 +141,16 @@ def measure_loads(
                 group: (spent - before[group]) / run.answered * 1e6 for group, spent in started.cpu_by_group().items()
             }
             rps = run.answered / run.seconds
-            measures.append(Measure(turn, workers, each, run.answered, rps, cost["answering"], cost["indexer"]))
+            measures.append(Measure(turn, processes, each, run.answered, rps, cost["answering"], cost["indexer"]))
             console.print(
-                f"{turn} {workers} workers, {each} connections each {rps:8.0f}/s  answering {cost['answering']:5.1f} µs"
-                f"  indexer {cost['indexer']:5.1f} µs"
+                f"{turn} {processes} server processes, {each} connections each {rps:8.0f}/s"
+                f"  answering {cost['answering']:5.1f} µs  indexer {cost['indexer']:5.1f} µs"
             )
     return measures
 
 
 def long_run(home: Path, key: str, requests: int, bodies: Path, sample: bytes, console: Console) -> list[Any]:
-    """Return the memory of each group over time, while two workers answer requests."""
+    """Return the memory of each group over time, while two server processes answer requests."""
     lines: list[Any] = []
     started = server(home, key, 2)
     with running(started, sample):
@@ -179,32 +181,32 @@ def check_requirements(measures: list[Measure], memory: list[Any], report: dict[
     """Return a check for every requirement."""
     checks = []
     for each in sorted({measure.connections for measure in measures}):
-        single, double = ([m for m in measures if (m.workers, m.connections) == (workers, each)] for workers in (1, 2))
-        workers = median(2 * a.answering_us / b.answering_us for a, b in zip(single, double, strict=True))
+        single, double = ([m for m in measures if (m.processes, m.connections) == (number, each)] for number in (1, 2))
+        answering = median(2 * a.answering_us / b.answering_us for a, b in zip(single, double, strict=True))
         whole = median(
             2 * a.answering_us / (b.answering_us + b.indexer_us) for a, b in zip(single, double, strict=True)
         )
         checks += [
-            Check(f"throughput: two workers / one worker, {each} connections per worker", workers, least=1.6),
-            Check(f"throughput including the indexer: two workers / one worker, {each} connections per worker", whole),
+            Check(f"throughput: two server processes / one, {each} connections each", answering, least=1.6),
+            Check(f"throughput including the indexer: two server processes / one, {each} connections each", whole),
         ]
     if memory:
         quarter = max(1, len(memory) // 4)
         for group in GROUPS:
             early, late = (mean(line[group] for line in part) for part in (memory[:quarter], memory[-quarter:]))
-            name = {"answering": "workers", "indexer": "indexer"}[group]
+            name = {"answering": "server processes", "indexer": "indexer"}[group]
             checks.append(Check(f"memory of the {name}: last quarter / first quarter", late / early, most=1.05))
     checks.append(Check("broken chains", len(report["broken"]), most=0))
     return checks
 
 
 def summary(measures: list[Measure]) -> list[dict[str, Any]]:
-    """Return the median of each figure, with one item per number of workers and number of connections."""
+    """Return the median of each figure, with one item per number of server processes and number of connections."""
     lines = []
-    for key in sorted({(measure.workers, measure.connections) for measure in measures}):
-        group = [asdict(m) for m in measures if (m.workers, m.connections) == key]
+    for key in sorted({(measure.processes, measure.connections) for measure in measures}):
+        group = [asdict(m) for m in measures if (m.processes, m.connections) == key]
         middle = {name: round(median(row[name] for row in group), 2) for name in ("rps", "answering_us", "indexer_us")}
-        lines.append({"workers": key[0], "connections": key[1], **middle})
+        lines.append({"processes": key[0], "connections": key[1], **middle})
     return lines
 
 

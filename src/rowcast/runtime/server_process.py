@@ -1,4 +1,4 @@
-"""One worker process of a server: it reports its state, sends heartbeats and watches the registry for changes."""
+"""One process of a server: it reports its state, sends heartbeats and watches the registry for changes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rowcast.errors import RowcastError
 from rowcast.registry.ports import ImportResult, Reference
 from rowcast.serving.batcher import QueueState
 from rowcast.serving.deployment import Deployment
-from rowcast.serving.fleet import LoadedModel, ReloadResult, WorkerSlot, WorkerState, WorkerStatus
+from rowcast.serving.fleet import LoadedModel, ProcessSlot, ProcessStatus, ReloadResult, ServerState
 from rowcast.serving.live_models import LiveModel
 from rowcast.serving.reload import FollowResult, RegistryFollower
 
 HEARTBEAT_SECONDS = 0.5
 POLL_SECONDS = 0.25
 RELOAD_SECONDS = 30.0
-"""The maximum time, in seconds, that a reload request waits for the workers."""
+"""The maximum time, in seconds, that a reload request waits for the server processes."""
 
 log = structlog.get_logger("rowcast.runtime")
 
@@ -35,7 +35,7 @@ class StartingPoint(msgspec.Struct, frozen=True):
 
 
 class LiveParts(NamedTuple):
-    """The deployment, the registry follower and the worker's starting point."""
+    """The deployment, the registry follower and the starting point of the process."""
 
     deployment: Deployment[LiveModel]
     follower: RegistryFollower
@@ -49,13 +49,13 @@ def log_import_errors(imports: Sequence[ImportResult]) -> None:
             log.error("a file in the models folder cannot be served", file=file.file, reason=file.error)
 
 
-class WorkerProcess:
-    """The worker that runs in this process. It calls `on_change` on the event loop when the models change."""
+class ServerProcess:
+    """The server process that runs this code. It calls `on_change` on the event loop when the models change."""
 
     def __init__(
         self,
-        state: WorkerState,
-        slot: WorkerSlot,
+        state: ServerState,
+        slot: ProcessSlot,
         live: LiveParts,
         *,
         generation: Callable[[], int],
@@ -87,7 +87,7 @@ class WorkerProcess:
         self._tasks = [asyncio.create_task(self._show_life()), asyncio.create_task(self._poll())]
 
     def drain(self) -> None:
-        """Report that this worker accepts no more requests."""
+        """Report that this process accepts no more requests."""
         self._slot.report(state="draining")
 
     async def stop(self) -> None:
@@ -102,39 +102,39 @@ class WorkerProcess:
         """Read the registry and return every version that belongs to this server. This call blocks."""
         return self._follower.published()
 
-    def workers(self) -> list[WorkerStatus]:
-        """Return the current state of every worker of this server."""
+    def processes(self) -> list[ProcessStatus]:
+        """Return the current state of every process of the server."""
         self._report_queue()
-        return self._state.workers()
+        return self._state.processes()
 
     async def unloaded_models(self) -> frozenset[str]:
         """Return the models that were unloaded from this server."""
         return await asyncio.to_thread(self._state.unloaded_models)
 
     async def set_unloaded(self, model: str, *, unloaded: bool) -> ReloadResult:
-        """Unload a model from every worker, or load it again."""
+        """Unload a model from every server process, or load it again."""
         await asyncio.to_thread(lambda: self._state.set_unloaded(model, unloaded=unloaded))
         return await self.reload()
 
     async def reload(self) -> ReloadResult:
-        """Import new files from the models folder, make every worker reload, and wait for the workers.
+        """Import new files from the models folder, make every server process reload, and wait for all of them.
 
-        Workers also retry versions that they failed to load earlier.
+        The processes also retry versions that they failed to load earlier.
         """
         imports = await asyncio.to_thread(self._import_models)
         log_import_errors(imports)
         number = await asyncio.to_thread(self._state.request_reload)
         deadline = asyncio.get_running_loop().time() + RELOAD_SECONDS
         while True:
-            workers = self._state.workers()
-            # Do not wait for stale or draining workers.
-            pending = [worker for worker in workers if worker.asked < number or worker.state == "dead"]
-            expected = [worker for worker in pending if worker.state not in ("stale", "draining")]
+            processes = self._state.processes()
+            # Do not wait for stale or draining processes.
+            pending = [process for process in processes if process.asked < number or process.state == "dead"]
+            expected = [process for process in pending if process.state not in ("stale", "draining")]
             if not expected or asyncio.get_running_loop().time() > deadline:
                 break
             await asyncio.sleep(HEARTBEAT_SECONDS / 10)
-        failed = any(worker.reload_error for worker in workers) or any(file.error for file in imports)
-        return ReloadResult("failed" if failed else "pending" if pending else "ok", workers, imports)
+        failed = any(process.reload_error for process in processes) or any(file.error for file in imports)
+        return ReloadResult("failed" if failed else "pending" if pending else "ok", processes, imports)
 
     def _report_queue(self) -> None:
         self._slot.report_queue(*self._queue())
