@@ -7,12 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rowcast.training.cross_validation import CrossValidator, make_folds
+from rowcast.training.cross_validation import CrossValidator, make_folds, stop_together
+from rowcast.training.models.boosting import BoostedTrees
+from rowcast.training.models.candidate import LabelledMatrix
 from rowcast.training.models.candidates import CANDIDATES
 from rowcast.training.options import TrainingOptions
 from support.training import customers, fit_setting, learning_problem
 
 PARAMS = {"max_leaf_nodes": 8, "min_samples_leaf": 5}
+PARAMS_OF_TREES = {"learning_rate": 0.2, "num_leaves": 8, "min_data_in_leaf": 5}
 
 
 def validator(jobs: int = 1) -> CrossValidator:
@@ -64,3 +67,55 @@ def test_every_fold_stops_early_if_the_time_is_not_sufficient() -> None:
     assert stopped.params["rounds"] == 1
     assert finished.params["rounds"] > 1
     assert np.count_nonzero(stopped.raw) == stopped.raw.size
+
+
+def boosted_folds(*, rows: int = 60) -> list[BoostedTrees]:
+    """Return the boosted trees of five folds whose target is a weak signal with much noise."""
+    random, setting = np.random.default_rng(0), fit_setting("regression", rows)
+    matrix = random.normal(size=(5 * rows, 4)).astype(np.float32)
+    target = matrix[:, 0] + 3 * random.normal(size=len(matrix))
+    fitted = []
+    for valid in np.split(np.arange(len(matrix)), 5):
+        train = np.setdiff1d(np.arange(len(matrix)), valid)
+        sides = [LabelledMatrix(matrix[side], target[side]) for side in (train, valid)]
+        fitted.append(CANDIDATES["boosting"].fit(sides[0], PARAMS_OF_TREES, setting, sides[1]))
+    return [each for each in fitted if isinstance(each, BoostedTrees)]
+
+
+def test_all_folds_stop_after_the_rounds_with_the_lowest_mean_loss() -> None:
+    folds = boosted_folds()
+
+    stopped = [each for each in stop_together(folds) if isinstance(each, BoostedTrees)]
+
+    length = min(len(each.losses) for each in folds)
+    best = 1 + int(np.argmin(np.mean([each.losses[:length] for each in folds], axis=0)))
+    assert len({each.params["rounds"] for each in folds}) > 1
+    assert {each.params["rounds"] for each in stopped} == {best}
+    assert {len(each.booster.dump_model(best)["tree_info"]) for each in stopped} == {best}
+
+
+def test_an_estimator_predicts_as_after_the_given_number_of_rounds() -> None:
+    fold, matrix = boosted_folds()[0], np.random.default_rng(1).normal(size=(20, 4)).astype(np.float32)
+
+    longer = fold.after(len(fold.losses))
+
+    assert longer.params["rounds"] == len(fold.losses) > fold.params["rounds"]
+    assert longer.size.trees == len(fold.losses)
+    expected = longer.booster.predict(matrix, raw_score=True, num_iteration=len(fold.losses))
+    np.testing.assert_array_equal(longer.raw(matrix)[:, 0], expected)
+    assert fold.after(10_000).params["rounds"] == len(fold.losses)
+
+
+def test_a_bag_of_boosted_trees_has_the_same_rounds_in_every_fold_and_matches_its_scores() -> None:
+    problem = learning_problem(customers(), exclude=("customer", "day"))
+    setting = fit_setting("binary", len(problem.training), preset="best", bags=3)
+    sides = make_folds(problem, TrainingOptions(target="y", name="x"))
+    checker = CrossValidator(problem, setting, "roc_auc", *sides)
+
+    result = checker.run(CANDIDATES["boosting"], PARAMS_OF_TREES, lambda index, mean, seconds: None)
+
+    assert {each.params["rounds"] for each in result.estimators} == {result.params["rounds"]}
+    assert result.features is not None
+    for fold, estimator in zip(sides[0], result.estimators, strict=True):
+        matrix = result.features.transform(fold.valid.numbers, fold.valid.texts)
+        np.testing.assert_allclose(result.raw[fold.places], estimator.raw(matrix))

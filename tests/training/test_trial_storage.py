@@ -65,6 +65,15 @@ def test_the_number_of_slots_equals_the_budget_with_and_without_a_journal(tmp_pa
     assert in_memory == stored
 
 
+def test_a_search_with_an_unlimited_number_of_trials_learns_from_its_trials() -> None:
+    study = trial_storage.open_study(TrainingOptions(target="y", name="m"), "sha", "roc_auc", 100_000)
+
+    drawn = run(study, stop_after=60)
+
+    early, late = ([number for _, number in part] for part in (drawn[:20], drawn[40:]))
+    assert sum(late) / len(late) > 0.8 > sum(early) / len(early)
+
+
 def test_ctrl_c_while_a_result_is_recorded_interrupts_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     study, drawn = open_study(None), list[tuple[int, float]]()
     record = study.optuna._storage.set_trial_state_values

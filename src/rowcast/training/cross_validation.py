@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from operator import add
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from rowcast.training.models.candidate import (
     Params,
     Raw,
     Setting,
+    StagedEstimator,
     TreeEstimator,
 )
 from rowcast.training.options import TrainingOptions
@@ -74,11 +75,6 @@ class FoldResult(NamedTuple):
     estimator: Estimator
     seconds: float
 
-    @property
-    def rounds(self) -> int:
-        """The number of training rounds; 0 if the candidate does not train in rounds."""
-        return int(self.estimator.params.get("rounds", 0))
-
 
 AfterFold = Callable[[int, float, float], None]
 """Called after each fold with the fold's index, the mean score so far and the fold's duration in seconds.
@@ -104,27 +100,45 @@ class CrossValidator:
     ) -> TrialResult:
         """Cross-validate one configuration; if the time is not sufficient, every fold's fit stops early."""
         started = time.monotonic()
-        raw = np.zeros((len(self.validation), self.setting.width))
-        scores, rounds, estimators, sizes = [], [], [], []
-        is_bagged = candidate.is_bagged(self.setting)
+        estimators: list[Estimator] = []
+        staged: Sequence[Estimator] = ()
+        raws: list[Raw] = []
+        scores: list[float] = []
         with closing(self._fold_results(candidate, params, seconds)) as results:
-            for index, (fold, result) in enumerate(zip(self.folds, results, strict=True)):
-                raw[fold.places] = result.raw
-                scores.append(self._score(result.raw, fold.valid))
-                rounds.append(result.rounds)
-                if is_bagged:
-                    estimators.append(_reduced(result.estimator, self.setting))
-                sizes.append(estimators[-1].size if is_bagged else result.estimator.size)
+            for index, (_, result) in enumerate(zip(self.folds, results, strict=True)):
+                estimators.append(result.estimator)
+                staged = stop_together(estimators)
+                raws = [
+                    result.raw if each is result.estimator else self._raw(place, candidate, each)
+                    for place, each in enumerate(staged)
+                ]
+                scores = [self._score(raw, fold.valid) for raw, fold in zip(raws, self.folds, strict=False)]
                 after_fold(index, self._mean(scores), result.seconds)
-        fixed = {**result.estimator.params}
+        raw = np.zeros((len(self.validation), self.setting.width))
+        for fold, rows in zip(self.folds, raws, strict=True):
+            raw[fold.places] = rows
+        score, duration = self._mean(scores), time.monotonic() - started
+        return self._trial(candidate, staged, raw, score, duration)
+
+    def _raw(self, index: int, candidate: Candidate, estimator: Estimator) -> Raw:
+        """Return the raw scores of a fold's validation rows."""
+        return estimator.raw(self._matrix(index, candidate.style)[1])
+
+    def _trial(
+        self, candidate: Candidate, estimators: Sequence[Estimator], raw: Raw, score: float, seconds: float
+    ) -> TrialResult:
+        """Return the result with the bag of estimators, or without it if the preset does not allow its size."""
+        rounds = [int(estimator.params.get("rounds", 0)) for estimator in estimators]
+        params = {**estimators[-1].params}
         if any(rounds):
-            fixed["rounds"] = max(1, round(float(np.mean(rounds))))
-        size, score, duration = reduce(add, sizes), self._mean(scores), time.monotonic() - started
-        if is_bagged and self.setting.preset.allows_member(size):
-            features = self._common_features
-            return TrialResult(candidate, fixed, score, raw, tuple(estimators), features, size, duration)
-        size = max(sizes, key=lambda each: each.nodes)
-        return TrialResult(candidate, fixed, score, raw, size=size, seconds=duration)
+            params["rounds"] = max(rounds)
+        if candidate.is_bagged(self.setting):
+            reduced = tuple(_reduced(estimator, self.setting) for estimator in estimators)
+            size = reduce(add, (each.size for each in reduced))
+            if self.setting.preset.allows_member(size):
+                return TrialResult(candidate, params, score, raw, reduced, self._common_features, size, seconds)
+        size = max((each.size for each in estimators), key=lambda each: each.nodes)
+        return TrialResult(candidate, params, score, raw, size=size, seconds=seconds)
 
     def _fold_results(self, candidate: Candidate, params: Params, seconds: float) -> Generator[FoldResult, None, None]:
         """Yield the results in fold order. If the candidate is thread-safe, the folds are processed in parallel."""
@@ -182,6 +196,23 @@ class CrossValidator:
     def _common_features(self) -> Features:
         """The features for trees, fitted to all training rows."""
         return _fit_features(self.problem, self.problem.training, "trees")[0]
+
+
+def stop_together(estimators: Sequence[Estimator]) -> Sequence[Estimator]:
+    """Return the estimators of all folds after the same number of rounds, if they are trained in rounds.
+
+    The mean loss of the folds is lowest after this number of rounds. If each fold stopped at its own best round, the
+    rows that measure an estimator would also choose its rounds: scores on small, noisy tables would be too good, and
+    configurations with uneven losses would win (decision 0073).
+    """
+    if not all(isinstance(each, StagedEstimator) and each.losses for each in estimators):
+        return estimators
+    staged = cast(Sequence[StagedEstimator], estimators)
+    longest = max(len(each.losses) for each in staged)
+    # A fold that stopped early keeps the loss of its last round.
+    losses = [np.pad(np.asarray(each.losses), (0, longest - len(each.losses)), mode="edge") for each in staged]
+    rounds = 1 + int(np.argmin(np.mean(losses, axis=0)))
+    return [each.after(rounds) for each in staged]
 
 
 def _reduced(estimator: Estimator, setting: Setting) -> TreeEstimator:

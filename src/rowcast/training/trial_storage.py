@@ -46,6 +46,8 @@ UNRELATED_OPTIONS: Final = (
 SCHEMES: Final = ("redis://", "rediss://", "unix://")
 LOCK_SECONDS: Final = 10
 """The age, in seconds, at which a lock is considered abandoned."""
+RANDOM_TRIALS: Final = 20
+"""The maximum number of trials with random parameters; later trials depend on the results so far."""
 ANNOUNCEMENT_TIME: Final = timedelta(minutes=1)
 """The age at which a trial without an owner is considered abandoned. Most trials get an owner within milliseconds."""
 SLOT, OWNER, KIND, FOLD_SECONDS, NO_TIME = "slot", "by", "kind", "fold_seconds", "no_time"
@@ -161,7 +163,7 @@ class Study:
     def _sampler(self, slot: int) -> optuna.samplers.BaseSampler:
         """Return the sampler for a slot. Each slot has its own seed, so no two processes draw the same sequence."""
         seed = int(np.random.SeedSequence([self._seed, slot]).generate_state(1)[0])
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(5, self._total // 4))
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(max(5, self._total // 4), RANDOM_TRIALS))
 
     @property
     def finished_count(self) -> int:

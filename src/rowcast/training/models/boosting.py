@@ -32,12 +32,14 @@ class BoostedTrees:
     width: int
     share: float = 1.0
     """The weight of this booster in an average."""
+    losses: tuple[float, ...] = ()
+    """The validation loss after each round; empty if there were no validation rows."""
 
     def raw(self, matrix: Numbers) -> Raw:
         return self.link(self.sums(matrix))
 
     def sums(self, matrix: Numbers) -> Raw:
-        scores = self.booster.predict(matrix, raw_score=True, num_threads=1)
+        scores = self.booster.predict(matrix, raw_score=True, num_iteration=self.params["rounds"], num_threads=1)
         return np.asarray(scores, np.float64).reshape(len(matrix), self.width) * self.share
 
     def link(self, sums: Raw) -> Raw:
@@ -45,6 +47,10 @@ class BoostedTrees:
 
     def emit_link(self, _graph: GraphBuilder, sums: str) -> str:
         return sums
+
+    def after(self, rounds: int) -> BoostedTrees:
+        """Return the state of this estimator after a number of rounds, or after its last round."""
+        return replace(self, params=self.params | {"rounds": min(rounds, self.booster.current_iteration())})
 
     def reduced(self, _trees: int, _nodes: int) -> BoostedTrees:
         return self  # each tree corrects the errors of all trees before it
@@ -59,7 +65,7 @@ class BoostedTrees:
     @cached_property
     def _trees(self) -> Trees:
         trees = Trees(self.width)
-        for index, tree in enumerate(self.booster.dump_model()["tree_info"]):
+        for index, tree in enumerate(self.booster.dump_model(self.params["rounds"])["tree_info"]):
             trees.add(_flatten(tree["tree_structure"], index % self.width, self.share))
         return trees
 
@@ -108,7 +114,8 @@ def _outside_zero(threshold: float) -> float:
 class Boosting:
     """Gradient-boosted trees (LightGBM).
 
-    Training is deterministic and stops when the validation loss no longer improves.
+    Training is deterministic and stops when the validation loss no longer improves. The losses of all folds together
+    determine the number of rounds.
     """
 
     name = "boosting"
@@ -171,19 +178,31 @@ class Boosting:
     def fit(
         self, rows: LabelledMatrix, params: Params, setting: Setting, validation: LabelledMatrix | None = None
     ) -> Estimator:
-        if "rounds" not in params:
+        is_fixed = "rounds" in params
+        if not is_fixed:
             params = params | self._limits(params, setting)
         settings = _lightgbm_settings(setting) | {key: value for key, value in params.items() if key != "rounds"}
         data = lightgbm.Dataset(rows.matrix, rows.target, weight=rows.weight, params=settings, free_raw_data=False)
-        callbacks: list[Any] = [_stop_in_time(setting.out_of_time)]
-        valid_sets: list[lightgbm.Dataset] = []
-        if validation is not None:
-            valid_sets = [data.create_valid(validation.matrix, validation.target, weight=validation.weight)]
-            patience = self.PATIENCE * (2 if params.get("extra_trees") else 1)
-            callbacks.append(lightgbm.early_stopping(patience, verbose=False))
-        booster = lightgbm.train(settings, data, params["rounds"], valid_sets=valid_sets, callbacks=callbacks)
-        best = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
-        return BoostedTrees({**params, "rounds": max(best, 1)}, booster, setting.width)
+        if validation is None or is_fixed:
+            booster = lightgbm.train(settings, data, params["rounds"])
+            return BoostedTrees(params, booster, setting.width)
+        valid = data.create_valid(validation.matrix, validation.target, weight=validation.weight)
+        patience = self.PATIENCE * (2 if params.get("extra_trees") else 1)
+        history: dict[str, dict[str, list[float]]] = {}
+        callbacks: list[Any] = [
+            lightgbm.record_evaluation(history),
+            _stop_in_time(setting.out_of_time),
+            lightgbm.early_stopping(patience, verbose=False),
+        ]
+        booster = lightgbm.train(
+            settings, data, params["rounds"], valid_sets=[valid], callbacks=callbacks, keep_training_booster=True
+        )
+        # Unless the training booster is kept, LightGBM removes the rounds after the best one, which other folds may
+        # need. The copy releases the memory that training needed.
+        booster = lightgbm.Booster(model_str=booster.model_to_string(num_iteration=-1))
+        (losses,) = history["valid_0"].values()
+        rounds = 1 + int(np.argmin(losses))
+        return BoostedTrees({**params, "rounds": rounds}, booster, setting.width, losses=tuple(losses))
 
 
 def _lightgbm_settings(setting: Setting) -> Params:

@@ -112,6 +112,20 @@ class TreeEstimator(Estimator, Protocol):
         ...
 
 
+@runtime_checkable
+class StagedEstimator(Estimator, Protocol):
+    """An estimator that is trained in rounds and can be used as it was after any of them."""
+
+    @property
+    def losses(self) -> Sequence[float]:
+        """The validation loss after each round; empty if the number of rounds was given."""
+        ...
+
+    def after(self, rounds: int) -> StagedEstimator:
+        """Return the state of this estimator after a number of rounds, or after its last round."""
+        ...
+
+
 class Candidate(Protocol):
     """A kind of model that can be trained."""
 
@@ -156,5 +170,6 @@ class Candidate(Protocol):
         """Fit an estimator to the rows.
 
         If validation rows are given, fitting can stop early; the estimator's `params` then record the number of rounds.
+        If `params` contain the number of rounds, fitting runs exactly this number.
         """
         ...
