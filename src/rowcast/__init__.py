@@ -4,6 +4,7 @@
 
     rowcast.train("loans.csv", target="loan_status")
     rowcast.load("loans").predict({"annual_income": 800000, ...})
+    rowcast.predict("loans", "new_loans.csv", "scores.parquet")
     rowcast.evaluate("loans", "new_loans.csv")
     rowcast.Client("http://127.0.0.1:8000").predict({"annual_income": 800000, ...})
 
@@ -18,15 +19,15 @@ from rowcast.version import VERSION
 
 if TYPE_CHECKING:
     from rowcast.client import AsyncClient, Client
-    from rowcast.python_api import Model, evaluate, train
+    from rowcast.python_api import Model, evaluate, predict, train
     from rowcast.python_api import load as load
 
 __version__ = VERSION
-__all__ = ["AsyncClient", "Client", "Model", "__version__", "evaluate", "load", "train"]
+__all__ = ["AsyncClient", "Client", "Model", "__version__", "evaluate", "load", "predict", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Model", "evaluate", "load", "train"):
+    if name in ("Model", "evaluate", "load", "predict", "train"):
         from rowcast import python_api
 
         return getattr(python_api, name)

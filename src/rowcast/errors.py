@@ -48,6 +48,17 @@ class RowcastError(Exception):
         if slug is not None:
             self.slug = slug
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Make every error picklable, whatever the arguments of its class are; the nodes of a cluster return errors."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[RowcastError], args: tuple[Any, ...], attributes: dict[str, Any]) -> RowcastError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
 
 class SettingsError(RowcastError):
     slug = "settings"

@@ -1,4 +1,7 @@
-"""The Python API: `train`, `load`, `evaluate` and `Model`. It uses the same code as the command line and the server."""
+"""The Python API: `train`, `load`, `predict`, `evaluate` and `Model`.
+
+It uses the same code as the command line and the server.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from rowcast import settings
-from rowcast.app import evaluation, models
+from rowcast.app import bundles, evaluation, models
 from rowcast.app.progress import training_progress
 from rowcast.errors import ModelNotFound
 from rowcast.schema.prediction import Label, Score, Task, label_text
 
 if TYPE_CHECKING:
+    from rowcast.jobs.table_scoring import Summary
     from rowcast.serving.live_models import LiveModel
     from rowcast.training.cost import Cost
     from rowcast.training.evaluation_result import Evaluation
@@ -107,6 +111,54 @@ def load(reference: str, *, home: str | Path | None = None) -> Model:
     return Model(models.live_model(settings.load(home=home), reference))
 
 
+def predict(
+    model: str | Path | Model,
+    table: str | Path,
+    out: str | Path,
+    *,
+    home: str | Path | None = None,
+    rejects: str | Path | None = None,
+    columns: Names | None = None,
+    jobs: int | None = None,
+    engine: str = "local",
+) -> Summary:
+    """Score a table file in constant memory, write `out` and return what `rowcast predict --json` prints.
+
+    `model` is a reference (`NAME`, `NAME@3` or `NAME@alias`), a loaded `Model`, or the path of a bundle folder or of an
+    archive. The other arguments are the options of `rowcast predict`. `engine` is `local`, `ray` or `ray://HOST:PORT`.
+    To score rows in memory, use `Model.predict`.
+    """
+    from rowcast.jobs.table_scoring import ScoringOptions
+
+    summary = bundles.score_table(
+        settings.load(home=home),
+        _reference(model),
+        ScoringOptions(
+            source=Path(table),
+            out=Path(out),
+            rejects=None if rejects is None else Path(rejects),
+            columns=None if columns is None else _texts(columns),
+        ),
+        engine=engine,
+        slots=jobs,
+    )
+    _require_same(model, summary.digest)
+    return summary
+
+
+def _reference(model: str | Path | Model) -> str:
+    if isinstance(model, Model):
+        return f"{model.name}@{model.version}"
+    return f"{model.absolute()}" if isinstance(model, Path) else model
+
+
+def _require_same(model: str | Path | Model, digest: str) -> None:
+    """Raise ModelNotFound if the model was loaded from another home."""
+    if isinstance(model, Model) and digest != model.digest:
+        reference = _reference(model)
+        raise ModelNotFound(f"{reference} in this home is not the loaded model; pass the home from which it was loaded")
+
+
 def evaluate(
     model: str | Path | Model,
     table: Any,
@@ -127,10 +179,9 @@ def evaluate(
     archive. `table` is a file path, a data frame, a mapping from column names to values or a list of rows. The other
     arguments are the options of `rowcast evaluate`.
     """
-    reference = f"{model.name}@{model.version}" if isinstance(model, Model) else model
     result = evaluation.evaluate(
         settings.load(home=home),
-        f"{reference.absolute()}" if isinstance(reference, Path) else reference,
+        _reference(model),
         table,
         evaluation.EvaluationOptions(
             target=target,
@@ -143,8 +194,7 @@ def evaluate(
             jobs=jobs,
         ),
     )
-    if isinstance(model, Model) and result.digest != model.digest:
-        raise ModelNotFound(f"{reference} in this home is not the loaded model; pass the home from which it was loaded")
+    _require_same(model, result.digest)
     return result
 
 

@@ -38,6 +38,7 @@ ALIASES: Mapping[str, Alias] = {
     "PROM_API_KEY": Alias("push_password"),
     "PROM_PUSHJOB": Alias("push_job"),
     "OTEL_EXPORTER_OTLP_ENDPOINT": Alias("otel_endpoint"),
+    "RAY_ADDRESS": Alias("ray_address"),
     "REDIS_URL": Alias("cache"),
     "REDIS_MAXMEMORY": Alias("redis_maxmemory"),
     "REDIS_POLICY": Alias("redis_policy"),

@@ -58,6 +58,15 @@ def read_cache(value: object) -> object:
     return CACHE_WORDS.get(value.strip().lower(), value.strip()) if isinstance(value, str) else value
 
 
+def check_ray_address(address: str) -> None:
+    """Raise SettingsError unless the value is the address of a Ray cluster."""
+    if address != "auto" and not re.fullmatch(r"(ray://)?[^\s/:@]+:[0-9]{1,5}", address):
+        raise SettingsError(
+            f"a Ray cluster must be auto, HOST:PORT or ray://HOST:PORT, got {hide_credentials(address)!r}",
+            slug="ray-address",
+        )
+
+
 def check_redis_url(name: str, url: str, others: str = "") -> None:
     """Raise SettingsError unless the value is the URL of a Redis server. `others` names the other allowed values."""
     try:

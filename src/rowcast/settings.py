@@ -250,6 +250,9 @@ class Settings(SettingPaths, BaseSettings):
         "rowcast", pattern=r"^[^/\s]+$", description="Pushgateway job, unless the URL in `push_gateway` contains a job."
     )
     push_seconds: float = Field(15.0, gt=0, description="Interval between pushes.")
+    ray_address: str | None = Field(
+        None, description="Ray cluster that `--engine ray` uses. Default: a new cluster on this machine."
+    )
     otel_endpoint: str | None = Field(
         None,
         description="URL of the OpenTelemetry collector that receives spans over OTLP/HTTP; requires `rowcast[otel]`.",

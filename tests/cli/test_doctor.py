@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 import sqlite3
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ def test_every_part_of_a_healthy_installation_is_reported(checkup: Doctor) -> No
         "repeats",
         "cache",
         "quotas",
+        "ray",
         "push",
         "otel",
         "open files",
@@ -305,6 +307,20 @@ def test_an_unreachable_push_gateway_or_collector_is_reported(checkup: Doctor, m
 
     assert f"{nowhere}/metrics/job/loan_model" in parts["push"]["says"]
     assert f"{nowhere}/v1/traces" in parts["otel"]["says"]
+
+
+def test_ray_is_checked_without_being_imported(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "starts a cluster" in checkup.parts()["ray"]["says"]
+    with socket.create_server(("127.0.0.1", 0)) as cluster:
+        address = f"127.0.0.1:{cluster.getsockname()[1]}"
+        for scheme in ("", "ray://"):
+            monkeypatch.setenv("RAY_ADDRESS", f"{scheme}{address}")
+            assert f"{scheme}{address} accepts connections" in checkup.parts()["ray"]["says"]
+    assert address in checkup.parts("ray")["ray"]["says"]
+    monkeypatch.setenv("ROWCAST_RAY_ADDRESS", "host")
+    assert "HOST:PORT" in checkup.parts("ray")["ray"]["says"]
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert "rowcast[ray]" in checkup.parts("ray")["ray"]["says"]
 
 
 def test_an_open_file_limit_below_max_connections_is_reported(checkup: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,7 @@ def test_the_strict_and_rejects_options_are_mutually_exclusive(tmp_path: Path) -
             columns=None,
             strict=True,
             jobs=1,
+            engine="local",
             as_json=False,
         )
 
@@ -78,6 +79,7 @@ def test_an_error_in_a_row_names_the_line_and_the_rejects_option(tmp_path: Path,
             columns=None,
             strict=strict,
             jobs=1,
+            engine="local",
             as_json=False,
         )
 

@@ -49,6 +49,11 @@ def test_training_and_scoring_leave_no_traces_and_connect_to_no_other_machine(us
     run("train", "loans.csv", "--target", "loan_status", "--name", "loans", "--trials", "1", "--home", "home")
     run("predict", "loans", "loans.csv", "--out", "scores.csv", "--home", "home")
 
+    # Ray would report its use to its vendor, ask cloud providers for metadata and listen on every network interface.
+    run("predict", "loans", "loans.csv", "--out", "same.csv", "--home", "home", "--engine", "ray")
+    assert (work / "same.csv").read_bytes() == (work / "scores.csv").read_bytes()
+    assert list(Path("/tmp").glob("rowcast-ray-*")) == []
+
     run("models", "export", "loans", "--out", "loans.rowcast", "--home", "home")
     run("models", "import", "loans.rowcast", "--name", "copy", "--home", "home")
     graph = "home/models/copy/1/model.onnx"

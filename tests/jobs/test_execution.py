@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from msgspec.structs import replace
 from rowcast.adapters.memory.jobs import MemoryFileStore, MemoryJobStore
 from rowcast.adapters.memory.store import MemoryStore
 from rowcast.adapters.onnxruntime.graph import open_graph
+from rowcast.engines import ThreadEngine
 from rowcast.errors import RowcastError, TableError
 from rowcast.history import chain
 from rowcast.history.chain import SealedEntry, decode_head
+from rowcast.jobs.chunk_scoring import GraphSource
 from rowcast.jobs.execution import JobExecution, JobTools
 from rowcast.jobs.job import Job, JobResult, JobStop, LostClaim, canceled, claim_of
 from rowcast.jobs.job_history import ENTRIES_PER_WRITE
@@ -111,8 +114,9 @@ class Case:
 def predicted(model: Any, source: Path, ending: str) -> tuple[bytes, bytes]:
     """Return what `rowcast predict` writes for the table: the output and the rejected rows."""
     out, rejects = source.with_name(f"out.{ending}"), source.with_name(f"bad.{ending}")
-    graphs = [open_graph(model.model, "out")]
-    score_file("sum", 1, model.manifest, graphs=graphs, options=ScoringOptions(source, out, rejects))
+    graphs, options = GraphSource(model.model, "out", open_graph), ScoringOptions(source, out, rejects)
+    with closing(ThreadEngine(1)) as engine:
+        score_file("sum", 1, model.manifest, graphs=graphs, engine=engine, options=options)
     return out.read_bytes(), rejects.read_bytes()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from rowcast.adapters.onnxruntime.graph import open_graph
+from rowcast.engines import ThreadEngine
 from rowcast.errors import InvalidRows, TableError, ValueProblem
+from rowcast.jobs.chunk_scoring import GraphSource
 from rowcast.jobs.row_scoring import RowOutputs, RowScoringOptions, RowSelection, score_selected
 from rowcast.tables import stream
 from rowcast.tables.columns import read_columns
@@ -51,8 +54,13 @@ def run(model: Any, source: Path, selected: Any, sampled: Any, rejects: Path | N
         read_columns(source, "rows", []).starts,
         lambda row: ValueProblem("y", "missing", f"row {row} is not selected"),
     )
-    graphs = [open_graph(model.model, model.manifest.output.name) for _ in range(2)]
-    return score_selected(model.manifest, selection, graphs=graphs, options=RowScoringOptions(source, rejects))
+    return score(model, selection, RowScoringOptions(source, rejects))
+
+
+def score(model: Any, selection: RowSelection, options: RowScoringOptions) -> RowOutputs:
+    graphs = GraphSource(model.model, model.manifest.output.name, open_graph)
+    with closing(ThreadEngine(2)) as engine:
+        return score_selected(model.manifest, selection, graphs=graphs, engine=engine, options=options)
 
 
 def mask(*rows: int) -> Any:
@@ -98,10 +106,9 @@ def test_it_is_an_error_if_no_row_can_be_scored(tmp_path: Path, model: Any, sour
 
 
 def test_a_table_that_changes_between_two_passes_is_an_error(model: Any, source: Path) -> None:
-    graphs = [open_graph(model.model, model.manifest.output.name)]
     selection = RowSelection(mask(), mask(), (0, 1), lambda row: ValueProblem("y", "missing", "missing"))
 
     with pytest.raises(TableError) as caught:
-        score_selected(model.manifest, selection, graphs=graphs, options=RowScoringOptions(source))
+        score(model, selection, RowScoringOptions(source))
 
     assert caught.value.slug == "table-changed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import polars as pl
 import pytest
 
 from rowcast.adapters.onnxruntime.graph import open_graph
+from rowcast.engines import ThreadEngine
 from rowcast.errors import InvalidRows, SettingsError, TableError
-from rowcast.jobs.chunk_scoring import Progress
+from rowcast.jobs.chunk_scoring import GraphSource, Progress
 from rowcast.jobs.table_scoring import ColumnWarning, ScoringOptions, Summary, score_file
 from rowcast.registry.ports import Reference
 from rowcast.schema.schema import Column, Schema
@@ -49,8 +51,10 @@ def model(tmp_path: Path) -> Any:
 
 
 def run(model: Any, source: Path, out: Path, *, threads: int = 2, **options: Any) -> Summary:
-    graphs = [open_graph(model.model, model.manifest.output.name) for _ in range(threads)]
-    return score_file("sum", 1, model.manifest, graphs=graphs, options=ScoringOptions(source, out, **options))
+    graphs = GraphSource(model.model, model.manifest.output.name, open_graph)
+    settings = ScoringOptions(source, out, **options)
+    with closing(ThreadEngine(threads)) as engine:
+        return score_file("sum", 1, model.manifest, graphs=graphs, engine=engine, options=settings)
 
 
 def spoil(source: Path, *rows: int) -> None:

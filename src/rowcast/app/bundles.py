@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rowcast.app import imports
+from rowcast.app.engines import LOCAL, open_engine
 from rowcast.app.models import registry
 from rowcast.errors import BundleError
 from rowcast.registry import bundle
@@ -69,12 +70,16 @@ def _tested(settings: Settings, folder: Path, source: str) -> NamedBundle:
     return NamedBundle(manifest.name, None, bundle.open(folder))
 
 
-def score_table(settings: Settings, model: str, options: ScoringOptions) -> Summary:
+def score_table(
+    settings: Settings, model: str, options: ScoringOptions, *, engine: str = LOCAL, slots: int | None = None
+) -> Summary:
     """Score the rows in a table file, and write the predictions to another file."""
     from rowcast.adapters.onnxruntime.graph import open_graph
-    from rowcast.jobs.table_scoring import score_file
+    from rowcast.jobs.chunk_scoring import GraphSource
+    from rowcast.jobs.table_scoring import check_outputs, score_file
 
-    with open_bundle(settings, model) as named:
+    check_outputs(options)
+    with open_bundle(settings, model) as named, open_engine(settings, engine, slots) as running:
         manifest = named.opened.manifest
-        graphs = [open_graph(named.opened.model, manifest.output.name) for _ in range(options.threads)]
-        return score_file(named.name, named.version, manifest, graphs=graphs, options=options)
+        graphs = GraphSource(named.opened.model, manifest.output.name, open_graph)
+        return score_file(named.name, named.version, manifest, graphs=graphs, engine=running, options=options)

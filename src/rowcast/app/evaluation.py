@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -221,6 +221,8 @@ def _scattered(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
 
 def _score(named: NamedBundle, table: _Table, options: EvaluationOptions) -> RowOutputs:
     from rowcast.adapters.onnxruntime.graph import open_graph
+    from rowcast.engines import ThreadEngine
+    from rowcast.jobs.chunk_scoring import GraphSource
     from rowcast.jobs.row_scoring import RowScoringOptions, RowSelection, score_selected
     from rowcast.training.table_evaluation import SAMPLE_ROWS
 
@@ -230,13 +232,14 @@ def _score(named: NamedBundle, table: _Table, options: EvaluationOptions) -> Row
         places = np.random.default_rng([manifest.training.seed, 9]).choice(places, SAMPLE_ROWS, replace=False)
     sampled = np.zeros_like(selected)
     sampled[places] = True
-    graphs = [open_graph(named.opened.model, manifest.output.name) for _ in range(options.jobs or usable_cores())]
-    return score_selected(
-        manifest,
-        RowSelection(selected, sampled, table.columns.starts, table.reason),
-        graphs=graphs,
-        options=RowScoringOptions(table.source, options.rejects, options.progress),
-    )
+    with closing(ThreadEngine(options.jobs or usable_cores())) as engine:
+        return score_selected(
+            manifest,
+            RowSelection(selected, sampled, table.columns.starts, table.reason),
+            graphs=GraphSource(named.opened.model, manifest.output.name, open_graph),
+            engine=engine,
+            options=RowScoringOptions(table.source, options.rejects, options.progress),
+        )
 
 
 def _evaluated_rows(manifest: Manifest, table: _Table, scored: RowOutputs) -> EvaluatedRows:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
+from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rowcast.setting_values import check_ray_address
 
 if TYPE_CHECKING:
     from rowcast.serving.fleet import ProcessStatus
     from rowcast.settings import Settings
 
 SECONDS = 5.0
+CURRENT_RAY_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # noqa: S108 - `ray start` writes this file
 
 
 def running_servers(settings: Settings) -> dict[str, list[ProcessStatus]]:
@@ -72,6 +78,25 @@ def otel_failure(settings: Settings) -> str:
     except httpx.HTTPError as error:
         return f"{url} does not respond ({type(error).__name__})"
     return "" if reply.is_success else f"{url} responds with {reply.status_code}"
+
+
+def ray_version() -> str | None:
+    """Return the version of the ray package, or None if it is not installed."""
+    return metadata.version("ray") if importlib.util.find_spec("ray") is not None else None
+
+
+def ray_failure(address: str) -> str:
+    """Check that the Ray cluster accepts connections, without connecting this process to it."""
+    check_ray_address(address)
+    if address == "auto":
+        found = CURRENT_RAY_CLUSTER.is_file()
+        return "" if found else "no Ray cluster has been started on this machine"
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=SECONDS).close()
+    except (OSError, OverflowError) as error:
+        return f"{address} does not respond ({type(error).__name__})"
+    return ""
 
 
 def redis_state(settings: Settings, setting: str, url: str) -> str:

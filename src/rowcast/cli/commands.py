@@ -18,6 +18,7 @@ from rowcast.cli.options import (
     Config,
     Cost,
     Derive,
+    Engine,
     Exclude,
     Group,
     Home,
@@ -231,7 +232,10 @@ def predict(
     columns: Annotated[
         str | None, typer.Option(help="Input columns to copy to the output, separated by commas [all].")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, max=256, help="Number of threads [one per core].")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Number of threads, or of tasks on Ray [one per core].")
+    ] = None,
+    engine: Engine = "local",
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -253,6 +257,7 @@ def predict(
         columns=names,
         strict=strict,
         jobs=jobs,
+        engine=engine,
         as_json=json,
     )
 

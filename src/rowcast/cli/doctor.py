@@ -151,6 +151,7 @@ def _checks(loaded: Settings) -> Iterator[tuple[str, Check, str]]:
     redis = "start Redis, or correct the setting `{}`"
     yield "cache", lambda: _check_cache(loaded), redis.format("cache")
     yield "quotas", lambda: _check_quotas(loaded), redis.format("quotas")
+    yield "ray", lambda: _check_ray(loaded), "correct the setting `ray_address`"
     yield "push", lambda: _check_push(loaded), "correct the setting `push_gateway`"
     yield "otel", lambda: _check_otel(loaded), "correct the setting `otel_endpoint`"
 
@@ -373,6 +374,20 @@ def _check_quotas(loaded: Settings) -> str:
     if loaded.quotas is None:
         return "each server process enforces its share"
     return health_checks.redis_state(loaded, "quotas", loaded.quotas)
+
+
+def _check_ray(loaded: Settings) -> str:
+    version = health_checks.ray_version()
+    if version is None and loaded.ray_address is None:
+        return "not installed; only `--engine ray` needs it"
+    if version is None:
+        raise CheckFailed("ray_address is set, but rowcast[ray] is not installed", "install the package")
+    if loaded.ray_address is None:
+        return f"{version}; `--engine ray` starts a cluster on this machine"
+    reason = health_checks.ray_failure(loaded.ray_address)
+    if reason:
+        raise CheckFailed(reason, "start the cluster, or correct ray_address")
+    return f"{version}; {loaded.ray_address} accepts connections"
 
 
 def _check_push(loaded: Settings) -> str:

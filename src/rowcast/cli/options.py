@@ -109,6 +109,13 @@ Preset = Annotated[
 ]
 Trials = Annotated[int | None, typer.Option(min=1, help="Total number of trials [20, or unlimited with --timeout].")]
 Timeout = Annotated[float | None, typer.Option(min=1, help="Time limit for the training run, in seconds.")]
+Engine = Annotated[
+    str,
+    typer.Option(
+        metavar="local|ray|ray://HOST:PORT",
+        help="Where to compute: in this process, or on a Ray cluster (see the setting `ray_address`).",
+    ),
+]
 Config = Annotated[
     Path | None,
     typer.Option(

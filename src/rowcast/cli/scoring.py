@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from rowcast.app import bundles, models
+from rowcast.app import bundles
 from rowcast.cli import output
 from rowcast.cli.streams import STREAM, input_table, output_table
 from rowcast.errors import InvalidRows, RowcastError, SettingsError
@@ -30,6 +30,7 @@ def run(
     columns: tuple[str, ...] | None,
     strict: bool,
     jobs: int | None,
+    engine: str,
     as_json: bool,
 ) -> None:
     """Score the table and print a summary."""
@@ -40,10 +41,10 @@ def run(
     if out == STREAM and as_json:
         raise SettingsError("--json and --out - are mutually exclusive, because both write to standard output")
     with input_table(table) as source, output_table(out) as target, scoring_progress() as report:
-        options = ScoringOptions(source, target, rejects, columns, jobs or models.usable_cores(), report)
+        options = ScoringOptions(source, target, rejects, columns, report)
         hint = "" if strict else "to score the valid rows, add --rejects FILE, which writes the others to a file"
         with rejects_hint(hint):
-            summary = bundles.score_table(settings, model, options)
+            summary = bundles.score_table(settings, model, options, engine=engine, slots=jobs)
     if out == STREAM:
         summary = msgspec.structs.replace(summary, out="standard output")
     if as_json:

@@ -1,14 +1,16 @@
-"""Scores the chunks of a table in several threads, in the order of the file.
+"""Scores the chunks of a table on an engine, in the order of the file.
 
-Threads are sufficient, because reading, scoring and writing release the global interpreter lock. Several processes
-would each need a copy of polars and ONNX Runtime (docs/decisions/0015-score-tables-in-parallel-threads.md).
+On one machine, threads are sufficient, because reading, scoring and writing release the global interpreter lock.
+Several processes would each need a copy of polars and ONNX Runtime
+(docs/decisions/0015-score-tables-in-parallel-threads.md).
 """
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -17,9 +19,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rowcast.engines import ThreadEngine, run_in_order
 from rowcast.errors import NoAnswer, ValueProblem
 from rowcast.registry.bundle import Manifest
-from rowcast.registry.ports import Graph
+from rowcast.registry.ports import Graph, OpenGraph
 from rowcast.schema.outputs import output_reader
 from rowcast.schema.scores import non_finite_rows
 from rowcast.tables.columns import Source
@@ -30,6 +33,7 @@ from rowcast.tables.write import refuse_existing
 
 MAX_PROBLEMS: Final = 20
 REJECT_COLUMNS: Final = ("rejected_row", "rejected_column", "rejected_reason")
+
 
 Result = TypeVar("Result")
 
@@ -56,27 +60,38 @@ class ScoredRows(NamedTuple):
 def score_in_threads(
     chunks: Iterable[Chunk], graphs: Sequence[Graph], score: Callable[[int, Chunk, Graph], Result]
 ) -> Iterator[Result]:
-    """Yield the result for each chunk in order. At most `len(graphs) + 2` chunks are in memory."""
+    """Yield the result for each chunk in order, with one thread per graph."""
     idle = deque(graphs)
 
-    def run(index: int, chunk: Chunk) -> Result:
+    def run(_: None, index: int, chunk: Chunk) -> Result:
         graph = idle.popleft()  # never empty: there are as many graphs as threads
         try:
             return score(index, chunk, graph)
         finally:
             idle.append(graph)
 
-    pool = ThreadPoolExecutor(len(graphs), "rowcast-batch")
-    running: deque[Future[Result]] = deque()
-    try:
-        for index, chunk in enumerate(chunks):
-            running.append(pool.submit(run, index, chunk))
-            if len(running) > len(graphs) + 1:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with closing(ThreadEngine(len(graphs))) as engine:
+        yield from run_in_order(engine, run, engine.share(None), enumerate(chunks))
+
+
+class GraphSource:
+    """Loads a model's graph in each thread that scores chunks. It is picklable."""
+
+    def __init__(self, model: bytes, output: str, open_graph: OpenGraph) -> None:
+        self._arguments = model, output, open_graph
+        self._loaded = threading.local()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments
+
+    @property
+    def graph(self) -> Graph:
+        """The graph of this thread; raise BundleError if it cannot be loaded."""
+        if not hasattr(self._loaded, "graph"):
+            model, output, open_graph = self._arguments
+            self._loaded.graph = open_graph(model, output)
+        graph: Graph = self._loaded.graph
+        return graph
 
 
 def score_frame(frame: pl.DataFrame, manifest: Manifest, graph: Graph) -> ScoredRows:

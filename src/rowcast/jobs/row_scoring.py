@@ -1,4 +1,4 @@
-"""Scores selected rows of a table in several threads, and keeps the outputs in memory."""
+"""Scores selected rows of a table on an engine, and keeps the outputs in memory."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rowcast.engines import Engine, run_in_order
 from rowcast.errors import InvalidRows, TableError, ValueProblem
 from rowcast.jobs.chunk_scoring import (
     MAX_PROBLEMS,
+    GraphSource,
     Progress,
     in_lines,
     located,
     problem_row,
     score_frame,
-    score_in_threads,
     with_reasons,
 )
 from rowcast.registry.bundle import Manifest
-from rowcast.registry.ports import Graph
 from rowcast.tables.columns import Source, chunks_of
 from rowcast.tables.stream import Chunk
 from rowcast.tables.write import open_writer
@@ -85,23 +85,28 @@ class _ScoredPart(NamedTuple):
     share: float
 
 
+class _RowScorer(NamedTuple):
+    """What a task needs to score the selected rows of a chunk."""
+
+    manifest: Manifest
+    graphs: GraphSource
+    selection: RowSelection
+
+
 def score_selected(
-    manifest: Manifest, selection: RowSelection, *, graphs: Sequence[Graph], options: RowScoringOptions
+    manifest: Manifest, selection: RowSelection, *, graphs: GraphSource, engine: Engine, options: RowScoringOptions
 ) -> RowOutputs:
     """Score the selected rows of a table.
 
     Raise InvalidRows if a selected row cannot be scored and there is no file for rejected rows.
     Raise TableError if a file cannot be read or written, or if no row can be scored.
     """
-
-    def score(index: int, chunk: Chunk, graph: Graph) -> _ScoredPart:
-        return _score(index, chunk, graph, manifest=manifest, selection=selection)
-
+    scorer = engine.share(_RowScorer(manifest, graphs, selection))
     parts: list[_ScoredPart] = []
     lines = rows = 0
     with ExitStack() as files:
         rejects = None if options.rejects is None else files.enter_context(open_writer(options.rejects))
-        for index, part in enumerate(score_in_threads(chunks_of(options.source), graphs, score)):
+        for index, part in enumerate(run_in_order(engine, _score, scorer, enumerate(chunks_of(options.source)))):
             if rejects is not None:
                 rejected = with_reasons(part.rejected, part.problems, lines)
                 rejects.append(rejects.prepare(rejected, first=index == 0))
@@ -123,7 +128,8 @@ def _joined(parts: Sequence[_ScoredPart], selection: RowSelection) -> RowOutputs
     return RowOutputs(np.concatenate(outputs), measured, rejected, sample, np.flatnonzero(selection.sampled[measured]))
 
 
-def _score(index: int, chunk: Chunk, graph: Graph, *, manifest: Manifest, selection: RowSelection) -> _ScoredPart:
+def _score(scorer: _RowScorer, index: int, chunk: Chunk) -> _ScoredPart:
+    manifest, selection = scorer.manifest, scorer.selection
     rows = chunk.load()
     frame = rows.frame
     start, end = selection.starts[index : index + 2] if index + 1 < len(selection.starts) else (0, 0)
@@ -131,7 +137,7 @@ def _score(index: int, chunk: Chunk, graph: Graph, *, manifest: Manifest, select
         raise TableError("the table was changed while it was being read; run the command again", slug="table-changed")
     selected = selection.selected[start:end]
     places = np.flatnonzero(selected)
-    scored = score_frame(frame.filter(selected), manifest, graph)
+    scored = score_frame(frame.filter(selected), manifest, scorer.graphs.graph)
     invalid = [_at(problem, int(places[problem_row(problem)])) for problem in scored.problems]
     measured = selected.copy()
     measured[places[scored.rejected]] = False

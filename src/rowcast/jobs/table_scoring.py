@@ -1,15 +1,16 @@
 """Scores the rows in a table file in constant memory, and writes the predictions to another file.
 
-The table is read in chunks. Several threads score the chunks, and the main thread writes the results in order.
+The table is read in chunks. An engine scores the chunks, and the main thread writes the results in order.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,25 +19,25 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rowcast.engines import Engine, run_in_order
 from rowcast.errors import InvalidRows, TableError, ValueProblem
 from rowcast.jobs.chunk_scoring import (
     MAX_PROBLEMS,
+    GraphSource,
     Progress,
     in_lines,
     located,
     score_frame,
-    score_in_threads,
     with_reasons,
 )
 from rowcast.output_files import is_same_file, refuse_overwriting
 from rowcast.registry.bundle import Manifest
-from rowcast.registry.ports import Graph
 from rowcast.schema.encoding import OUT_OF_RANGE, UNSEEN_CATEGORY
 from rowcast.schema.range_checks import RangeCheck
 from rowcast.tables.encode import EncodedTable
 from rowcast.tables.stream import Chunk, read_chunks
 from rowcast.tables.table import closest
-from rowcast.tables.write import TableWriter, check_extension, open_writer, with_predictions
+from rowcast.tables.write import check_extension, extension, open_writer, prepare_frame, with_predictions
 
 
 class ColumnWarning(msgspec.Struct, frozen=True):
@@ -76,8 +77,24 @@ class ScoringOptions:
     """The file for rejected rows. If this is None, scoring fails at the first invalid row."""
     columns: tuple[str, ...] | None = None
     """The table columns to copy to the output; all columns by default."""
-    threads: int = 1
     progress: Callable[[Progress], None] = field(default=lambda progress: None)
+
+
+@dataclass(frozen=True)
+class TableScorer:
+    """What a task needs to score a chunk of a table. It is picklable."""
+
+    manifest: Manifest
+    graphs: GraphSource
+    suffix: str
+    """The extension of the output file."""
+    columns: tuple[str, ...] | None
+    """The table columns to copy to the output; None for all columns."""
+
+    @cached_property
+    def ranges(self) -> RangeCheck:
+        """The check of values outside of the ranges in training."""
+        return RangeCheck(self.manifest.schema, self.manifest.plan)
 
 
 class ScoredChunk(NamedTuple):
@@ -97,7 +114,7 @@ class ScoredChunk(NamedTuple):
 
 
 def score_file(
-    name: str, version: int | None, manifest: Manifest, *, graphs: Sequence[Graph], options: ScoringOptions
+    name: str, version: int | None, manifest: Manifest, *, graphs: GraphSource, engine: Engine, options: ScoringOptions
 ) -> Summary:
     """Score the rows in a file, and write the predictions to another file.
 
@@ -107,13 +124,16 @@ def score_file(
     Raise TableError if a file cannot be read or written.
     """
     started = time.monotonic()
-    _check_outputs(options)
+    check_outputs(options)
     lines = excluded = rejected = 0
     warnings: Counter[tuple[str, str]] = Counter()
+    scorer = engine.share(TableScorer(manifest, graphs, extension(options.out), options.columns))
     with ExitStack() as files:
         out = files.enter_context(open_writer(options.out))
         rejects = None if options.rejects is None else files.enter_context(open_writer(options.rejects))
-        for index, chunk in enumerate(_scored_chunks(manifest, graphs=graphs, options=options, out=out)):
+        for index, chunk in enumerate(
+            run_in_order(engine, score_chunk, scorer, enumerate(read_chunks(options.source)))
+        ):
             out.append(chunk.out)
             if rejects is not None:
                 rejected_rows = with_reasons(chunk.rejected, chunk.problems, lines)
@@ -151,7 +171,8 @@ def in_column_order(warnings: Counter[tuple[str, str]], manifest: Manifest) -> t
     return tuple(ColumnWarning(column, code, rows) for (column, code), rows in ordered)
 
 
-def _check_outputs(options: ScoringOptions) -> None:
+def check_outputs(options: ScoringOptions) -> None:
+    """Raise TableError if an output file has an unknown extension or would overwrite another file of this run."""
     for path in (options.out, options.rejects):
         if path is not None:
             check_extension(path)
@@ -163,35 +184,17 @@ def _check_outputs(options: ScoringOptions) -> None:
         )
 
 
-def _scored_chunks(
-    manifest: Manifest, *, graphs: Sequence[Graph], options: ScoringOptions, out: TableWriter
-) -> Iterator[ScoredChunk]:
-    """Yield all chunks in file order."""
-    ranges = RangeCheck(manifest.schema, manifest.plan)
-
-    def score(index: int, chunk: Chunk, graph: Graph) -> ScoredChunk:
-        return _score(chunk, manifest, graph, ranges, options=options, out=out, first=index == 0)
-
-    return score_in_threads(read_chunks(options.source), graphs, score)
-
-
-def _score(
-    chunk: Chunk,
-    manifest: Manifest,
-    graph: Graph,
-    ranges: RangeCheck,
-    *,
-    options: ScoringOptions,
-    out: TableWriter,
-    first: bool,
-) -> ScoredChunk:
+def score_chunk(scorer: TableScorer, index: int, chunk: Chunk) -> ScoredChunk:
+    """Score a chunk of a table. This task depends only on its arguments, so every engine returns the same result."""
+    manifest = scorer.manifest
     rows = chunk.load()
     frame = rows.frame
-    scored = score_frame(frame, manifest, graph)
+    scored = score_frame(frame, manifest, scorer.graphs.graph)
     mask = scored.rejected
     good, bad = (frame.filter(~mask), frame.filter(mask)) if scored.problems else (frame, frame.clear())
-    copied = good if options.columns is None else good.select(existing_columns(good, options.columns))
-    prepared = out.prepare(with_predictions(copied, manifest.decision, scored.output), first=first)
+    copied = good if scorer.columns is None else good.select(existing_columns(good, scorer.columns))
+    predicted = with_predictions(copied, manifest.decision, scored.output)
+    prepared = prepare_frame(scorer.suffix, predicted, first=index == 0)
     return ScoredChunk(
         out=prepared,
         lines=rows.height,
@@ -199,7 +202,7 @@ def _score(
         rejected=bad,
         problems=in_lines(scored.problems, rows),
         share=chunk.share,
-        warnings=_count_warnings(scored.encoded, ranges, ~mask),
+        warnings=_count_warnings(scored.encoded, scorer.ranges, ~mask),
     )
 
 

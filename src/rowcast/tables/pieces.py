@@ -5,25 +5,23 @@ Equal frames have equal pieces, and equal pieces are joined to equal files.
 
 from __future__ import annotations
 
-import gzip
 import io
 from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
 
-from rowcast.tables.write import COLUMNAR_WRITERS, LINE_WRITERS, extension, open_writer
+from rowcast.tables.write import COLUMNAR_WRITERS, LINE_WRITERS, extension, open_writer, prepare_frame
 
 
 def encode_piece(frame: pl.DataFrame, suffix: str, *, first: bool) -> bytes:
     """Return a part of the file, or the frame as an Arrow file if the format is columnar."""
-    buffer = io.BytesIO()
     if suffix in COLUMNAR_WRITERS:
+        buffer = io.BytesIO()
         frame.write_ipc(buffer)
         return buffer.getvalue()
-    LINE_WRITERS[suffix](frame, buffer, first)
-    # The time in the header of a gzip member would make equal pieces different.
-    return gzip.compress(buffer.getvalue(), 6, mtime=0) if suffix.endswith(".gz") else buffer.getvalue()
+    piece: bytes = prepare_frame(suffix, frame, first=first)
+    return piece
 
 
 def join_pieces(pieces: Iterable[bytes], path: Path) -> None:

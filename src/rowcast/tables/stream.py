@@ -74,7 +74,7 @@ class Chunk(NamedTuple):
     """Consecutive rows of a file."""
 
     load: Callable[[], Rows]
-    """A function that parses the rows. It may be called in any thread."""
+    """A function that parses the rows. It may be called in any thread, and it is picklable."""
     share: float
     """The fraction of the file that has been read after this chunk, from 0 to 1."""
 
@@ -103,7 +103,7 @@ def _reader(path: Path, file: IO[bytes]) -> Iterator[Chunk]:
         if head.lstrip()[:1] in (b"[", b""):  # a JSON list cannot be split at line breaks
             _refuse_large_list(path)
             table = read_table(path)
-            return iter([Chunk(lambda: Rows(table.frame), 1.0)])
+            return iter([Chunk(partial(Rows, table.frame), 1.0)])
         return _json_lines(path, file)
     return _csv(path, file, head)
 

@@ -95,11 +95,23 @@ def extension(path: str | Path) -> str:
     return (unpacked_name(path).suffix + path.suffix if packed else path.suffix).lower()
 
 
+def prepare_frame(suffix: str, frame: pl.DataFrame, *, first: bool) -> Any:
+    """Do the expensive part of writing a frame to a file with this extension, in any thread or process.
+
+    Equal frames give equal bytes. Each piece of a compressed file is a complete gzip member.
+    """
+    if suffix in COLUMNAR_WRITERS:
+        return frame
+    buffer = io.BytesIO()
+    LINE_WRITERS[suffix](frame, buffer, first)
+    return gzip.compress(buffer.getvalue(), 6, mtime=0) if suffix.endswith(".gz") else buffer.getvalue()
+
+
 class TableWriter(Protocol):
     """Writes frames to one file, in order."""
 
     def prepare(self, frame: pl.DataFrame, *, first: bool) -> Any:
-        """Do the expensive part of writing a frame. This method may be called in any thread."""
+        """Call `prepare_frame` for the format of this file."""
         ...
 
     def append(self, prepared: Any) -> None:
@@ -122,9 +134,7 @@ def open_writer(path: Path) -> Iterator[TableWriter]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part{suffix}")
     try:
         writer = (
-            _LineWriter(part, LINE_WRITERS[suffix], is_packed=suffix.endswith(".gz"))
-            if suffix in LINE_WRITERS
-            else _ColumnarWriter(part, COLUMNAR_WRITERS[suffix])
+            _LineWriter(part, suffix) if suffix in LINE_WRITERS else _ColumnarWriter(part, COLUMNAR_WRITERS[suffix])
         )
         try:
             yield writer
@@ -141,19 +151,14 @@ def open_writer(path: Path) -> Iterator[TableWriter]:
 
 
 class _LineWriter:
-    """Writes a CSV or JSON Lines file. Each piece of a compressed file is a complete gzip member."""
+    """Writes a CSV or JSON Lines file."""
 
-    def __init__(
-        self, path: Path, write_lines: Callable[[pl.DataFrame, IO[bytes], bool], Any], *, is_packed: bool
-    ) -> None:
+    def __init__(self, path: Path, suffix: str) -> None:
         self._file = path.open("wb")
-        self._write_lines = write_lines
-        self._is_packed = is_packed
+        self._suffix = suffix
 
-    def prepare(self, frame: pl.DataFrame, *, first: bool) -> bytes:
-        buffer = io.BytesIO()
-        self._write_lines(frame, buffer, first)
-        return gzip.compress(buffer.getvalue(), 6, mtime=0) if self._is_packed else buffer.getvalue()
+    def prepare(self, frame: pl.DataFrame, *, first: bool) -> Any:
+        return prepare_frame(self._suffix, frame, first=first)
 
     def append(self, prepared: bytes) -> None:
         self._file.write(prepared)

@@ -1,0 +1,116 @@
+"""Connects this process to a Ray cluster, or starts a cluster on this machine.
+
+A cluster runs the code of everyone who can connect to it. Therefore, a cluster that Rowcast starts uses the loopback
+interface and requires a token, which only this process and the processes of the cluster know.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import site
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rowcast.errors import Unavailable
+
+if TYPE_CHECKING:
+    from rowcast.adapters.ray.engine import RayEngine
+
+FOLDER_OF_SOCKETS: Final = "/tmp"  # noqa: S108 - the path of a Unix socket must be shorter than 108 bytes
+CLUSTER_CONFIG: Final = "ray_bootstrap_config.yaml"
+PRIVATE: Final[Mapping[str, str]] = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the only switch for the loopback interface, on every platform
+}
+"""The environment of a cluster that only this process can use. Ray reads these variables when it is imported."""
+QUIET: Final[dict[str, Any]] = {"log_to_driver": False, "logging_level": "ERROR"}
+
+_imported_privately = False
+"""Whether Ray was imported with the variables in PRIVATE. An application may have imported Ray before."""
+
+
+@contextmanager
+def open_engine(address: str | None, *, cores: int, slots: int | None) -> Iterator[RayEngine]:
+    """Connect to the cluster at the address, or start a cluster with this number of cores if there is no address.
+
+    If this process is already connected to a cluster, use that cluster. Raise Unavailable if no cluster can be used.
+    """
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        yield _engine(slots)
+        return
+    if address is None:
+        with _local_cluster(cores):
+            yield _engine(slots)
+        return
+    with _connection(f"at {address}", address=address):
+        yield _engine(slots)
+
+
+@contextmanager
+def _local_cluster(cores: int) -> Iterator[None]:
+    """Start a cluster on this machine; stop it and remove its files at the end."""
+    global _imported_privately
+    folder = Path(tempfile.mkdtemp(prefix="rowcast-ray-", dir=FOLDER_OF_SOCKETS))
+    # Without this file, Ray asks the metadata services of cloud providers where it runs, even if reports are disabled.
+    (folder / CLUSTER_CONFIG).write_text("{}\n", encoding="utf-8")
+    variables = {"HOME": str(folder), "PYTHONUSERBASE": site.getuserbase()}
+    _imported_privately = _imported_privately or "ray" not in sys.modules
+    try:
+        with (
+            _environment({**variables, **(PRIVATE if _imported_privately else {})}),
+            _connection(
+                "on this machine", address="local", num_cpus=cores, include_dashboard=False, _temp_dir=str(folder)
+            ),
+        ):
+            yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _connection(place: str, **options: Any) -> Iterator[None]:
+    import ray
+
+    try:
+        try:
+            ray.init(**options, **QUIET)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            reason = " ".join(str(error).split())[:500]
+            raise Unavailable(f"cannot use a Ray cluster {place}: {reason}", slug="engine-unavailable") from None
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes that Ray starts, and restore the previous values at the end."""
+    environ = os.environ  # noqa: TID251 - `ray.init` has no argument for the environment of the processes it starts
+    previous = {name: environ.get(name) for name in variables}
+    environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in previous.items():
+            if value is None:
+                environ.pop(name, None)
+            else:
+                environ[name] = value
+
+
+def _engine(slots: int | None) -> RayEngine:
+    import ray
+
+    from rowcast.adapters.ray.engine import RayEngine
+
+    cores = int(ray.cluster_resources().get("CPU", 0))
+    if not cores:
+        raise Unavailable("the Ray cluster has no cores for tasks", slug="engine-unavailable")
+    return RayEngine(min(slots or cores, cores))

@@ -1,0 +1,45 @@
+"""Engines are opened by name, and an engine that cannot be used is an error that says what to do."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from rowcast.app.engines import open_engine
+from rowcast.engines import ThreadEngine
+from rowcast.errors import SettingsError
+from rowcast.settings import Settings
+
+
+def test_the_local_engine_runs_tasks_in_threads_of_this_process() -> None:
+    with open_engine(Settings(), "local", 3) as engine:
+        assert (type(engine), engine.slots) == (ThreadEngine, 3)
+
+
+@pytest.mark.parametrize("engine", ["", "Ray", "spark", "raylet", "http://host:80"])
+def test_an_unknown_engine_is_an_error(engine: str) -> None:
+    with pytest.raises(SettingsError) as refused, open_engine(Settings(), engine):
+        pass
+
+    assert refused.value.slug == "unknown-engine"
+
+
+@pytest.mark.parametrize("engine", ["ray", "ray://host:10001"])
+def test_the_error_names_the_extra_if_the_ray_package_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+    with pytest.raises(SettingsError) as refused, open_engine(Settings(), engine):
+        pass
+
+    assert (refused.value.slug, "rowcast[ray]" in refused.value.message) == ("missing-package", True)
+
+
+@pytest.mark.parametrize("address", ["host", "ray://host", "host:port", "http://host:80", "user@host:80"])
+def test_a_malformed_address_of_a_cluster_is_an_error(address: str) -> None:
+    with pytest.raises(SettingsError) as refused, open_engine(Settings(ray_address=address), "ray"):
+        pass
+
+    assert refused.value.slug == "ray-address"

@@ -1,0 +1,84 @@
+"""A Ray cluster of two nodes with one core each, to which this process is connected."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.servers import free_port
+
+TESTS = Path(__file__).resolve().parents[1]
+QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 2}
+"""The cluster notices a dead node within a second. By default, it takes Ray about 15 seconds."""
+
+
+@dataclass
+class RayCluster:
+    """The cluster of a test session. Tests may kill worker nodes if they replace them."""
+
+    cluster: Any
+    client_port: int
+    nodes: list[Any] = field(default_factory=list)
+
+    def add_node(self) -> None:
+        with _unclosed_files_of_ray():
+            self.nodes.append(self.cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20))
+
+    def kill_node(self) -> None:
+        """Kill the raylet of the oldest worker node with SIGKILL, and wait until the cluster has noticed."""
+        with _unclosed_files_of_ray():
+            self.cluster.remove_node(self.nodes.pop(0), allow_graceful=False)
+
+
+@contextmanager
+def running() -> Iterator[RayCluster]:
+    """Start a cluster whose head runs no tasks, and connect this process to it."""
+    with _unclosed_files_of_ray(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(TESTS))  # the nodes import `support.tasks`
+        started = _start()
+    try:
+        yield started
+    finally:
+        import ray
+
+        with _unclosed_files_of_ray():
+            ray.shutdown()
+            started.cluster.shutdown()
+
+
+def _start() -> RayCluster:
+    import rowcast.adapters.ray  # noqa: F401, I001 - turns off usage reports before Ray is imported
+    import ray
+    from ray.cluster_utils import Cluster
+
+    port = free_port()
+    memory = 200 * 2**20
+    head = {
+        "num_cpus": 0,
+        "ray_client_server_port": port,
+        "include_dashboard": False,
+        "object_store_memory": memory,
+        "_system_config": QUICK,
+    }
+    started = RayCluster(Cluster(initialize_head=True, head_node_args=head), port)
+    started.add_node()
+    started.add_node()
+    ray.init(address=started.cluster.address, log_to_driver=False, logging_level="ERROR")
+    started.cluster.wait_for_nodes()
+    return started
+
+
+@contextmanager
+def _unclosed_files_of_ray() -> Iterator[None]:
+    """Ignore that Ray leaves files open when it starts and stops processes; pytest would blame the next test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()

@@ -1,0 +1,48 @@
+"""Functions that tests run on engines. They are importable on the nodes of a Ray cluster of the tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from rowcast.errors import InvalidRows, ValueProblem
+
+
+def add(value: int, number: int) -> int:
+    return value + number
+
+
+def fail(value: Any, number: int) -> None:
+    raise InvalidRows([ValueProblem("x", "missing", "no value", row=number)])
+
+
+def break_down(value: Any) -> None:
+    raise ZeroDivisionError("broken")
+
+
+def pid(value: Any) -> int:
+    return os.getpid()
+
+
+def wait_for(folder: Path, name: str) -> str:
+    """Create the file `NAME.started`, and wait until the file NAME exists."""
+    (folder / f"{name}.started").touch()
+    while not (folder / name).exists():
+        time.sleep(0.01)
+    return name
+
+
+def crash(value: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crash_once(folder: Path) -> str:
+    """Kill the process of the task, unless it has been killed before."""
+    marker = folder / "crashed"
+    if not marker.exists():
+        marker.touch()
+        crash(folder)
+    return "done"
