@@ -9,9 +9,10 @@ import msgspec
 
 from rowcast.schema.prediction import Label
 
-RedisUse = Literal["cache", "quotas"]
+RedisUse = Literal["cache", "quotas", "queue"]
 """What a server uses Redis for."""
 RedisFailure = Literal["timeout", "connection", "reply"]
+MessageOutcome = Literal["answered", "late", "returned", "parked", "expired"]
 
 
 class ModelLoaded(msgspec.Struct, frozen=True, gc=False):
@@ -74,5 +75,29 @@ class RedisSwitched(msgspec.Struct, frozen=True, gc=False):
     is_available: bool
 
 
-Event = ModelLoaded | RowsScored | RequestAnswered | RequestFailed | ReloadFinished | RedisFailed | RedisSwitched
+class RowsTaken(msgspec.Struct, frozen=True, gc=False):
+    """A worker scores the rows in some messages in one call."""
+
+    rows: int
+    messages: int
+
+
+class MessagesFinished(msgspec.Struct, frozen=True, gc=False):
+    """A worker has finished messages. The outcome `late` means that another worker has finished them before."""
+
+    outcome: MessageOutcome
+    count: int
+
+
+Event = (
+    ModelLoaded
+    | RowsScored
+    | RequestAnswered
+    | RequestFailed
+    | ReloadFinished
+    | RedisFailed
+    | RedisSwitched
+    | RowsTaken
+    | MessagesFinished
+)
 Listener = Callable[[Event], None]

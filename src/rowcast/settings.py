@@ -198,6 +198,24 @@ class Settings(SettingPaths, BaseSettings):
         description="URL of the Redis server in which all servers count the use of quotas. Default: each server "
         "process enforces an equal share of every quota.",
     )
+    queue: str | None = Field(
+        None,
+        repr=False,
+        description="URL of the Redis server through which servers send rows to `rowcast worker` processes. Default: "
+        "each server process scores its own rows.",
+    )
+    queue_max_messages: int = Field(
+        10_000, ge=1, description="Maximum number of messages in the queue; if it is full, new requests fail with 503."
+    )
+    worker_port: int = Field(
+        8001,
+        ge=0,
+        le=65535,
+        description="Port on which a worker serves its health and its metrics; 0 picks a free port.",
+    )
+    worker_concurrency: int = Field(
+        2, ge=1, le=64, description="Maximum number of batches that a worker processes at the same time."
+    )
     redis_timeout_ms: int = Field(
         50,
         ge=1,
@@ -377,6 +395,8 @@ def _validate_redis(settings: Settings) -> None:
         check_redis_url("cache", settings.cache, "off, memory or ")
     if settings.quotas is not None:
         check_redis_url("quotas", settings.quotas)
+    if settings.queue is not None:
+        check_redis_url("queue", settings.queue)
     if settings.redis_maxmemory is not None:
         check_memory_size("redis_maxmemory", settings.redis_maxmemory)
 

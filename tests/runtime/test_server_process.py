@@ -11,7 +11,6 @@ import pytest
 
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.files.server_state import ServerFolder
-from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import RegistryError, RowcastError
 from rowcast.registry.ports import ImportResult, Reference
 from rowcast.runtime.server_process import LiveParts, ServerProcess, StartingPoint
@@ -38,7 +37,7 @@ class World:
         follower = RegistryFollower(
             self.registry,
             (),
-            open_graph,
+            models.loader(self.registry),
             lambda event: None,
             trial=lambda reference: None,
             served_versions=ServedVersions(dict, lambda versions: None),

@@ -28,12 +28,12 @@ from rowcast.history.chain import Draft
 from rowcast.history.commit_waiter import CommitWaiter
 from rowcast.history.ports import Position
 from rowcast.schema.prediction import Score
-from rowcast.serving.batcher import EXPIRED, MAX_SLOW_ROWS, Batcher
+from rowcast.serving.batcher import Batcher
 from rowcast.serving.cache import ScoreCache
 from rowcast.serving.live_models import LiveModel
-from rowcast.serving.requests import PendingRequest
+from rowcast.serving.requests import EXPIRED, PendingRequest
 from rowcast.serving.rows import Row
-from rowcast.serving.scorer import LocalScorer
+from rowcast.serving.scorer import MAX_SLOW_ROWS, LocalScorer
 from support import models
 from support.serving import Serving
 from support.waiting import eventually_async

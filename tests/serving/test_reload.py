@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from rowcast.adapters.files.registry import FolderRegistry
-from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.errors import BundleError, InvalidRows, ModelNotFound
 from rowcast.events import Event, ModelLoaded, ReloadFinished
 from rowcast.registry.ports import Reference
@@ -37,7 +36,12 @@ class World:
     def follower(self, *names: str) -> RegistryFollower:
         last_good = ServedVersions(lambda: self.good, self.good.update)
         return RegistryFollower(
-            self.registry, names, open_graph, self.events.append, trial=self._try, served_versions=last_good
+            self.registry,
+            names,
+            models.loader(self.registry),
+            self.events.append,
+            trial=self._try,
+            served_versions=last_good,
         )
 
     def _try(self, reference: Reference) -> None:
@@ -78,7 +82,7 @@ def test_the_row_limits_apply_to_every_loaded_model(world: World) -> None:
     follower = RegistryFollower(
         world.registry,
         (),
-        open_graph,
+        models.loader(world.registry),
         world.events.append,
         trial=world._try,
         served_versions=ServedVersions(dict, dict),
@@ -209,7 +213,7 @@ def test_unloaded_models_are_published_but_not_served(world: World) -> None:
     follower = RegistryFollower(
         world.registry,
         (),
-        open_graph,
+        models.loader(world.registry),
         world.events.append,
         trial=world._try,
         served_versions=ServedVersions(lambda: world.good, world.good.update),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from rowcast.access.context import RequestContext
 from rowcast.errors import NoAnswer
 from rowcast.schema.encoding import EncodedRow
 from rowcast.schema.prediction import Score
 from rowcast.serving.live_models import LiveModel
+from rowcast.serving.requests import PendingRequest
 from rowcast.serving.rows import Row
 from rowcast.serving.scorer import LocalScorer
 from support import models
@@ -93,7 +96,9 @@ def test_an_error_uses_the_row_numbers_of_the_request_even_if_some_rows_are_cach
 async def test_a_slow_model_runs_in_a_separate_thread(model: LiveModel) -> None:
     calls = Calls(model)
 
-    batch = await LocalScorer().score_later(model, [rows(model, 1)])
+    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    request = PendingRequest(model, rows(model, 1), RequestContext("test", "r"), answer, True)
+    batch = await LocalScorer().score_later(model, [request])
 
     assert predictions(batch.scores) == [1]
     assert threading.current_thread().name not in calls.threads

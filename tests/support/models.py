@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -299,6 +300,11 @@ def live(
     """Publish a handcrafted graph and load it as a server does."""
     registry = FolderRegistry(root)
     return load(publish(registry, name, model, schema, decision, kind, wire), registry, open_graph)
+
+
+def loader(registry: FolderRegistry) -> Callable[[Reference], LiveModel]:
+    """Return a function that loads a published version as a server does."""
+    return lambda reference: load(reference, registry, open_graph)
 
 
 def classes(*labels: Any) -> Decision:

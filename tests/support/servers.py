@@ -116,13 +116,15 @@ def start(
     settings: Mapping[str, str] | None = None,
     name: str = "server",
     seconds: float = 20,
+    command: str = "serve",
+    until: str = "/health/ready",
 ) -> Server:
-    """Start a server and wait until it is ready; raise AssertionError with the server's log if it fails to start."""
+    """Start a server or a worker, and wait until it is ready; raise AssertionError if it does not start."""
     log = home / f"{name}.log"
-    command = [*ROWCAST, "serve", "--json", "--port", "0", "--home", str(home), *arguments]
+    words = [*ROWCAST, command, "--json", "--port", "0", "--home", str(home), *arguments]
     with logs.open_log(log) as errors:
         process = subprocess.Popen(
-            command,
+            words,
             cwd=home,
             env=environment(**(settings or {})),
             stdin=subprocess.DEVNULL,
@@ -132,7 +134,7 @@ def start(
     try:
         server = Server(process, _read_address(process, log), log, home)
         with server.client() as client:
-            eventually(lambda: process.poll() is not None or is_ready(client), seconds)
+            eventually(lambda: process.poll() is not None or is_ready(client, until), seconds)
         assert process.poll() is None, log.read_text()
     except BaseException:
         process.kill()
@@ -154,10 +156,20 @@ def _read_address(process: subprocess.Popen[bytes], log: Path) -> str:
     raise AssertionError(f"the server printed no address; output: {output!r}; log: {log.read_text()}")
 
 
-def is_ready(client: httpx.Client) -> bool:
+@contextlib.contextmanager
+def running_unready(home: Path, *arguments: str, **options: Any) -> Iterator[Server]:
+    """Run a server that is not ready during a `with` block; wait until it is alive."""
+    server = start(home, *arguments, **options, until="/health/live")
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def is_ready(client: httpx.Client, path: str = "/health/ready") -> bool:
     """Return whether a server responds and is ready."""
     try:
-        return client.get("/health/ready").status_code == 200
+        return client.get(path).status_code == 200
     except httpx.TransportError:
         return False
 

@@ -11,11 +11,12 @@ from rowcast.app.server_processes import Place, server_state
 if TYPE_CHECKING:
     import socket
 
+    from rowcast.runtime.connections import ConnectionLimits
     from rowcast.serving.deployment import Deployment
-    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.interface import ModelInterface
     from rowcast.settings import Settings
 
-    Announce = Callable[[Deployment[LiveModel]], None]
+    Announce = Callable[[Deployment[ModelInterface]], None]
     Work = Callable[[Place, int, bool], int]
 
 
@@ -31,20 +32,13 @@ def serve(
 
     From this call on, a signal starts a drain.
     """
-    from rowcast.runtime.connections import ConnectionLimits
     from rowcast.runtime.server import HttpServer, run
 
     built = server.build_server(settings, place)
-    limits = ConnectionLimits(
-        max_connections=settings.max_connections,
-        receive_seconds=settings.receive_seconds,
-        idle_seconds=settings.idle_seconds,
-        busy_poll_seconds=settings.busy_poll_us / 1e6,
-    )
     http_server = HttpServer(
         app=built.app,
         quick_path=built.quick_path,
-        limits=limits,
+        limits=connection_limits(settings),
         root_path=settings.root_path,
         drain_seconds=settings.drain_seconds,
         on_drain=built.drain,
@@ -55,6 +49,18 @@ def serve(
             announce(built.deployment)
 
     run(http_server, listener, on_ready, parent=parent)
+
+
+def connection_limits(settings: Settings) -> ConnectionLimits:
+    """Return the limits of the connections of a process."""
+    from rowcast.runtime.connections import ConnectionLimits
+
+    return ConnectionLimits(
+        max_connections=settings.max_connections,
+        receive_seconds=settings.receive_seconds,
+        idle_seconds=settings.idle_seconds,
+        busy_poll_seconds=settings.busy_poll_us / 1e6,
+    )
 
 
 def supervise(settings: Settings, listener: socket.socket, work: Work) -> int:

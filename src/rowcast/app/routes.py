@@ -124,7 +124,7 @@ def _dialects(parts: HttpParts) -> list[Dialect]:
     deployment, process = parts.service.deployment, parts.process
 
     def is_ready() -> bool:
-        return parts.health.is_ready and bool(deployment.models())
+        return parts.health.is_ready and bool(deployment.models()) and not parts.health.unready_reason()
 
     scoring = DialectScoring(parts.service)
     repository = Repository(process.published, process, deployment)

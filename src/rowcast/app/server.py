@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from rowcast.app import imports, models, routes, serving, sharing, telemetry
+from rowcast.app import imports, models, queueing, routes, serving, sharing, telemetry
 from rowcast.app.history import history
 from rowcast.app.indexer import indexer_child
 from rowcast.app.jobs import job_parts
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rowcast.http.routes import ASGIApp
     from rowcast.runtime.lifecycle import Application, Part
     from rowcast.serving.deployment import Deployment
-    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.interface import ModelInterface
     from rowcast.settings import Settings
 
 
@@ -27,7 +27,7 @@ class Server(NamedTuple):
 
     app: ASGIApp
     quick_path: QuickPath | None
-    deployment: Deployment[LiveModel]
+    deployment: Deployment[ModelInterface]
     drain: Callable[[], None]
 
 
@@ -62,7 +62,9 @@ def build_server(settings: Settings, place: Place | None = None) -> Server:
         listen = metrics.listen
         live = serving.live_parts(settings, registry, state, listen)
         shared = sharing.shared_parts(settings, listen)
-        predicting = serving.prediction_parts(settings, live.deployment, listen, shared.cache)
+        queue = queueing.queue_parts(settings, listen)
+        scorer = None if queue is None else queue.scorer(live.deployment, health)
+        predicting = serving.prediction_parts(settings, live.deployment, listen, shared.cache, scorer)
         undo.callback(predicting.journal.close)
         native = NativeRoutes(predicting.service)
         process = ServerProcess(
@@ -76,7 +78,8 @@ def build_server(settings: Settings, place: Place | None = None) -> Server:
         )
         exposition = telemetry.exposition(metrics, process)
         tracer = telemetry.tracer(settings)
-        parts += [*telemetry.reporters(settings, tracer, exposition, state, number), *shared.connections, process]
+        parts += [*telemetry.reporters(settings, tracer, exposition, state, number), *shared.connections]
+        parts += [*(queue or ()), process]
         for name, check in shared.checks.items():
             health.register(name, check, is_optional=True)
         if place is None:

@@ -16,7 +16,7 @@ from rowcast.errors import BundleError, RowcastError, SettingsError
 if TYPE_CHECKING:
     from rowcast.adapters.files.journal import FileJournal
     from rowcast.events import Listener
-    from rowcast.registry.ports import Reference, RegistryWriter
+    from rowcast.registry.ports import Reference, RegistryReader, RegistryWriter
     from rowcast.runtime.journal_monitor import JournalMonitor
     from rowcast.runtime.server_process import LiveParts
     from rowcast.schema.sensitive import Redactor
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from rowcast.serving.deployment import Deployment
     from rowcast.serving.fleet import ServerState
     from rowcast.serving.health import Health
-    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.interface import ModelInterface
     from rowcast.serving.ports import Cache
+    from rowcast.serving.scorer import Scorer
     from rowcast.serving.service import PredictionService
+    from rowcast.serving.worker_models import WorkerModels
     from rowcast.settings import Settings
 
 
@@ -39,8 +41,7 @@ class PredictionParts(NamedTuple):
 
 
 def live_parts(settings: Settings, registry: RegistryWriter, state: ServerState, listen: Listener) -> LiveParts:
-    """Load every model that this server serves."""
-    from rowcast.adapters.onnxruntime.graph import open_graph
+    """Load every model that this server serves. If there is a queue, only the workers load graphs."""
     from rowcast.runtime.server_process import LiveParts, StartingPoint
     from rowcast.schema.encoding import RowLimits
     from rowcast.serving.deployment import Deployment
@@ -49,9 +50,9 @@ def live_parts(settings: Settings, registry: RegistryWriter, state: ServerState,
     follower = RegistryFollower(
         registry,
         settings.models,
-        open_graph,
+        model_loader(settings, registry),
         listen,
-        trial=_trial(settings, registry, state),
+        trial=_trial(settings, registry, state) if settings.queue is None else lambda reference: None,
         served_versions=ServedVersions(state.last_served, state.record_served),
         unloaded=state.unloaded_models,
         temporary_default=partial(preferred_model, settings),
@@ -65,10 +66,58 @@ def live_parts(settings: Settings, registry: RegistryWriter, state: ServerState,
     return LiveParts(deployment, follower, StartingPoint(generation, requests, result))
 
 
+def model_loader(settings: Settings, registry: RegistryReader) -> Callable[[Reference], ModelInterface]:
+    """Return a function that loads and verifies a version; with a queue, it only checks the bundle's files."""
+    if settings.queue is not None:
+        from rowcast.serving.remote_models import load_remote
+
+        return lambda reference: load_remote(reference, registry)
+    from rowcast.adapters.onnxruntime.graph import open_graph
+    from rowcast.serving.live_models import load
+
+    return lambda reference: load(reference, registry, open_graph)
+
+
+def worker_models(settings: Settings, registry: RegistryReader, listen: Listener) -> WorkerModels:
+    """Load every model that a worker has at startup. Each later version is first tested in a child process."""
+    from rowcast.adapters.onnxruntime.graph import open_graph
+    from rowcast.serving.live_models import LiveModel, load
+    from rowcast.serving.reload import RegistryFollower, ServedVersions
+    from rowcast.serving.worker_models import WorkerModels
+
+    child = sandbox(settings)
+
+    def trial(reference: Reference) -> None:
+        reason = child.trial_failure(registry.folder(reference), reference)
+        if reason:
+            raise BundleError(reason)
+
+    def load_model(reference: Reference) -> LiveModel:
+        return load(reference, registry, open_graph)
+
+    def load_after_trial(reference: Reference) -> LiveModel:
+        trial(reference)
+        return load_model(reference)
+
+    follower = RegistryFollower(
+        registry,
+        settings.models,
+        load_model,
+        listen,
+        trial=trial,
+        served_versions=ServedVersions(dict, lambda versions: None),
+    )
+    return WorkerModels(registry, settings.models, follower, load_after_trial)
+
+
 def prediction_parts(
-    settings: Settings, deployment: Deployment[LiveModel], listen: Listener, scores: Cache | None = None
+    settings: Settings,
+    deployment: Deployment[ModelInterface],
+    listen: Listener,
+    scores: Cache | None = None,
+    scorer: Scorer | None = None,
 ) -> PredictionParts:
-    """Open the journal, and build the parts that score and record rows."""
+    """Open the journal, and build the parts that score and record rows. By default, this process scores the rows."""
     from rowcast.adapters.files.journal import FileJournal
     from rowcast.app.history import store
     from rowcast.history.commit_waiter import CommitWaiter
@@ -87,7 +136,7 @@ def prediction_parts(
         commits=CommitWaiter(store(settings).position) if settings.durability == "store" else None,
         counts_cache_hits=cache is not None,
     )
-    batcher = Batcher(LocalScorer(), recorder, max_waiting=settings.max_waiting_rows, cache=cache)
+    batcher = Batcher(scorer or LocalScorer(), recorder, max_waiting=settings.max_waiting_rows, cache=cache)
     service = PredictionService(deployment, batcher, recorder, max_rows=settings.max_rows, cache=cache)
     return PredictionParts(service, batcher, journal)
 

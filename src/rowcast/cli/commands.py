@@ -218,6 +218,28 @@ def serve(
 
 
 @app.command()
+def worker(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Models to score with: NAME, NAME@3 or NAME@alias [every champion].")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address of the health and metrics [127.0.0.1].")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port of the health and metrics; 0 picks a free port [8001].")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Number of batches in progress at the same time [2].")] = None,
+    home: Home = None,
+    json: Json = False,
+) -> int:
+    """Score the rows that servers send through the queue (setting `queue`)."""
+    from rowcast import settings
+    from rowcast.cli import worker
+
+    named = tuple(models) if models else None
+    loaded = settings.load(models=named, host=host, worker_port=port, worker_concurrency=concurrency, home=home)
+    return worker.run(loaded, as_json=json)
+
+
+@app.command()
 def predict(
     model: BundleReference,
     table: Rows,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rowcast.app.server_processes import Place
     from rowcast.serving.deployment import Deployment
-    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.interface import ModelInterface
     from rowcast.settings import Settings
 
 BACKLOG = 2048
@@ -31,9 +31,9 @@ BACKLOG = 2048
 def run(settings: Settings, *, train_if_missing: Path | None, target: str | None, as_json: bool) -> int:
     """Serve requests until a signal arrives. Raise configuration errors before accepting the first connection."""
     exit_on_stop()
-    _require_key(settings)
+    require_key(settings)
     logs.configure_logging(settings)
-    with closing(_bind(settings)) as listener:
+    with closing(bind(settings.host, settings.port)) as listener:
         if settings.workers > 1 or train_if_missing is not None:
             _import_models(settings)
         if train_if_missing is not None:
@@ -59,7 +59,7 @@ def _serve(settings: Settings, listener: socket.socket, *, as_json: bool) -> int
 
 def _supervise(settings: Settings, listener: socket.socket, *, as_json: bool) -> int:
     def work(place: Place, parent: int, is_first: bool) -> int:
-        def announce(live: Deployment[LiveModel]) -> None:
+        def announce(live: Deployment[ModelInterface]) -> None:
             if is_first:
                 _announce(settings, live, listener, as_json=as_json)
 
@@ -96,7 +96,8 @@ def _wait_for_end(seconds: float) -> bool:
     return bool(readable)
 
 
-def _require_key(settings: Settings) -> None:
+def require_key(settings: Settings) -> None:
+    """Raise SettingsError if clients on other machines could connect without a key."""
     if not settings.listens_locally and not settings.insecure and not access.has_key(settings):
         raise SettingsError(
             f"host {settings.host!r} accepts connections from other machines, but there is no API key; create a key "
@@ -104,19 +105,22 @@ def _require_key(settings: Settings) -> None:
         )
 
 
-def _bind(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket at this address that does not listen yet; raise SettingsError if the address cannot be used."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((settings.host, settings.port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}") from None
     return listener
 
 
-def _announce(settings: Settings, deployment: Deployment[LiveModel], listener: socket.socket, *, as_json: bool) -> None:
+def _announce(
+    settings: Settings, deployment: Deployment[ModelInterface], listener: socket.socket, *, as_json: bool
+) -> None:
     port = listener.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{port}{settings.root_path}"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rowcast.history.service import History
     from rowcast.serving.deployment import Deployment
     from rowcast.serving.fleet import Fleet
-    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.interface import ModelInterface
 
 # Swagger UI and ReDoc use inline styles and load icons from data URLs.
 DOCS_POLICY = (
@@ -82,7 +82,7 @@ class ServerInfo(msgspec.Struct, frozen=True):
 
 def add_cold_routes(
     cold: ColdApp,
-    deployment: Deployment[LiveModel],
+    deployment: Deployment[ModelInterface],
     history: History,
     health: Health,
     fleet: Fleet,
@@ -100,7 +100,20 @@ def add_cold_routes(
     _add_documentation(cold, deployment)
 
 
-def _add_model_routes(cold: ColdApp, deployment: Deployment[LiveModel]) -> None:
+def add_worker_routes(
+    cold: ColdApp,
+    deployment: Deployment[ModelInterface],
+    health: Health,
+    metrics: Callable[[], bytes],
+    *,
+    open_metrics: bool,
+) -> None:
+    """Add the routes of a worker of the queue: its health and its metrics."""
+    _add_health_routes(cold, deployment, health, None)
+    _add_metrics_route(cold, metrics, is_public=open_metrics)
+
+
+def _add_model_routes(cold: ColdApp, deployment: Deployment[ModelInterface]) -> None:
     @cold.route("GET", "/models", response=ModelList, tags=["models"], summary="All served models")
     def list_models(request: Request) -> ModelList:
         visible = deployment.restricted_to(caller(request).models).models()
@@ -224,7 +237,12 @@ def _add_history_routes(cold: ColdApp, history: History) -> None:
         return record
 
 
-def _add_health_routes(cold: ColdApp, deployment: Deployment[LiveModel], health: Health, fleet: Fleet) -> None:
+def _add_health_routes(
+    cold: ColdApp,
+    deployment: Deployment[ModelInterface],
+    health: Health,
+    fleet: Fleet | None,
+) -> None:
     @cold.route(
         "GET",
         "/health",
@@ -235,13 +253,13 @@ def _add_health_routes(cold: ColdApp, deployment: Deployment[LiveModel], health:
     )
     def report_health(request: Request) -> Response:
         who = caller(request)
-        processes = tuple(_visible(process, who) for process in fleet.processes())
-        unready = [f"process {process.process} is {process.state}" for process in processes if process.state != "ready"]
+        visible = tuple(_visible(process, who) for process in ([] if fleet is None else fleet.processes()))
+        unready = [f"process {process.process} is {process.state}" for process in visible if process.state != "ready"]
         checks = {**health.report(), "processes": "; ".join(unready) or "ok"}
         models = tuple(f"{model.name}@{model.version}" for model in deployment.restricted_to(who.models).models())
-        is_ready = health.is_ready and bool(deployment.live)
+        is_ready = health.is_ready and bool(deployment.live) and not health.unready_reason()
         problems = [name for name, state in checks.items() if state != "ok"]
-        report = HealthReport("ok" if is_ready and not problems else "degraded", is_ready, models, checks, processes)
+        report = HealthReport("ok" if is_ready and not problems else "degraded", is_ready, models, checks, visible)
         is_working = is_ready and all(map(health.can_do_without, problems))
         return JsonResponse(report, status_code=200 if is_working else 503)
 
@@ -261,13 +279,14 @@ def _add_health_routes(cold: ColdApp, deployment: Deployment[LiveModel], health:
         "/health/ready",
         is_probe=True,
         response=Readiness,
-        other_statuses={503: "No model is loaded, or the server is shutting down"},
+        other_statuses={503: "No model is loaded, no worker has the default model, or the server is shutting down"},
         tags=["health"],
         summary="Whether the server is ready to serve predictions",
     )
     async def report_readiness() -> Response:
-        is_ready = health.is_ready and bool(deployment.models())
-        return JsonResponse(Readiness(is_ready), status_code=200 if is_ready else 503)
+        reason = health.unready_reason()
+        is_ready = health.is_ready and bool(deployment.models()) and not reason
+        return JsonResponse(Readiness(is_ready, reason), status_code=200 if is_ready else 503)
 
 
 def _add_metrics_route(cold: ColdApp, metrics: Callable[[], bytes], *, is_public: bool) -> None:
@@ -286,7 +305,7 @@ def _add_metrics_route(cold: ColdApp, metrics: Callable[[], bytes], *, is_public
         return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _add_root(cold: ColdApp, deployment: Deployment[LiveModel]) -> None:
+def _add_root(cold: ColdApp, deployment: Deployment[ModelInterface]) -> None:
     @cold.route("GET", "/", is_public=True)
     async def root(request: Request) -> Response:
         headers = {"vary": "Accept"}
@@ -299,7 +318,7 @@ def _add_root(cold: ColdApp, deployment: Deployment[LiveModel]) -> None:
         return JsonResponse(ServerInfo("rowcast", VERSION, "alive", models), headers=headers)
 
 
-def _add_documentation(cold: ColdApp, deployment: Deployment[LiveModel]) -> None:
+def _add_documentation(cold: ColdApp, deployment: Deployment[ModelInterface]) -> None:
     @cold.route("GET", "/openapi.json", is_public=True)
     def openapi_document(request: Request) -> dict[str, Any]:
         visible = deployment.restricted_to(caller(request).models)
@@ -356,7 +375,7 @@ def _visible_result(result: ReloadResult, who: Caller) -> ReloadResult:
     return ReloadResult(result.status, [_visible(process, who) for process in result.processes], imports)
 
 
-def _root_reply(deployment: Deployment[LiveModel]) -> bytes | None:
+def _root_reply(deployment: Deployment[ModelInterface]) -> bytes | None:
     """Return the reply to `GET /` from the default model's wire template, or None if there is none."""
     try:
         model = deployment.get(None)

@@ -23,7 +23,7 @@ from rowcast.jobs.service import JobService, Submission
 
 if TYPE_CHECKING:
     from rowcast.serving.deployment import Deployment
-    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.interface import ModelInterface
 
 
 class JobEvent(msgspec.Struct, frozen=True):
@@ -107,7 +107,7 @@ JobCursor = Annotated[str | None, Query(max_length=64, description="The value of
 def add_job_routes(
     cold: ColdApp,
     jobs: JobService,
-    deployment: Deployment[LiveModel],
+    deployment: Deployment[ModelInterface],
     *,
     max_json_bytes: int,
     is_draining: Callable[[], bool],
@@ -119,7 +119,9 @@ def add_job_routes(
     _add_download_routes(cold, jobs)
 
 
-def _add_submit_route(cold: ColdApp, jobs: JobService, deployment: Deployment[LiveModel], limits: UploadLimits) -> None:
+def _add_submit_route(
+    cold: ColdApp, jobs: JobService, deployment: Deployment[ModelInterface], limits: UploadLimits
+) -> None:
     @cold.route(
         "POST",
         "/jobs",

@@ -16,7 +16,7 @@ from rowcast.schema.schema import Column
 
 if TYPE_CHECKING:
     from rowcast.serving.deployment import Deployment
-    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.interface import ModelInterface
 
 TAGS = {
     "predictions": "Send one row, or several rows in `rows`. Every prediction is recorded before it is returned.",
@@ -31,7 +31,7 @@ TAGS = {
 NO_MODELS = "No models are visible. Either no model is loaded, or you need an API key; click Authorize to enter a key."
 
 
-def document(cold: ColdApp, deployment: Deployment[LiveModel], root_path: str = "") -> Json:
+def document(cold: ColdApp, deployment: Deployment[ModelInterface], root_path: str = "") -> Json:
     """Return the OpenAPI document for the deployed models. `root_path` is the path prefix that clients use."""
     api = cold.api
     openapi: Json = get_openapi(

@@ -15,7 +15,7 @@ from rowcast.registry.ports import ImportResult, Reference
 from rowcast.serving.batcher import QueueState
 from rowcast.serving.deployment import Deployment
 from rowcast.serving.fleet import LoadedModel, ProcessSlot, ProcessStatus, ReloadResult, ServerState
-from rowcast.serving.live_models import LiveModel
+from rowcast.serving.interface import ModelInterface
 from rowcast.serving.reload import FollowResult, RegistryFollower
 
 HEARTBEAT_SECONDS = 0.5
@@ -31,14 +31,14 @@ class StartingPoint(msgspec.Struct, frozen=True):
 
     generation: int
     reload_requests: int
-    result: FollowResult
+    result: FollowResult[ModelInterface]
 
 
 class LiveParts(NamedTuple):
     """The deployment, the registry follower and the starting point of the process."""
 
-    deployment: Deployment[LiveModel]
-    follower: RegistryFollower
+    deployment: Deployment[ModelInterface]
+    follower: RegistryFollower[ModelInterface]
     point: StartingPoint
 
 

@@ -22,19 +22,14 @@ from rowcast.access.context import RequestContext
 from rowcast.errors import NoAnswer, Overloaded, TooLate, Unavailable
 from rowcast.history.blocks import Block, BlockColumn
 from rowcast.serving.cache import ScoreCache
+from rowcast.serving.interface import ModelInterface
 from rowcast.serving.live_models import LiveModel
 from rowcast.serving.recorder import Recorder
-from rowcast.serving.requests import PendingRequest
-from rowcast.serving.scorer import LocalScorer, ScoredBatch
+from rowcast.serving.requests import EXPIRED, PendingRequest, expire
+from rowcast.serving.scorer import ScoredBatch, Scorer
 
 MAX_TURNS = 8
 """The maximum number of event-loop iterations for which a batch waits for more requests."""
-MAX_SLOW_ROWS = 64
-"""The maximum number of rows in a slow model's batch. Every row waits until the whole batch is scored.
-
-A single request with more rows forms its own batch.
-"""
-EXPIRED = "the deadline passed before the request was scored"
 
 
 class QueueState(NamedTuple):
@@ -52,12 +47,19 @@ class _Place(msgspec.Struct):
     expired: bool = False
 
 
+class _Line(msgspec.Struct):
+    """The queue of a slow model, and the number of its batches that are being scored."""
+
+    places: deque[_Place]
+    batches: int = 0
+
+
 class Batcher:
     """Collects requests into batches, and scores, records and answers them. Not thread-safe: runs on one event loop."""
 
     def __init__(
         self,
-        scorer: LocalScorer,
+        scorer: Scorer,
         recorder: Recorder,
         *,
         max_waiting: int = 10_000,
@@ -72,7 +74,7 @@ class Batcher:
         self._last_batch = 0
         self._rows_waiting = 0
         self._rows_in_lines = 0
-        self._lines: dict[LiveModel, deque[_Place]] = {}
+        self._lines: dict[ModelInterface, _Line] = {}
         # The arrival time of the first request in the batch, and of each request in the slow models' queues, in order.
         self._first_arrival = 0.0
         self._arrivals: dict[int, float] = {}
@@ -152,14 +154,14 @@ class Batcher:
     def _tick(self) -> None:
         waiting, self._waiting, self._rows_waiting = self._waiting, [], self._rows_in_lines
         now = time.perf_counter()
-        by_model: dict[LiveModel, list[PendingRequest]] = {}
+        by_model: dict[ModelInterface, list[PendingRequest]] = {}
         for request in waiting:
-            if not _is_over(request, now):
+            if not expire(request, now):
                 by_model.setdefault(request.model, []).append(request)
         for model, requests in by_model.items():
             self._process(model, requests)
 
-    def _process(self, model: LiveModel, requests: list[PendingRequest]) -> None:
+    def _process(self, model: ModelInterface, requests: list[PendingRequest]) -> None:
         """Score, record and answer requests for one model; queue them if the model is slow."""
         if model.is_slow:
             requests = self._queue_slow(model, requests)
@@ -170,7 +172,7 @@ class Batcher:
             except Exception as error:  # the error must reach every request in the batch
                 _fail(requests, error)
 
-    def _finish(self, model: LiveModel, requests: Sequence[PendingRequest], batch: ScoredBatch) -> None:
+    def _finish(self, model: ModelInterface, requests: Sequence[PendingRequest], batch: ScoredBatch) -> None:
         """Record the scores and answer all requests in the batch."""
         scores = batch.scores
         if batch.errors:
@@ -187,7 +189,7 @@ class Batcher:
         self._recorder.when_durable(partial(_answer, requests, replies))
         self._recorder.announce(model, rows, scores)
 
-    def _queue_slow(self, model: LiveModel, requests: list[PendingRequest]) -> list[PendingRequest]:
+    def _queue_slow(self, model: ModelInterface, requests: list[PendingRequest]) -> list[PendingRequest]:
         """Queue the requests that need a slow model; return the requests whose rows are all in the cache."""
         known: list[PendingRequest] = []
         unknown: list[PendingRequest] = []
@@ -200,12 +202,9 @@ class Batcher:
         self._rows_waiting += rows
         self._arrivals.update((id(request), self._first_arrival) for request in unknown)
         places = [self._place(request) for request in unknown]
-        line = self._lines.get(model)
-        if line is not None:  # the model is scoring a batch; the queue advances when that batch is done
-            line.extend(places)
-        else:
-            self._lines[model] = deque(places)
-            self._score_next(model)
+        line = self._lines.setdefault(model, _Line(deque()))
+        line.places.extend(places)
+        self._score_next(model)
         return known
 
     def _place(self, request: PendingRequest) -> _Place:
@@ -218,40 +217,48 @@ class Batcher:
 
     def _expire(self, place: _Place) -> None:
         """Fail an expired request with TooLate, and remove all expired entries from the head of the queue."""
-        _is_over(place.request, math.inf)
+        expire(place.request, math.inf)
         self._leave_line(place.request)
         place.expired = True
-        line = self._lines[place.request.model]
-        while line and line[0].expired:
-            line.popleft()
+        places = self._lines[place.request.model].places
+        while places and places[0].expired:
+            places.popleft()
 
-    def _score_next(self, model: LiveModel) -> None:
-        """In a separate thread, score the first requests in a slow model's queue."""
+    def _score_next(self, model: ModelInterface) -> None:
+        """Score the first requests in a slow model's queue, unless enough of its batches are being scored."""
         line = self._lines[model]
+        while line.places and line.batches < self._scorer.max_batches:
+            batch = self._next_batch(line.places)
+            if batch:
+                line.batches += 1
+                scoring = self._scorer.score_later(model, batch)
+                scoring.add_done_callback(partial(self._slow_scored, model, batch))
+        if not line.places and not line.batches:
+            del self._lines[model]
+
+    def _next_batch(self, places: deque[_Place]) -> list[PendingRequest]:
+        """Remove the requests of the next batch from a slow model's queue."""
         batch: list[PendingRequest] = []
         count = 0
-        while line and (not batch or count + len(line[0].request.rows) <= MAX_SLOW_ROWS):
-            place = line.popleft()
+        while places and (not batch or count + len(places[0].request.rows) <= self._scorer.max_rows):
+            place = places.popleft()
             if place.expired:
                 continue
             if place.timer is not None:
                 place.timer.cancel()
             request = place.request
-            if _is_over(request, time.perf_counter()):
+            if expire(request, time.perf_counter()):
                 self._leave_line(request)
                 continue
             batch.append(request)
             count += len(request.rows)
-        if not batch:
-            del self._lines[model]
-            return
-        scoring = self._scorer.score_later(model, [request.rows for request in batch])
-        scoring.add_done_callback(lambda scored: self._slow_scored(model, batch, scored))
+        return batch
 
     def _slow_scored(
-        self, model: LiveModel, requests: list[PendingRequest], scoring: asyncio.Future[ScoredBatch]
+        self, model: ModelInterface, requests: list[PendingRequest], scoring: asyncio.Future[ScoredBatch]
     ) -> None:
         """Record and answer a slow model's batch on the event loop, then score the next batch."""
+        self._lines[model].batches -= 1
         for request in requests:
             self._leave_line(request)
         try:
@@ -281,13 +288,6 @@ def _still_waiting(requests: Sequence[PendingRequest], batch: ScoredBatch) -> tu
         kept.scores.extend(own)
         remaining.append(request)
     return remaining, kept
-
-
-def _is_over(request: PendingRequest, now: float) -> bool:
-    """Fail the request with TooLate if its deadline has passed; return whether the request is finished."""
-    if request.context.deadline < now and not request.answer.done():
-        request.answer.set_exception(TooLate(EXPIRED))
-    return request.answer.done()
 
 
 def _answer(requests: Sequence[PendingRequest], replies: Sequence[bytes], error: Exception | None) -> None:

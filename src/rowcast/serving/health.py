@@ -31,10 +31,11 @@ class Liveness(msgspec.Struct, frozen=True):
     live: AlwaysTrue = True
 
 
-class Readiness(msgspec.Struct, frozen=True):
-    """The readiness reply: whether the server can answer prediction requests."""
+class Readiness(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The readiness reply: whether the server can answer prediction requests, and why not."""
 
     ready: bool
+    reason: str = ""
 
 
 class Health:
@@ -43,18 +44,28 @@ class Health:
     def __init__(self) -> None:
         self._checks: dict[str, HealthCheck] = {}
         self._optional: set[str] = set()
+        self._required: list[HealthCheck] = []
         self.is_ready = False
         """Whether the process is ready: set when the models are loaded, cleared when the process starts to drain."""
 
-    def register(self, name: str, check: HealthCheck, *, is_optional: bool = False) -> None:
-        """Register the check for a part of the server. The server can answer requests without an optional part."""
+    def register(self, name: str, check: HealthCheck, *, is_optional: bool = False, is_required: bool = False) -> None:
+        """Register the check for a part of the server.
+
+        The server can answer requests without an optional part. It is not ready without a required part.
+        """
         self._checks[name] = check
+        if is_required:
+            self._required.append(check)
         if is_optional:
             self._optional.add(name)
 
     def can_do_without(self, name: str) -> bool:
         """Return whether the server answers every request without this part."""
         return name in self._optional
+
+    def unready_reason(self) -> str:
+        """Return why a required part does not work, or an empty string."""
+        return next((reason for check in self._required if (reason := check())), "")
 
     def report(self) -> dict[str, str]:
         """Return `ok` or a description of the problem for each part."""

@@ -1,12 +1,15 @@
-"""The ports of this package: a cache of scores, and the destination of a reply.
+"""The ports of this package: a cache of scores, the queue to the workers, and the destination of a reply.
 
-Every cache adapter passes the contract tests in `tests/contracts/`.
+Every adapter of a cache or a queue passes the contract tests in `tests/contracts/`.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+
+import msgspec
 
 from rowcast.schema.prediction import Score
 
@@ -23,6 +26,82 @@ class Cache(Protocol):
 
     def put(self, scores: Mapping[str, Score], seconds: float | None = None) -> None:
         """Store scores in the background; `seconds` overrides the default time to live."""
+        ...
+
+
+class Queue(Protocol):
+    """A server's side of the queue. A message is delivered to one worker, whose reply is delivered to the sender."""
+
+    def send(self, body: bytes, digest: str, seconds: float) -> asyncio.Future[bytes]:
+        """Send a message for the model with this digest; the future returns the reply.
+
+        The message expires after `seconds`: workers then drop it without a reply. A caller that cancels the future
+        ignores the reply. Raise Unavailable if the queue cannot be used, or let the future raise it if the queue fails
+        before the reply has arrived. Raise Overloaded, likewise, if the queue is full.
+        """
+        ...
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """A message that a worker has taken from the queue."""
+
+    id: str
+    """The identity of the message in the queue."""
+    digest: str
+    body: bytes
+    sender: str
+    """The process that waits for the reply."""
+    number: str
+    """The number that the sender has given the message."""
+    expires: str
+    """When the message expires, by the queue's clock."""
+    deliveries: int = 1
+    """The number of workers that have taken the message, including this one."""
+    returns: int = 0
+    """How often workers without the model have handed the message back."""
+
+
+class QueueReader(Protocol):
+    """A worker's side of the queue. A message that a worker has taken stays its own until the worker finishes it.
+
+    If a worker dies, which the queue recognizes by missing heartbeats, the other workers adopt its messages. Methods do
+    not raise an exception if the queue fails: nothing is taken, and a message whose reply cannot be sent stays in the
+    queue. Every change is atomic.
+    """
+
+    async def beat(self, digests: Sequence[str]) -> None:
+        """Report that this worker is alive and has the models with these digests."""
+        ...
+
+    async def take(self, most: int) -> Sequence[Delivery]:
+        """Wait a limited time for messages, and take up to `most`. Expired messages are dropped."""
+        ...
+
+    def interrupt(self) -> None:
+        """End the waiting of `take`, now and in the future."""
+        ...
+
+    async def adopt(self) -> Delivery | None:
+        """Take one message of a dead worker, or return None if there is none. Expired messages are dropped."""
+        ...
+
+    async def answer(self, answers: Sequence[tuple[Delivery, bytes]]) -> int:
+        """Send replies and remove their messages; return the number of replies sent.
+
+        A message that another worker has finished gets no second reply.
+        """
+        ...
+
+    async def hand_back(self, delivery: Delivery) -> None:
+        """Put a message at the end of the queue for other workers, and count the return."""
+        ...
+
+    async def park(self, delivery: Delivery, reason: str, reply: bytes) -> None:
+        """Move a message to the parked messages, with the reason, and send the reply."""
+        ...
+
+    async def leave(self) -> None:
+        """Unregister this worker. Its unfinished messages, if any, go to the other workers."""
         ...
 
 

@@ -22,6 +22,7 @@ from rowcast.schema.prediction import Score, encode_replies
 from rowcast.schema.range_checks import OutOfRange
 from rowcast.schema.scores import non_finite_rows
 from rowcast.schema.sensitive import Redactor
+from rowcast.serving.interface import ModelInterface
 from rowcast.serving.live_models import LiveModel
 from rowcast.serving.randomness import RandomBlocks
 from rowcast.serving.rows import Row
@@ -49,7 +50,7 @@ class Recorder:
         self._random = RandomBlocks().take
 
     def record(
-        self, model: LiveModel, rows: Sequence[Row], contexts: Sequence[RequestContext], scores: Sequence[Score]
+        self, model: ModelInterface, rows: Sequence[Row], contexts: Sequence[RequestContext], scores: Sequence[Score]
     ) -> list[bytes]:
         """Write one entry per row in a single journal write, and return the replies. Hot path."""
         count, digest, nanoseconds = len(rows), model.digest, self._now()
@@ -119,7 +120,7 @@ class Recorder:
         self._listen(RowsScored(model.name, model.version, block.rows, labels, latest))
         return block
 
-    def can_record_blocks(self, model: LiveModel) -> bool:
+    def can_record_blocks(self, model: ModelInterface) -> bool:
         """Return whether rows can be recorded in blocks, which support neither redaction nor durability=store."""
         return self._commits is None and (self._redactor is None or not self._redactor.withheld_columns(model.schema))
 
@@ -130,7 +131,7 @@ class Recorder:
         else:
             self._commits.when_stored(self._journal, done)
 
-    def announce(self, model: LiveModel, rows: Sequence[Row], scores: Sequence[Score]) -> None:
+    def announce(self, model: ModelInterface, rows: Sequence[Row], scores: Sequence[Score]) -> None:
         """Emit an event for recorded rows. The replies do not wait for it."""
         hits = misses = 0
         if self._counts_cache_hits:
@@ -139,7 +140,7 @@ class Recorder:
         labels = [score.prediction for score in scores] if model.is_classifier else []
         self._listen(RowsScored(model.name, model.version, len(rows), labels, model.number(scores[-1]), hits, misses))
 
-    def _storable(self, model: LiveModel, rows: Sequence[Row]) -> tuple[list[bytes], tuple[str, ...]]:
+    def _storable(self, model: ModelInterface, rows: Sequence[Row]) -> tuple[list[bytes], tuple[str, ...]]:
         """Return the rows with sensitive columns redacted, and the names of these columns."""
         withheld = self._redactor.withheld_columns(model.schema) if self._redactor is not None else ()
         if self._redactor is None or not withheld:

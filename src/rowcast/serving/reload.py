@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Generic
 
 import msgspec
 
 from rowcast.errors import ModelNotFound, RowcastError
 from rowcast.events import Listener, ModelLoaded, ReloadFinished
-from rowcast.registry.ports import OpenGraph, Reference, RegistryReader
+from rowcast.registry.ports import Reference, RegistryReader
 from rowcast.registry.resolve import addresses, served
 from rowcast.schema.encoding import RowLimits
-from rowcast.serving.live_models import LiveModel, load
+from rowcast.serving.deployment import M
 
 
-class FollowResult(msgspec.Struct, frozen=True):
+class FollowResult(msgspec.Struct, Generic[M], frozen=True):
     """The models to serve, by name, and the errors for the models that could not be loaded."""
 
-    models: Mapping[str, LiveModel]
+    models: Mapping[str, M]
     errors: list[str]
     temporary_default: str = ""
     """The default model until the next reload, if no default is configured."""
@@ -40,14 +41,17 @@ class ServedVersions(msgspec.Struct, frozen=True):
     record: Callable[[Mapping[str, int]], None]
 
 
-class RegistryFollower:
-    """Loads the published models. All methods block; while the server is running, call them in a separate thread."""
+class RegistryFollower(Generic[M]):
+    """Loads the published models with `load`, which also verifies them.
+
+    All methods block; while the server is running, call them in a thread.
+    """
 
     def __init__(
         self,
         registry: RegistryReader,
         names: Sequence[str],
-        open_graph: OpenGraph,
+        load: Callable[[Reference], M],
         listen: Listener,
         *,
         trial: Callable[[Reference], None],
@@ -58,7 +62,7 @@ class RegistryFollower:
     ) -> None:
         self._registry = registry
         self._names = names
-        self._open_graph = open_graph
+        self._load_model = load
         self._listen = listen
         self._trial = trial
         self._served_versions = served_versions
@@ -72,7 +76,7 @@ class RegistryFollower:
         """Return every version in the registry that belongs to this server, including versions of unloaded models."""
         return list(served(self._registry, self._names).values())
 
-    def load_all(self) -> FollowResult:
+    def load_all(self) -> FollowResult[M]:
         """Load every model. If a new version cannot be served, load the most recently served version instead."""
         published = served(self._registry, self._names)
         if not published:
@@ -85,7 +89,7 @@ class RegistryFollower:
             raise ModelNotFound("the registry has no model to serve; train one with `rowcast train`")
         published = self._without_unloaded(published)
         last = self._served_versions.recall()
-        models: dict[str, LiveModel] = {}
+        models: dict[str, M] = {}
         errors: list[str] = []
         for text, address in addresses(published).items():
             reference = published[text]
@@ -102,7 +106,7 @@ class RegistryFollower:
         self._record(published, models)
         return FollowResult(models, errors, self._temporary_default())
 
-    def follow(self, live: Mapping[str, LiveModel]) -> FollowResult:
+    def follow(self, live: Mapping[str, M]) -> FollowResult[M]:
         """Return the models that should replace `live`. Versions that are already loaded are reused."""
         try:
             published = served(self._registry, self._names)
@@ -112,7 +116,7 @@ class RegistryFollower:
             self._listen(ReloadFinished(error.message))
             return FollowResult(live, [error.message], self._temporary_default())
         published = self._without_unloaded(published)
-        models: dict[str, LiveModel] = {}
+        models: dict[str, M] = {}
         errors: list[str] = []
         for text, address in addresses(published).items():
             reference, old = published[text], live.get(address)
@@ -136,26 +140,26 @@ class RegistryFollower:
         unloaded = self._unloaded()
         return {text: reference for text, reference in published.items() if reference.name not in unloaded}
 
-    def _try(self, reference: Reference) -> LiveModel:
+    def _try(self, reference: Reference) -> M:
         self._trial(reference)
         return self._load(reference)
 
-    def _load(self, reference: Reference) -> LiveModel:
+    def _load(self, reference: Reference) -> M:
         started = time.perf_counter()
-        model = load(reference, self._registry, self._open_graph)
+        model = self._load_model(reference)
         if self._limits is not None:
             model.encoder.limit(self._limits)
         self.load_seconds[model.name] = time.perf_counter() - started
         self._listen(ModelLoaded(model.name, model.version, model.digest, self.load_seconds[model.name]))
         return model
 
-    def _record(self, published: Mapping[str, Reference], models: Mapping[str, LiveModel]) -> None:
+    def _record(self, published: Mapping[str, Reference], models: Mapping[str, M]) -> None:
         by_text = addresses(published)
         self._served_versions.record(
             {text: models[by_text[text]].version for text in published if by_text[text] in models}
         )
 
 
-def _find(reference: Reference, models: Mapping[str, LiveModel]) -> LiveModel | None:
+def _find(reference: Reference, models: Mapping[str, M]) -> M | None:
     """Return the loaded model with exactly this version, or None."""
     return next((model for model in models.values() if (model.name, model.version) == reference), None)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from rowcast.errors import NoAnswer
 from rowcast.schema.prediction import Score
-from rowcast.serving.live_models import LiveModel
+from rowcast.serving.interface import ModelInterface
+from rowcast.serving.requests import PendingRequest
 from rowcast.serving.rows import Row
 
+MAX_SLOW_ROWS = 64
+"""The maximum number of rows in a slow model's batch. Every row waits until the whole batch is scored.
+
+A single request with more rows forms its own batch.
+"""
 THREADS = 4
 """The maximum number of slow models that can score rows at the same time."""
 
@@ -23,27 +29,48 @@ class ScoredBatch(NamedTuple):
     errors: dict[int, NoAnswer]
 
 
+class Scorer(Protocol):
+    """Computes the scores of a batch."""
+
+    max_batches: int
+    """The maximum number of batches of one slow model that are scored at the same time."""
+    max_rows: int
+    """The maximum number of rows in a batch of a slow model, unless a single request has more."""
+
+    def score(self, model: ModelInterface, requests: Sequence[Sequence[Row]]) -> ScoredBatch:
+        """Return the scores of a fast model, or the cached scores of any model."""
+        ...
+
+    def score_later(self, model: ModelInterface, requests: Sequence[PendingRequest]) -> asyncio.Future[ScoredBatch]:
+        """Score a batch of a slow model without blocking the event loop."""
+        ...
+
+
 class LocalScorer:
-    """Runs fast models on the event loop and slow models in separate threads."""
+    """Runs fast models on the event loop and slow models in threads. Every model is a LiveModel."""
+
+    max_batches = 1
+    max_rows = MAX_SLOW_ROWS
 
     def __init__(self) -> None:
         self._threads: ThreadPoolExecutor | None = None
 
-    def score(self, model: LiveModel, requests: Sequence[Sequence[Row]]) -> ScoredBatch:
+    def score(self, model: Any, requests: Sequence[Sequence[Row]]) -> ScoredBatch:
         """Score all requests in one call. If a row cannot be scored, only its own request fails."""
         try:
             return ScoredBatch(_scores(model, [row for rows in requests for row in rows]), {})
         except NoAnswer:
             return _score_separately(model, requests)
 
-    def score_later(self, model: LiveModel, requests: Sequence[Sequence[Row]]) -> asyncio.Future[ScoredBatch]:
-        """In a separate thread, score all requests in one call."""
+    def score_later(self, model: Any, requests: Sequence[PendingRequest]) -> asyncio.Future[ScoredBatch]:
+        """In a thread, score all requests in one call."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(THREADS, "score")
-        return asyncio.get_running_loop().run_in_executor(self._threads, self.score, model, requests)
+        rows = [request.rows for request in requests]
+        return asyncio.get_running_loop().run_in_executor(self._threads, self.score, model, rows)
 
 
-def _score_separately(model: LiveModel, requests: Sequence[Sequence[Row]]) -> ScoredBatch:
+def _score_separately(model: Any, requests: Sequence[Sequence[Row]]) -> ScoredBatch:
     batch = ScoredBatch([], {})
     for number, rows in enumerate(requests):
         try:
@@ -54,7 +81,7 @@ def _score_separately(model: LiveModel, requests: Sequence[Sequence[Row]]) -> Sc
     return batch
 
 
-def _scores(model: LiveModel, rows: Sequence[Row]) -> list[Score]:
+def _scores(model: Any, rows: Sequence[Row]) -> list[Score]:
     """Return one score per row; the model scores only the rows without a cached score."""
     unknown = [row.encoded for row in rows if row.cached_score is None]
     scores = model.score(unknown) if unknown else []

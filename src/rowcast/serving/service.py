@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from numpy.typing import NDArray
 
@@ -14,11 +14,14 @@ from rowcast.history.blocks import Block, BlockColumn
 from rowcast.serving.batcher import Batcher
 from rowcast.serving.cache import ScoreCache
 from rowcast.serving.deployment import Deployment
-from rowcast.serving.live_models import LiveModel
+from rowcast.serving.interface import ModelInterface
 from rowcast.serving.quota import charge
 from rowcast.serving.recorder import Recorder
 from rowcast.serving.requests import PendingRequest
 from rowcast.serving.rows import Row
+
+if TYPE_CHECKING:
+    from rowcast.serving.live_models import LiveModel
 
 
 class Predictions(NamedTuple):
@@ -34,7 +37,7 @@ class PredictionService:
 
     def __init__(
         self,
-        deployment: Deployment[LiveModel],
+        deployment: Deployment[ModelInterface],
         batcher: Batcher,
         recorder: Recorder,
         *,
@@ -52,7 +55,7 @@ class PredictionService:
 
     async def predict(
         self,
-        model: LiveModel,
+        model: ModelInterface,
         rows: Sequence[Row],
         context: RequestContext,
         *,
@@ -73,7 +76,7 @@ class PredictionService:
         reply = await answer
         return Predictions([reply] if is_single else reply, cache_hit)
 
-    def can_record_blocks(self, model: LiveModel) -> bool:
+    def can_record_blocks(self, model: ModelInterface) -> TypeGuard[LiveModel]:
         """Return whether rows of this model can be scored and recorded as one block of columns."""
         own_way = self.has_cache or model.is_slow or not model.is_own_export
         return not own_way and self._recorder.can_record_blocks(model)

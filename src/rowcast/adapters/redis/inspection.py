@@ -52,6 +52,19 @@ def inspect(url: str, seconds: float) -> RedisState:
         client.close()
 
 
+def eviction_policy(url: str, seconds: float) -> str:
+    """Return the eviction policy, or an empty string if Redis does not respond or does not tell it."""
+    client = Redis.from_url(
+        url, protocol=2, socket_timeout=seconds, socket_connect_timeout=seconds, retry=Retry(NoBackoff(), 0)
+    )
+    try:
+        return str(client.info("memory").get("maxmemory_policy", ""))
+    except (RedisError, OSError, ValueError):
+        return ""
+    finally:
+        client.close()
+
+
 def _can_configure(client: Redis, memory: dict[str, Any]) -> bool:
     """Set a parameter to its current value, and return whether Redis allowed it."""
     try:

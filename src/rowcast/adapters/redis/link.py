@@ -105,19 +105,22 @@ class RedisLink:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*self._closers, return_exceptions=True)
 
-    async def call(self, command: Callable[[Redis], Awaitable[T]]) -> T | None:
-        """Return the result of a command, or None if Redis fails, is too slow or is not available."""
+    async def call(self, command: Callable[[Redis], Awaitable[T]], *, blocks: float = 0.0) -> T | None:
+        """Return the result of a command, or None if Redis fails, is too slow or is not available.
+
+        `blocks` is the time for which the command itself waits for data, in seconds.
+        """
         client = self._client
         if client is None:
             return None
         task = self.run(_await(command(client)))
-        await asyncio.wait((task,), timeout=self.seconds)
+        await asyncio.wait((task,), timeout=self.seconds + blocks)
         for _ in range(GRACE_TURNS):
             if not task.done():
                 await asyncio.sleep(0)
         if not task.done():
             task.cancel()
-            self._fail(client, "timeout", f"no reply within {self.seconds * 1000:g} ms")
+            self._fail(client, "timeout", f"no reply within {(self.seconds + blocks) * 1000:g} ms")
             return None
         if task.cancelled():  # by `stop`
             return None

@@ -24,6 +24,7 @@ from rowcast.adapters.files.shared_counters import sums
 from rowcast.adapters.telemetry.old_names import old_names
 from rowcast.events import (
     Event,
+    MessagesFinished,
     ModelLoaded,
     RedisFailed,
     RedisSwitched,
@@ -31,6 +32,7 @@ from rowcast.events import (
     RequestAnswered,
     RequestFailed,
     RowsScored,
+    RowsTaken,
 )
 from rowcast.schema.prediction import label_text
 from rowcast.serving.fleet import CounterCells, Counters, Labels, ProcessStatus
@@ -40,6 +42,7 @@ BOUNDS = (*map(str, BUCKETS), "+Inf")
 REQUESTS, PREDICTIONS, LOADS, RELOADS = "requests", "predictions", "loads", "reloads"
 PROBLEMS, HITS, MISSES, LATEST = "problems", "hits", "misses", "latest"
 REDIS_ERRORS, REDIS_AWAY = "redis-errors", "redis-away"
+TAKEN_ROWS, TAKEN_BATCHES, MESSAGES = "taken-rows", "taken-batches", "messages"
 STATES = ("starting", "ready", "draining", "stale", "dead")
 PLAIN: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     PREDICTIONS: ("rowcast_predictions", "Rows scored and recorded.", ("model", "version", "label")),
@@ -49,6 +52,9 @@ PLAIN: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     LOADS: ("rowcast_model_loads", "Model versions loaded and checked.", ("model", "version")),
     RELOADS: ("rowcast_reloads", "Reloads of a server process, by outcome.", ("outcome",)),
     REDIS_ERRORS: ("rowcast_redis_errors", "Failed calls to Redis, by use and kind.", ("use", "kind")),
+    TAKEN_ROWS: ("rowcast_worker_rows", "Rows that workers scored for servers.", ()),
+    TAKEN_BATCHES: ("rowcast_worker_batches", "Calls of a model by workers; each can score several messages.", ()),
+    MESSAGES: ("rowcast_worker_messages", "Messages that workers finished, by outcome.", ("outcome",)),
 }
 """Counters that store one value per label set. Maps each metric family to its name, help text and labels."""
 
@@ -79,6 +85,8 @@ class Metrics:
             ReloadFinished: self._reloaded,
             RedisFailed: self._redis_failed,
             RedisSwitched: self._redis_switched,
+            RowsTaken: self._rows_taken,
+            MessagesFinished: self._messages_finished,
         }
 
     def listen(self, event: Event) -> None:
@@ -127,6 +135,13 @@ class Metrics:
 
     def _redis_switched(self, event: RedisSwitched) -> None:
         self._counts.cells((REDIS_AWAY, event.use), 1)[0] = 0 if event.is_available else 1
+
+    def _rows_taken(self, event: RowsTaken) -> None:
+        self._counts.cells((TAKEN_ROWS,), 1)[0] += event.rows
+        self._counts.cells((TAKEN_BATCHES,), 1)[0] += 1
+
+    def _messages_finished(self, event: MessagesFinished) -> None:
+        self._counts.cells((MESSAGES, event.outcome), 1)[0] += event.count
 
     def exposition(self, processes: Sequence[ProcessStatus]) -> bytes:
         """Return the response to a scrape."""

@@ -26,7 +26,7 @@ from rowcast.serving.rows import Row
 from rowcast.version import VERSION
 
 if TYPE_CHECKING:
-    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.interface import ModelInterface
 
 MLFLOW = "mlflow"
 CSV = b"text/csv"
@@ -93,14 +93,14 @@ class MLflowRoutes:
         predictions = labels(scored) if method == "predict" else probabilities(model, scored)
         return Response(msgspec.json.encode({"predictions": predictions}))
 
-    def _read_layout(self, model: LiveModel, layout: str, rows: Any) -> list[Row]:
+    def _read_layout(self, model: ModelInterface, layout: str, rows: Any) -> list[Row]:
         if layout == "dataframe_split":
             return self._read_split(model, rows)
         if layout == "dataframe_records" and not (isinstance(rows, list) and all(isinstance(x, dict) for x in rows)):
             raise BodyError('"dataframe_records" must be a list of objects that map column names to values')
         return self._scoring.read_rows(model, rows)
 
-    def _read_split(self, model: LiveModel, frame: Any) -> list[Row]:
+    def _read_split(self, model: ModelInterface, frame: Any) -> list[Row]:
         if not isinstance(frame, dict) or not isinstance(frame.get("data"), list):
             raise BodyError('"dataframe_split" must be an object: {"columns": [...], "data": [[...], ...]}')
         check_keys(frame, ("columns", "index", "data"))
@@ -109,7 +109,7 @@ class MLflowRoutes:
             raise BodyError('"columns" must be a list of column names')
         return self._scoring.read_records(model, names, frame["data"])
 
-    def _read_csv(self, model: LiveModel, request: Request) -> list[Row]:
+    def _read_csv(self, model: ModelInterface, request: Request) -> list[Row]:
         try:
             text = request.body.decode("utf-8-sig")
             records = (line for line in csv.reader(io.StringIO(text), strict=True) if line)
@@ -126,7 +126,7 @@ class MLflowRoutes:
         return self._scoring.read_texts(model, [name.strip() for name in lines[0]], lines[1:])
 
 
-def _read_method(model: LiveModel, params: Any) -> str:
+def _read_method(model: ModelInterface, params: Any) -> str:
     """Return the prediction method that the parameters select."""
     if params is None:
         return "predict"

@@ -19,13 +19,13 @@ from rowcast.http.json_schemas import TEXT, Json, array, closed
 
 if TYPE_CHECKING:
     from rowcast.serving.deployment import Deployment
-    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.interface import ModelInterface
 
 TAG = "mlflow"
 ERROR = closed(error_code=TEXT, message=TEXT)
 
 
-def paths(deployment: Deployment[LiveModel]) -> dict[str, Json]:
+def paths(deployment: Deployment[ModelInterface]) -> dict[str, Json]:
     """Return the operations by path."""
     blank = success(TEXT, "A blank line", media_type="text/plain")
     ping = operation(TAG, "/ping", "Whether the server is ready", blank, is_public=True)
@@ -38,7 +38,7 @@ def paths(deployment: Deployment[LiveModel]) -> dict[str, Json]:
     }
 
 
-def _invocations(deployment: Deployment[LiveModel]) -> Json:
+def _invocations(deployment: Deployment[ModelInterface]) -> Json:
     predictions = array({"anyOf": [LABEL, array({"type": "number"})]})
     description = operation(
         TAG,

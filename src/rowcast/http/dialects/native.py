@@ -23,7 +23,7 @@ from rowcast.serving.requests import PendingRequest
 from rowcast.serving.rows import RejectedRow, Row, is_rows_object, read_rows
 
 if TYPE_CHECKING:
-    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.interface import ModelInterface
     from rowcast.serving.service import PredictionService
 
 NATIVE = "native"
@@ -56,7 +56,9 @@ class NativeRoutes:
             del self.routes[path]
         self.routes.update(routes)
 
-    def _routes_for(self, path: str, pattern: str, address: str | None, model: LiveModel | None) -> dict[str, Route]:
+    def _routes_for(
+        self, path: str, pattern: str, address: str | None, model: ModelInterface | None
+    ) -> dict[str, Route]:
         quick = None if model is None else self._quick(model)
         handler = partial(self._predict, address)
         batch_handler = partial(self._predict_batch, address)
@@ -66,7 +68,7 @@ class NativeRoutes:
             f"{path}/batch": _route(f"{pattern}/batch", dialect, batch_handler, None),
         }
 
-    def _quick(self, model: LiveModel) -> QuickHandler | None:
+    def _quick(self, model: ModelInterface) -> QuickHandler | None:
         if self._service.has_cache:
             return None
         if model.wire is None:
@@ -96,7 +98,7 @@ class NativeRoutes:
         request.used(model, 1, predictions.cache_hit)
         return Response(predictions.replies[0])
 
-    async def _answer_rows(self, model: LiveModel, request: Request) -> Response:
+    async def _answer_rows(self, model: ModelInterface, request: Request) -> Response:
         options = request.options
         rows = read_rows(model, request.body, max_rows=self._service.max_rows, partial=options.partial)
         charged = len(rows)
@@ -115,7 +117,7 @@ class NativeRoutes:
         return Response(_encode({"model": model.name, "version": model.version, "predictions": predictions}))
 
     async def _score(
-        self, model: LiveModel, rows: Sequence[Row | RejectedRow], request: Request, charged: int
+        self, model: ModelInterface, rows: Sequence[Row | RejectedRow], request: Request, charged: int
     ) -> list[bytes]:
         valid = [row for row in rows if isinstance(row, Row)]
         predictions = await self._service.predict(
@@ -128,7 +130,7 @@ class NativeRoutes:
 class QuickNative:
     """The hot path of one model, for single-row requests without options that change the reply."""
 
-    def __init__(self, model: LiveModel, service: PredictionService) -> None:
+    def __init__(self, model: ModelInterface, service: PredictionService) -> None:
         self._model = model
         self._read = model.encoder.read
         self._submit = service.submit

@@ -22,7 +22,7 @@ from rowcast.wire.reply import NativeReplies
 
 if TYPE_CHECKING:
     from rowcast.serving.deployment import Deployment
-    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.interface import ModelInterface
     from rowcast.wire.codec import WireCodec
 
 PROBLEMS = (
@@ -99,7 +99,7 @@ class _Form(msgspec.Struct, frozen=True, kw_only=True):
     example_reply: Any
 
 
-def components(deployment: Deployment[LiveModel]) -> dict[str, Json]:
+def components(deployment: Deployment[ModelInterface]) -> dict[str, Json]:
     """Return the schemas of every model's rows and predictions."""
     schemas = {}
     for address, model in deployment.live.items():
@@ -108,12 +108,12 @@ def components(deployment: Deployment[LiveModel]) -> dict[str, Json]:
     return schemas
 
 
-def paths(deployment: Deployment[LiveModel]) -> dict[str, Json]:
+def paths(deployment: Deployment[ModelInterface]) -> dict[str, Json]:
     """Return the operations by path."""
     return {path: {"post": operation} for path, operation in _operations(deployment)}
 
 
-def prediction_schema(model: LiveModel) -> Json:
+def prediction_schema(model: ModelInterface) -> Json:
     """Return the JSON Schema of a native prediction by this model."""
     decision = model.decision
     properties: Json = {
@@ -131,7 +131,7 @@ def prediction_schema(model: LiveModel) -> Json:
     return {**schema, "examples": [msgspec.json.decode(_example_reply(model))]}
 
 
-def _operations(deployment: Deployment[LiveModel]) -> Iterator[tuple[str, Json]]:
+def _operations(deployment: Deployment[ModelInterface]) -> Iterator[tuple[str, Json]]:
     for address, model in deployment.live.items():
         for suffix in ("", "/batch"):
             forms = _forms(address, model, is_batch=bool(suffix))
@@ -145,7 +145,7 @@ def _operations(deployment: Deployment[LiveModel]) -> Iterator[tuple[str, Json]]
             yield f"/models/{address}/predict{suffix}", _operation(model, forms, summary, operation_id)
 
 
-def _operation(model: LiveModel, forms: list[_Form], summary: str, operation_id: str) -> Json:
+def _operation(model: ModelInterface, forms: list[_Form], summary: str, operation_id: str) -> Json:
     success = {
         "description": "The predictions, which have been recorded in the history",
         "headers": {**COMMON_HEADERS, **PREDICTION_HEADERS},
@@ -168,7 +168,7 @@ def _operation(model: LiveModel, forms: list[_Form], summary: str, operation_id:
     return operation
 
 
-def _forms(address: str, model: LiveModel, *, is_batch: bool) -> list[_Form]:
+def _forms(address: str, model: ModelInterface, *, is_batch: bool) -> list[_Form]:
     """Return the request formats that a path accepts, starting with the default format."""
     row, prediction = reference(f"{_component(address)}.row"), reference(f"{_component(address)}.prediction")
     example, example_reply = model.golden_example(), msgspec.json.decode(_example_reply(model))
@@ -190,7 +190,7 @@ def _forms(address: str, model: LiveModel, *, is_batch: bool) -> list[_Form]:
     return [_wire_form(model, model.wire, prediction, example, is_batch=is_batch), *native]
 
 
-def _wire_form(model: LiveModel, wire: WireCodec, prediction: Json, example: Json, *, is_batch: bool) -> _Form:
+def _wire_form(model: ModelInterface, wire: WireCodec, prediction: Json, example: Json, *, is_batch: bool) -> _Form:
     request, batch_request = wire.request_schemas(model.schema.json_schema())
     reply, batch_reply = wire.reply_schemas(prediction, WARNINGS)
     replies = NativeReplies([_example_reply(model)], 0.001)
@@ -211,7 +211,7 @@ def _wire_form(model: LiveModel, wire: WireCodec, prediction: Json, example: Jso
     )
 
 
-def _example_reply(model: LiveModel) -> bytes:
+def _example_reply(model: ModelInterface) -> bytes:
     """Return an example reply, which contains the prediction for the first golden row."""
     assert model.golden is not None
     (reply,) = encode_replies(

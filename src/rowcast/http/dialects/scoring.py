@@ -18,7 +18,7 @@ from rowcast.schema.unique_keys import check_unique_keys
 from rowcast.serving.rows import Row, check_count, read_valid
 
 if TYPE_CHECKING:
-    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.interface import ModelInterface
     from rowcast.serving.service import PredictionService
 
 MAX_LISTED_PROBLEMS = 20
@@ -47,7 +47,7 @@ class DialectScoring:
         self.deployment = service.deployment
         self.max_rows = service.max_rows
 
-    def model(self, request: Request, name: str | None = None, version: str | None = None) -> LiveModel:
+    def model(self, request: Request, name: str | None = None, version: str | None = None) -> ModelInterface:
         """Return the requested model; raise Forbidden if the caller has no access to it."""
         model = model_for(request.context.caller, self.deployment, name)
         if version is None or version == str(model.version):
@@ -59,13 +59,13 @@ class DialectScoring:
                 f"version {version[:40]!r} of model {model.name!r} is not served; the served version is {model.version}"
             ) from None
 
-    async def score(self, request: Request, model: LiveModel, rows: Sequence[Row]) -> list[ScoredRow]:
+    async def score(self, request: Request, model: ModelInterface, rows: Sequence[Row]) -> list[ScoredRow]:
         """Score the rows, record the predictions in the history and return one prediction per row."""
         predictions = await self.service.predict(model, rows, request.context)
         request.used(model, len(rows), predictions.cache_hit)
         return _decode_rows(b"[%b]" % b",".join(predictions.replies))
 
-    def read_records(self, model: LiveModel, names: Sequence[str], records: Sequence[Sequence[Any]]) -> list[Row]:
+    def read_records(self, model: ModelInterface, names: Sequence[str], records: Sequence[Sequence[Any]]) -> list[Row]:
         """Read rows that are lists of cells in the order of `names`."""
         check_names(names)
         width = len(names)
@@ -77,7 +77,7 @@ class DialectScoring:
 
         return read_valid(records, read, max_rows=self.max_rows)
 
-    def read_columns(self, model: LiveModel, columns: Mapping[str, Sequence[Any]]) -> list[Row]:
+    def read_columns(self, model: ModelInterface, columns: Mapping[str, Sequence[Any]]) -> list[Row]:
         """Read rows that are sent column by column."""
         lengths = {len(cells) for cells in columns.values()}
         if len(lengths) > 1:
@@ -86,7 +86,7 @@ class DialectScoring:
         check_count(lengths.pop() if lengths else 0, self.max_rows)
         return self.read_records(model, list(columns), list(zip(*columns.values(), strict=True)))
 
-    def read_instances(self, model: LiveModel, instances: Any) -> list[Row]:
+    def read_instances(self, model: ModelInterface, instances: Any) -> list[Row]:
         """Read a list whose items are objects, lists in the order of the model's columns, or single values."""
         if not isinstance(instances, list):
             raise BodyError(
@@ -100,14 +100,14 @@ class DialectScoring:
             return read_valid(instances, lambda row: _row_of_object(model.encoder, row), max_rows=self.max_rows)
         return self.read_records(model, names, instances)
 
-    def read_rows(self, model: LiveModel, rows: Any) -> list[Row]:
+    def read_rows(self, model: ModelInterface, rows: Any) -> list[Row]:
         """Read rows in the formats of TensorFlow Serving: a list of rows, or an object that maps names to columns."""
         if not isinstance(rows, dict):
             return self.read_instances(model, rows)
         columns = {name: cells if isinstance(cells, list) else [cells] for name, cells in rows.items()}
         return self.read_columns(model, {name: _flatten(name, cells) for name, cells in columns.items()})
 
-    def read_texts(self, model: LiveModel, names: Sequence[str], records: Sequence[Sequence[str]]) -> list[Row]:
+    def read_texts(self, model: ModelInterface, names: Sequence[str], records: Sequence[Sequence[str]]) -> list[Row]:
         """Read rows from CSV, in which all cells are strings."""
         check_names(names)
         kinds = {column.name: column.kind for column in model.schema.columns}
@@ -153,7 +153,7 @@ def labels(rows: Sequence[ScoredRow]) -> list[Label]:
     return [row.prediction for row in rows]
 
 
-def probabilities(model: LiveModel, rows: Sequence[ScoredRow]) -> list[list[float]]:
+def probabilities(model: ModelInterface, rows: Sequence[ScoredRow]) -> list[list[float]]:
     """Return the class probabilities for each row, in the order of the classes."""
     names = model.decision.names()
     return [[(row.probabilities or {})[name] for name in names] for row in rows]

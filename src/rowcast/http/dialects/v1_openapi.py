@@ -18,12 +18,12 @@ from rowcast.http.json_schemas import FLAG, TEXT, Json, array, closed
 
 if TYPE_CHECKING:
     from rowcast.serving.deployment import Deployment
-    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.interface import ModelInterface
 
 TAG = "v1"
 
 
-def paths(deployment: Deployment[LiveModel]) -> dict[str, Json]:
+def paths(deployment: Deployment[ModelInterface]) -> dict[str, Json]:
     """Return the operations by path."""
     status = closed(version=TEXT, state=TEXT, status=closed(error_code=TEXT, error_message=TEXT))
     model_status = closed(name=TEXT, ready=FLAG, model_version_status=array(status))
@@ -43,7 +43,7 @@ def paths(deployment: Deployment[LiveModel]) -> dict[str, Json]:
     return operations
 
 
-def _predict(name: str, model: LiveModel) -> Json:
+def _predict(name: str, model: ModelInterface) -> Json:
     instances = array({"anyOf": [model.schema.json_schema(), CELLS]}, minItems=1)
     columns = object_with(**dict.fromkeys(model.schema.names(), CELLS))
     signature = {"enum": ["serving_default", "predict"]}

@@ -22,7 +22,7 @@ from rowcast.schema.tensors import Tensor
 from rowcast.version import VERSION
 
 if TYPE_CHECKING:
-    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.interface import ModelInterface
 
 V2 = "v2"
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
@@ -31,7 +31,7 @@ MODEL_VERSION = "/v2/models/{name}/versions/{version}"
 _match_model = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|infer|config|stats))?").fullmatch
 _match_repository = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)").fullmatch
 
-ModelHandler: TypeAlias = "Callable[[LiveModel, Request], Awaitable[Response]]"
+ModelHandler: TypeAlias = "Callable[[ModelInterface, Request], Awaitable[Response]]"
 
 
 class V2Routes:
@@ -101,7 +101,7 @@ class V2Routes:
     async def _with_model(self, name: str, version: str | None, action: ModelHandler, request: Request) -> Response:
         return await action(self._scoring.model(request, name, version), request)
 
-    async def _metadata(self, model: LiveModel, request: Request) -> Response:
+    async def _metadata(self, model: ModelInterface, request: Request) -> Response:
         outputs = v2_metadata.outputs(model)
         metadata = {
             "name": model.name,
@@ -114,14 +114,14 @@ class V2Routes:
         }
         return _json(metadata)
 
-    def _versions(self, model: LiveModel) -> list[str]:
+    def _versions(self, model: ModelInterface) -> list[str]:
         return [str(live.version) for live in self._scoring.deployment.models() if live.name == model.name]
 
-    async def _model_ready(self, model: LiveModel, request: Request) -> Response:
+    async def _model_ready(self, model: ModelInterface, request: Request) -> Response:
         ready = self._ready()
         return _json({"name": model.name, "ready": ready}, 200 if ready else 503)
 
-    async def _config(self, model: LiveModel, request: Request) -> Response:
+    async def _config(self, model: ModelInterface, request: Request) -> Response:
         def describe(name: str, datatype: str, width: int) -> dict[str, Any]:
             kind = "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}"
             return {"name": name, "data_type": kind, "dims": [width]}
@@ -139,7 +139,7 @@ class V2Routes:
         }
         return _json(config)
 
-    async def _stats(self, model: LiveModel, request: Request) -> Response:
+    async def _stats(self, model: ModelInterface, request: Request) -> Response:
         if request.context.caller.tenant:
             raise _needs_unlimited_key()
         return _json({"model_stats": [self._statistics.report(model.name, model.version)]})
@@ -150,7 +150,7 @@ class V2Routes:
         models = self._scoring.deployment.models()
         return _json({"model_stats": [self._statistics.report(model.name, model.version) for model in models]})
 
-    async def _infer(self, model: LiveModel, request: Request) -> Response:
+    async def _infer(self, model: ModelInterface, request: Request) -> Response:
         started = time.perf_counter_ns()
         try:
             rows, response = await self._scored(model, request)
@@ -160,7 +160,7 @@ class V2Routes:
         self._statistics.count(model.name, model.version, rows, time.perf_counter_ns() - started)
         return response
 
-    async def _scored(self, model: LiveModel, request: Request) -> tuple[int, Response]:
+    async def _scored(self, model: ModelInterface, request: Request) -> tuple[int, Response]:
         call = v2_infer.read(request, model)
         outputs = v2_infer.requested_outputs(model, call.inference)
         inputs = v2_infer.inputs_by_name(model, call.inputs, self._scoring.max_rows)
@@ -174,7 +174,7 @@ class V2Routes:
 
     async def _score_block(
         self,
-        model: LiveModel,
+        model: ModelInterface,
         request: Request,
         call: v2_infer.Call,
         inputs: dict[str, Tensor],
@@ -186,8 +186,10 @@ class V2Routes:
         """
         service, rows = self._scoring.service, call.inputs[0].rows
         columns = v2_infer.block_columns(call, rows)
-        tensors = model.columns.read(inputs) if columns and service.can_record_blocks(model) else None
-        if columns is None or tensors is None:
+        if columns is None or not service.can_record_blocks(model):
+            return None
+        tensors = model.columns.read(inputs)
+        if tensors is None:
             return None
         block = await service.predict_block(model, tensors, columns, call.tail, request.context)
         request.used(model, rows, None)

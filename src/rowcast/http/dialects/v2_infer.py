@@ -29,7 +29,7 @@ from rowcast.schema.unique_keys import check_unique_keys
 from rowcast.serving.rows import check_count
 
 if TYPE_CHECKING:
-    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.interface import ModelInterface
 
 OCTETS = b"application/octet-stream"
 CONTENT_TYPES = frozenset((JSON, OCTETS, b"application/x-www-form-urlencoded"))
@@ -69,7 +69,7 @@ class Call(msgspec.Struct, frozen=True):
     tail: bytes = b""
 
 
-def read(request: Request, model: LiveModel) -> Call:
+def read(request: Request, model: ModelInterface) -> Call:
     """Parse the request and its input tensors."""
     declared, body = request.headers.get(HEADER_LENGTH), request.body
     if declared is None:
@@ -150,7 +150,7 @@ def _with_whole_shape(head: Any) -> Any:
     return {**head, "shape": [int(size) if isinstance(size, float) and size.is_integer() else size for size in shape]}
 
 
-def read_raw(model: LiveModel, body: memoryview) -> Tensor:
+def read_raw(model: ModelInterface, body: memoryview) -> Tensor:
     """Parse a body that consists only of the raw data of the model's single input."""
     plan, columns = model.encoder.plan, model.schema.columns
     if len(columns) == 1:
@@ -173,7 +173,7 @@ def read_raw(model: LiveModel, body: memoryview) -> Tensor:
     return tensors.from_bytes(TensorHeader(name, shape, datatype), body)
 
 
-def inputs_by_name(model: LiveModel, inputs: Sequence[Tensor], max_rows: int) -> dict[str, Tensor]:
+def inputs_by_name(model: ModelInterface, inputs: Sequence[Tensor], max_rows: int) -> dict[str, Tensor]:
     """Return the inputs by name: one per column, or the graph's own inputs. Raise BodyError if they are invalid."""
     by_name = {tensor.name: tensor for tensor in inputs}
     if len(by_name) != len(inputs):
@@ -194,7 +194,7 @@ def inputs_by_name(model: LiveModel, inputs: Sequence[Tensor], max_rows: int) ->
     return by_name
 
 
-def cells(model: LiveModel, by_name: Mapping[str, Tensor]) -> dict[str, Sequence[Any]]:
+def cells(model: ModelInterface, by_name: Mapping[str, Tensor]) -> dict[str, Sequence[Any]]:
     """Return the raw cells of each column."""
     known = model.schema.names()
     if all(name in known for name in by_name):
@@ -202,7 +202,7 @@ def cells(model: LiveModel, by_name: Mapping[str, Tensor]) -> dict[str, Sequence
     return dict(decode_columns(model.schema, model.encoder.plan, by_name))
 
 
-def requested_outputs(model: LiveModel, inference: Inference) -> list[tuple[OutputSpec, bool]]:
+def requested_outputs(model: ModelInterface, inference: Inference) -> list[tuple[OutputSpec, bool]]:
     """Return each output to send, and whether to send it as binary data."""
     known = {output.name: output for output in outputs(model)}
     binary = (inference.parameters or {}).get("binary_data_output", False)
@@ -271,7 +271,7 @@ def block_data(decision: Decision, block: Block, requested: Sequence[tuple[Outpu
 
 def response(
     request: Request,
-    model: LiveModel,
+    model: ModelInterface,
     inference: Inference,
     requested: Sequence[tuple[OutputSpec, bool]],
     data: Mapping[str, Any],

@@ -21,7 +21,7 @@ from rowcast.schema.datatypes import BOOL, BYTES, DATATYPES
 
 if TYPE_CHECKING:
     from rowcast.serving.deployment import Deployment
-    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.interface import ModelInterface
 
 TAG = "v2"
 MODEL_NOT_FOUND = ("model-not-found",)
@@ -41,7 +41,7 @@ REPOSITORY_ACTIONS = {
 }
 
 
-def paths(deployment: Deployment[LiveModel]) -> dict[str, Json]:
+def paths(deployment: Deployment[ModelInterface]) -> dict[str, Json]:
     """Return the operations by path."""
     operations = {**_server(), **_models(), **_repository()}
     for name in sorted({model.name for model in deployment.models()} & set(deployment.live)):
@@ -131,7 +131,7 @@ def _repository() -> dict[str, Json]:
     return operations
 
 
-def _infer(name: str, model: LiveModel) -> Json:
+def _infer(name: str, model: ModelInterface) -> Json:
     row = model.example()
     inputs = [
         {
@@ -161,7 +161,7 @@ def _example_datatype(cell: Any, datatype: str) -> str:
     return BYTES if isinstance(cell, str) else BOOL if isinstance(cell, bool) else datatype
 
 
-def _inference_request(model: LiveModel) -> Json:
+def _inference_request(model: ModelInterface) -> Json:
     tensor = object_with(
         ("name", "datatype", "shape"),
         name={"enum": [*model.schema.names(), *(spec.name for spec in model.encoder.plan)]},
@@ -180,7 +180,7 @@ def _inference_request(model: LiveModel) -> Json:
     )
 
 
-def _inference_response(model: LiveModel) -> Json:
+def _inference_response(model: ModelInterface) -> Json:
     output = closed(
         name={"enum": _output_names(model)},
         datatype=TEXT,
@@ -198,5 +198,5 @@ def _inference_response(model: LiveModel) -> Json:
     return schema
 
 
-def _output_names(model: LiveModel) -> list[str]:
+def _output_names(model: ModelInterface) -> list[str]:
     return [*(output.name for output in v2_metadata.outputs(model)), v2_metadata.ID]

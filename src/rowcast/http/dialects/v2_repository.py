@@ -14,7 +14,7 @@ from rowcast.serving.deployment import Deployment
 from rowcast.serving.fleet import Fleet, ReloadResult
 
 if TYPE_CHECKING:
-    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.interface import ModelInterface
 
 
 class RepositoryEntry(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ class Repository:
     """The versions that this server can serve. `published` is a blocking function that lists the registry."""
 
     def __init__(
-        self, published: Callable[[], Sequence[Reference]], fleet: Fleet, deployment: Deployment[LiveModel]
+        self, published: Callable[[], Sequence[Reference]], fleet: Fleet, deployment: Deployment[ModelInterface]
     ) -> None:
         self._published = published
         self._fleet = fleet

@@ -17,7 +17,7 @@ from rowcast.wire.codec import WireCodec, WireRequest
 from rowcast.wire.reply import NativeReplies
 
 if TYPE_CHECKING:
-    from rowcast.serving.live_models import LiveModel
+    from rowcast.serving.interface import ModelInterface
     from rowcast.serving.service import PredictionService
 
 WARNING_HEADER = b"x-wire-warning"
@@ -28,7 +28,7 @@ log = structlog.get_logger("rowcast.http")
 class WireHandler:
     """Handles `/predict` and `/predict/batch` for a model with a template."""
 
-    def __init__(self, model: LiveModel, wire: WireCodec, service: PredictionService) -> None:
+    def __init__(self, model: ModelInterface, wire: WireCodec, service: PredictionService) -> None:
         self._model = model
         self._wire = wire
         self._service = service
@@ -74,7 +74,7 @@ class WireHandler:
 class QuickWire:
     """The hot path of a model with a template, for single-row requests without options."""
 
-    def __init__(self, model: LiveModel, wire: WireCodec, service: PredictionService) -> None:
+    def __init__(self, model: ModelInterface, wire: WireCodec, service: PredictionService) -> None:
         self._model = model
         self._read_row = wire.read_row
         self._render_row = wire.render_row
@@ -96,7 +96,7 @@ class QuickWire:
         self._submit(pending, is_alone=request.is_alone)
 
 
-def _warn(model: LiveModel, request: Request, filled: int, ignored: int, unusual: int) -> None:
+def _warn(model: ModelInterface, request: Request, filled: int, ignored: int, unusual: int) -> None:
     """Report in the response what the template changed, and how many values did not occur in training.
 
     The log reports only what the template changed, because new data often contains unusual values. Neither the log nor

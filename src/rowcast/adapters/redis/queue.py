@@ -1,0 +1,165 @@
+"""The server's side of a queue in Redis: sends messages and reads the replies to this process."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Collection
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from redis.asyncio import Redis
+
+from rowcast.adapters.redis.link import RedisLink
+from rowcast.adapters.redis.queue_keys import GROUP, STATUS, QueueKeys, Script, WorkerInfo
+from rowcast.errors import Overloaded, Unavailable
+
+BLOCK_SECONDS: Final = 1.0
+"""How long one call waits for replies."""
+MAX_REPLIES: Final = 200
+"""The maximum number of entries read in one call."""
+STATUS_SECONDS: Final = 0.5
+PATIENCE_SECONDS: Final = 3.0
+"""If no worker has had a model for this time, requests for the model fail at once."""
+RETRY_SECONDS: Final = 0.05
+
+_send = Script("queue_send.lua")
+_decode_worker = msgspec.msgpack.Decoder(WorkerInfo).decode
+
+
+class QueueStatus(NamedTuple):
+    """The number of messages, the age of the oldest message that waits for a worker, and the live workers."""
+
+    messages: int
+    seconds: float
+    workers: tuple[WorkerInfo, ...]
+
+
+class RedisQueue:
+    """Sends messages and receives replies. It starts and stops with the server process, after its connection."""
+
+    def __init__(self, link: RedisLink, prefix: str, *, max_messages: int, max_seconds: float) -> None:
+        self._link = link
+        self._keys = QueueKeys(prefix)
+        self._max_messages = max_messages
+        self._max_seconds = max_seconds
+        self._sender = uuid.uuid4().hex
+        self._count = 0
+        self._waiting: dict[str, asyncio.Future[bytes]] = {}
+        self._served: dict[str, float] = {}
+        """When a live worker had each model most recently."""
+        self._started = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
+        self.status = QueueStatus(0, 0.0, ())
+
+    async def start(self) -> None:
+        """Begin to read replies and to watch the workers."""
+        self._started = asyncio.get_running_loop().time()
+        await self._refresh()
+        self._tasks = [self._link.run(self._read_replies()), self._link.run(self._watch())]
+
+    async def stop(self) -> None:
+        """Fail the requests that still wait, and delete the unread replies."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._fail_all("the server is shutting down")
+        await self._link.call(lambda client: client.delete(self._keys.replies(self._sender)))
+
+    def send(self, body: bytes, digest: str, seconds: float) -> asyncio.Future[bytes]:
+        """Send a message; the future returns the reply. Raise Unavailable or Overloaded if it cannot be accepted."""
+        self._check(digest)
+        loop = asyncio.get_running_loop()
+        self._count += 1
+        number = str(self._count)
+        reply: asyncio.Future[bytes] = loop.create_future()
+        self._waiting[number] = reply
+        reply.add_done_callback(lambda _: self._waiting.pop(number, None))
+        self._link.run(self._add(number, reply, body, digest, seconds))
+        return reply
+
+    def problem(self) -> str | None:
+        """Return why messages cannot be sent, or None."""
+        return self._link.problem()
+
+    def is_served(self, digest: str) -> bool:
+        """Return whether a live worker has this model, as far as this process knows."""
+        return any(digest in worker.digests for worker in self.status.workers)
+
+    def _check(self, digest: str) -> None:
+        if not self._link.is_available:
+            raise Unavailable(f"the queue is not available: {self._link.problem()}", slug="queue-unavailable")
+        if not self.is_served(digest):
+            missing = asyncio.get_running_loop().time() - self._served.get(digest, self._started)
+            if missing > PATIENCE_SECONDS:
+                raise Unavailable("no live worker serves this model; start one with `rowcast worker`", slug="no-worker")
+        if self.status.seconds > self._max_seconds:
+            raise Overloaded(
+                f"the workers are overloaded: the oldest message has waited for {self.status.seconds:.1f} s; "
+                "retry after 1 s"
+            )
+
+    async def _add(self, number: str, reply: asyncio.Future[bytes], body: bytes, digest: str, seconds: float) -> None:
+        fields: list[str | bytes] = ["sender", self._sender, "number", number, "digest", digest, "body", body]
+        arguments = [self._max_messages, max(1, round(seconds * 1000)), *fields]
+        added = await self._link.call(lambda client: _send.run(client, [self._keys.messages], arguments))
+        if reply.done():
+            return
+        if added is None:
+            reply.set_exception(Unavailable("the queue does not respond", slug="queue-unavailable"))
+        elif not added:
+            reply.set_exception(
+                Overloaded(f"the workers are overloaded: {self._max_messages} messages are waiting; retry after 1 s")
+            )
+
+    async def _read_replies(self) -> None:
+        name, last = self._keys.replies(self._sender), "0-0"
+        while True:
+            streams = await self._link.call(lambda client, last=last: _read(client, name, last), blocks=BLOCK_SECONDS)  # type: ignore[misc]
+            if streams is None:
+                self._fail_all("the connection to the queue was lost")
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            for entry, fields in streams:
+                last = entry.decode()
+                for number, body in fields.items():
+                    reply = self._waiting.get(number.decode())
+                    if reply is not None and not reply.done():
+                        reply.set_result(body)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(STATUS_SECONDS)
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        status = await self._link.call(lambda client: read_status(client, self._keys))
+        if status is not None:
+            self.status = status
+            now = asyncio.get_running_loop().time()
+            self._served.update((digest, now) for worker in status.workers for digest in worker.digests)
+
+    def _fail_all(self, reason: str) -> None:
+        for reply in list(self._waiting.values()):
+            if not reply.done():
+                reply.set_exception(Unavailable(f"no reply from the workers: {reason}", slug="queue-unavailable"))
+
+
+async def read_status(client: Redis, keys: QueueKeys) -> QueueStatus:
+    """Return the status of a queue."""
+    messages, age, _, workers = await STATUS.run(client, [keys.messages, keys.workers], [GROUP, keys.alive])
+    return QueueStatus(int(messages), int(age) / 1000, tuple(_decode_worker(worker) for worker in workers))
+
+
+async def _read(client: Redis, name: str, last: str) -> Collection[tuple[bytes, dict[bytes, bytes]]]:
+    """Delete the replies that have been read, and wait for further replies."""
+    pipeline = client.pipeline(transaction=False)
+    pipeline.xtrim(name, minid=_after(last), approximate=False)
+    pipeline.xread({name: last}, count=MAX_REPLIES, block=round(BLOCK_SECONDS * 1000))
+    streams: Any = (await pipeline.execute())[1]
+    return streams[0][1] if streams else []
+
+
+def _after(entry: str) -> str:
+    milliseconds, _, number = entry.partition("-")
+    return f"{milliseconds}-{int(number) + 1}"

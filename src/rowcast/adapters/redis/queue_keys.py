@@ -1,0 +1,109 @@
+"""The keys of a queue in Redis, its scripts, and the descriptions of its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, Final
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+
+from rowcast.errors import SettingsError
+
+FORMAT: Final = "queue1"
+"""Part of every key. It changes with the format of the messages."""
+GROUP: Final = "workers"
+"""The consumer group of all workers."""
+LIFE_MS: Final = 3000
+"""A worker without a heartbeat for this time is dead."""
+REPLIES_MS: Final = 60_000
+"""How long the replies to a process are kept if it does not read them."""
+EVICTING: Final = "allkeys-"
+"""The policies that evict keys without a lifetime start like this."""
+
+
+class WorkerInfo(msgspec.Struct, frozen=True):
+    """The description that a worker publishes with each heartbeat."""
+
+    name: str
+    digests: list[str]
+
+
+class QueueKeys(msgspec.Struct, frozen=True):
+    """The keys of one queue."""
+
+    prefix: str
+    """The prefix of all keys of this installation."""
+
+    @property
+    def messages(self) -> str:
+        """The stream of messages that have no reply yet."""
+        return f"{self.prefix}:{FORMAT}:messages"
+
+    @property
+    def parked(self) -> str:
+        """The stream of messages that cannot be scored."""
+        return f"{self.prefix}:{FORMAT}:parked"
+
+    @property
+    def workers(self) -> str:
+        """The hash with the description of each worker."""
+        return f"{self.prefix}:{FORMAT}:workers"
+
+    @property
+    def alive(self) -> str:
+        """The prefix of the keys that exist as long as a worker is alive."""
+        return f"{self.prefix}:{FORMAT}:alive:"
+
+    def replies(self, sender: str) -> str:
+        """The stream of replies to a server process."""
+        return f"{self.prefix}:{FORMAT}:replies:{sender}"
+
+
+class Script:
+    """A Lua script, which Redis runs atomically."""
+
+    def __init__(self, name: str) -> None:
+        self._text = files(__package__).joinpath(name).read_text(encoding="utf-8")
+        self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+
+    async def run(self, client: Redis, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Any:
+        """Run the script and return its result."""
+        try:
+            return await client.evalsha(self._digest, len(keys), *keys, *arguments)
+        except NoScriptError:  # Redis has been restarted
+            return await client.eval(self._text, len(keys), *keys, *arguments)
+
+
+STATUS: Final = Script("queue_status.lua")
+
+
+def verify_queue(keys: QueueKeys) -> Callable[[Redis], Awaitable[None]]:
+    """Return a function that checks that Redis evicts no messages, and creates the queue if necessary."""
+
+    async def verify(client: Redis) -> None:
+        try:
+            memory: Any = await client.info("memory")
+        except NoPermissionError:  # `rowcast doctor` reports that the policy is not known
+            memory = {}
+        check_policy(str(memory.get("maxmemory_policy", "")))
+        try:
+            await client.xgroup_create(keys.messages, GROUP, "0", mkstream=True)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    return verify
+
+
+def check_policy(policy: str) -> None:
+    """Raise SettingsError if Redis may evict the messages of a queue."""
+    if policy.startswith(EVICTING):
+        raise SettingsError(
+            f"setting 'queue': the policy of this Redis server is {policy}, so it can evict messages; use a Redis "
+            "server with the policy noeviction for the queue, and another Redis server for the cache",
+            slug="queue-evicts",
+        )

@@ -1,0 +1,160 @@
+"""A worker's side of a queue in Redis: takes messages from a stream and answers them.
+
+The worker's key expires without heartbeats. Another worker then adopts its messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from redis.asyncio import Redis
+
+from rowcast.adapters.redis.link import RedisLink
+from rowcast.adapters.redis.queue_keys import GROUP, LIFE_MS, REPLIES_MS, QueueKeys, Script, WorkerInfo
+from rowcast.events import Listener, MessagesFinished
+from rowcast.serving.ports import Delivery
+
+BLOCK_SECONDS: Final = 1.0
+"""How long one call waits for messages."""
+RETRY_SECONDS: Final = 0.05
+
+_answer = Script("queue_answer.lua")
+_move = Script("queue_move.lua")
+_adopt = Script("queue_adopt.lua")
+
+
+class RedisQueueReader:
+    """Takes messages for the worker `name`."""
+
+    def __init__(self, link: RedisLink, prefix: str, name: str, listen: Listener) -> None:
+        self._link = link
+        self._keys = QueueKeys(prefix)
+        self._name = name
+        self._listen = listen
+        self._clock_offset = 0.0
+        """The time of the Redis server minus the time of this machine, in milliseconds."""
+        self._interrupted = asyncio.Event()
+
+    async def beat(self, digests: Sequence[str]) -> None:
+        """Renew this worker's key and its description."""
+        info = msgspec.msgpack.encode(WorkerInfo(self._name, list(digests)))
+
+        async def renew(client: Redis) -> Any:
+            pipeline = client.pipeline(transaction=True)
+            pipeline.set(self._keys.alive + self._name, b"", px=LIFE_MS)
+            pipeline.hset(self._keys.workers, self._name, info)
+            pipeline.time()
+            return (await pipeline.execute())[2]
+
+        now = await self._link.call(renew)
+        if now is not None:
+            self._clock_offset = now[0] * 1000 + now[1] / 1000 - time.time() * 1000
+
+    async def take(self, most: int) -> Sequence[Delivery]:
+        """Wait for messages, and take up to `most`."""
+        if self._interrupted.is_set():
+            return []
+
+        async def read(client: Redis) -> Any:
+            return await client.xreadgroup(
+                GROUP, self._name, {self._keys.messages: ">"}, count=most, block=round(BLOCK_SECONDS * 1000)
+            )
+
+        streams = await self._link.call(read, blocks=BLOCK_SECONDS)
+        if streams is None:
+            await asyncio.sleep(RETRY_SECONDS)
+        return await self._valid([_delivery(entry, 1) for entry in streams[0][1]] if streams else [])
+
+    def interrupt(self) -> None:
+        """Take no further messages. A call that is waiting ends within BLOCK_SECONDS."""
+        self._interrupted.set()
+
+    async def adopt(self) -> Delivery | None:
+        """Take one message of a worker whose key has expired."""
+        keys = [self._keys.messages, self._keys.workers]
+        arguments = [GROUP, self._name, self._keys.alive]
+        adopted = await self._link.call(lambda client: _adopt.run(client, keys, arguments))
+        if not adopted:
+            return None
+        (entry, fields), deliveries = adopted
+        delivery = _delivery((entry, dict(zip(fields[::2], fields[1::2], strict=True))), int(deliveries))
+        return next(iter(await self._valid([delivery])), None)
+
+    async def answer(self, answers: Sequence[tuple[Delivery, bytes]]) -> int:
+        """Send replies and remove their messages."""
+        keys = [self._keys.messages, *[self._keys.replies(delivery.sender) for delivery, _ in answers]]
+        arguments: list[str | bytes | int] = [GROUP, REPLIES_MS]
+        for delivery, reply in answers:
+            arguments += [delivery.id, delivery.number, reply]
+        return int(await self._link.call(lambda client: _answer.run(client, keys, arguments)) or 0)
+
+    async def hand_back(self, delivery: Delivery) -> None:
+        """Put a message at the end of the queue."""
+        fields = _fields(msgspec.structs.replace(delivery, returns=delivery.returns + 1))
+        await self._move(delivery, [self._keys.messages], b"", fields)
+
+    async def park(self, delivery: Delivery, reason: str, reply: bytes) -> None:
+        """Move a message to the parked messages, and send the reply."""
+        targets = [self._keys.parked, self._keys.replies(delivery.sender)]
+        await self._move(delivery, targets, reply, [*_fields(delivery), "reason", reason])
+
+    async def leave(self) -> None:
+        """Delete this worker's key and its description."""
+
+        async def forget(client: Redis) -> Any:
+            pipeline = client.pipeline(transaction=True)
+            pipeline.delete(self._keys.alive + self._name)
+            pipeline.hdel(self._keys.workers, self._name)
+            return await pipeline.execute()
+
+        await self._link.call(forget)
+
+    async def _move(
+        self, delivery: Delivery, targets: Sequence[str], reply: bytes, fields: Sequence[str | bytes]
+    ) -> None:
+        keys = [self._keys.messages, *targets]
+        arguments = [GROUP, delivery.id, REPLIES_MS, delivery.number, reply, *fields]
+        await self._link.call(lambda client: _move.run(client, keys, arguments))
+
+    async def _valid(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Drop the expired messages."""
+        now = time.time() * 1000 + self._clock_offset
+        expired = [delivery for delivery in deliveries if float(delivery.expires) < now]
+        if not expired:
+            return deliveries
+        ids = [delivery.id for delivery in expired]
+
+        async def drop(client: Redis) -> Any:
+            pipeline = client.pipeline(transaction=True)
+            pipeline.xack(self._keys.messages, GROUP, *ids)
+            pipeline.xdel(self._keys.messages, *ids)
+            return await pipeline.execute()
+
+        await self._link.call(drop)
+        self._listen(MessagesFinished("expired", len(expired)))
+        return [delivery for delivery in deliveries if delivery not in expired]
+
+
+def _delivery(entry: tuple[bytes, dict[bytes, bytes]], deliveries: int) -> Delivery:
+    identity, fields = entry
+    return Delivery(
+        id=identity.decode(),
+        digest=fields.get(b"digest", b"").decode(errors="replace"),
+        body=fields.get(b"body", b""),
+        sender=fields.get(b"sender", b"").decode(errors="replace"),
+        number=fields.get(b"number", b"0").decode(errors="replace"),
+        expires=fields.get(b"expires", b"inf").decode(errors="replace"),
+        deliveries=deliveries,
+        returns=int(fields.get(b"returns", b"0")),
+    )
+
+
+def _fields(delivery: Delivery) -> list[str | bytes]:
+    return [
+        *("expires", delivery.expires, "sender", delivery.sender, "number", delivery.number),
+        *("digest", delivery.digest, "body", delivery.body, "returns", str(delivery.returns)),
+    ]

@@ -1,0 +1,102 @@
+"""The queue between servers and workers, in Redis. Redis is not imported unless the setting `queue` names it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rowcast.app.sharing import require_redis
+from rowcast.errors import SettingsError
+
+if TYPE_CHECKING:
+    from rowcast.adapters.redis.link import RedisLink
+    from rowcast.adapters.redis.queue import RedisQueue
+    from rowcast.adapters.redis.queue_reader import RedisQueueReader
+    from rowcast.events import Listener
+    from rowcast.serving.deployment import Deployment
+    from rowcast.serving.health import Health
+    from rowcast.serving.interface import ModelInterface
+    from rowcast.serving.queue_scorer import QueueScorer
+    from rowcast.settings import Settings
+
+MIN_SECONDS: Final = 2.0
+"""The least time limit of a call. Without the queue, no request can be answered, so it is longer than the cache's."""
+CHECK_SECONDS: Final = 2.0
+
+
+class QueueParts(NamedTuple):
+    """The connection to the queue, and the server's side of the queue, in their starting order."""
+
+    link: RedisLink
+    queue: RedisQueue
+
+    def scorer(self, deployment: Deployment[ModelInterface], health: Health) -> QueueScorer:
+        """Return the scorer; register the health checks for the queue and for the workers of the default model."""
+        from rowcast.serving.queue_scorer import QueueScorer
+
+        def workers_problem() -> str | None:
+            default = deployment.live.get(deployment.default or "")
+            if default is None or self.queue.problem() or self.queue.is_served(default.digest):
+                return None
+            return f"no live worker serves {default.name}@{default.version}; start one with `rowcast worker`"
+
+        health.register("queue", self.queue.problem)
+        health.register("queue workers", workers_problem, is_required=True)
+        return QueueScorer(self.queue)
+
+
+class ReaderParts(NamedTuple):
+    """A worker's side of the queue, and its connection."""
+
+    reader: RedisQueueReader
+    link: RedisLink
+
+
+def queue_parts(settings: Settings, listen: Listener) -> QueueParts | None:
+    """Return the server's side of the queue, or None if this server scores its own rows."""
+    if settings.queue is None:
+        return None
+    require_redis("queue")
+    from rowcast.adapters.redis.queue import RedisQueue
+
+    link = _link(settings, settings.queue, listen, "rows cannot be scored")
+    queue = RedisQueue(
+        link,
+        settings.redis_prefix,
+        max_messages=settings.queue_max_messages,
+        max_seconds=settings.max_wait_seconds,
+    )
+    return QueueParts(link, queue)
+
+
+def reader_parts(settings: Settings, name: str, listen: Listener) -> ReaderParts:
+    """Return a worker's side of the queue; raise SettingsError if there is no queue."""
+    if settings.queue is None:
+        raise SettingsError("a worker requires the setting 'queue', such as redis://HOST:6379/0")
+    require_redis("queue")
+    from rowcast.adapters.redis.queue_reader import RedisQueueReader
+
+    link = _link(settings, settings.queue, listen, "the worker takes no messages")
+    return ReaderParts(RedisQueueReader(link, settings.redis_prefix, name, listen), link)
+
+
+def _link(settings: Settings, url: str, listen: Listener, fallback: str) -> RedisLink:
+    from rowcast.adapters.redis.link import RedisLink
+    from rowcast.adapters.redis.queue_keys import QueueKeys, verify_queue
+
+    _refuse_eviction(url)
+    return RedisLink(
+        url,
+        "queue",
+        seconds=max(MIN_SECONDS, settings.redis_timeout_ms / 1000),
+        verify=verify_queue(QueueKeys(settings.redis_prefix)),
+        fallback=fallback,
+        listen=listen,
+    )
+
+
+def _refuse_eviction(url: str) -> None:
+    """Raise SettingsError if Redis may evict messages. If Redis does not respond, the connection checks this later."""
+    from rowcast.adapters.redis.inspection import eviction_policy
+    from rowcast.adapters.redis.queue_keys import check_policy
+
+    check_policy(eviction_policy(url, CHECK_SECONDS))

@@ -1,0 +1,85 @@
+"""Composition root of a worker: it scores the rows that servers send through the queue."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from rowcast.app import models, queueing, serving, telemetry
+from rowcast.app.routes import authenticator
+
+if TYPE_CHECKING:
+    from rowcast.http.routes import ASGIApp, Lifespan
+    from rowcast.runtime.lifecycle import Part
+    from rowcast.serving.health import Health
+    from rowcast.serving.worker_models import WorkerModels
+    from rowcast.settings import Settings
+
+
+class Worker(NamedTuple):
+    """The parts of a worker before it starts."""
+
+    app: ASGIApp
+    models: WorkerModels
+    drain: Callable[[], None]
+
+
+def run_worker(settings: Settings, listener: socket.socket, announce: Callable[[WorkerModels], None]) -> None:
+    """Run in this process until a signal arrives. Call `announce` once every model is loaded."""
+    from rowcast.app.processes import connection_limits
+    from rowcast.runtime.server import HttpServer, run
+
+    built = build_worker(settings)
+    server = HttpServer(
+        app=built.app,
+        quick_path=None,
+        limits=connection_limits(settings),
+        root_path=settings.root_path,
+        drain_seconds=settings.drain_seconds,
+        on_drain=built.drain,
+    )
+    run(server, listener, lambda: announce(built.models))
+
+
+def build_worker(settings: Settings) -> Worker:
+    """Build a worker: its models, its side of the queue, and the server of its health and metrics."""
+    from rowcast.adapters.files.shared_counters import LocalCounters
+    from rowcast.runtime.lifecycle import Lifecycle
+    from rowcast.serving.health import Health
+    from rowcast.serving.queue_worker import QueueWorker
+
+    name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    metrics = telemetry.metrics(settings, LocalCounters())
+    reading = queueing.reader_parts(settings, name, metrics.listen)
+    source = serving.worker_models(settings, models.registry(settings), metrics.listen)
+    worker = QueueWorker(reading.reader, source, metrics.listen, concurrency=settings.worker_concurrency)
+    health = Health()
+    health.register("queue", reading.link.problem, is_required=True)
+    health.register("models", source.problem)
+    parts: list[Part] = [reading.link, source, worker]
+    lifecycle = Lifecycle(health, parts, worker.drain)
+    return Worker(_app(settings, source, health, lambda: metrics.exposition(()), lifecycle), source, lifecycle.drain)
+
+
+def _app(
+    settings: Settings, source: WorkerModels, health: Health, exposition: Callable[[], bytes], lifespan: Lifespan
+) -> ASGIApp:
+    from rowcast.adapters.sqlite.idempotency import SqliteIdempotencyStore
+    from rowcast.http.bodies import RequestIds
+    from rowcast.http.cold_app import ColdApp
+    from rowcast.http.cold_routes import add_worker_routes
+    from rowcast.http.edge import Edge
+    from rowcast.http.idempotency import Idempotency
+    from rowcast.http.routes import RequestRules, Router
+
+    cold = ColdApp()
+    add_worker_routes(cold, source.deployment, health, exposition, open_metrics=settings.open_metrics)
+    rules = RequestRules(settings.max_body_bytes, settings.max_wait_seconds, settings.root_path)
+    idempotency = Idempotency(SqliteIdempotencyStore(settings.repeats_file), 1.0, max_bytes=1)
+    access, ids = authenticator(settings, None), RequestIds(secrets.token_hex(6))
+    router = Router({}, [], cold.routes)
+    return Edge(router, cold.api, lifespan, lambda event: None, access, idempotency, rules, ids)
