@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Collection
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -102,15 +103,23 @@ class RedisQueue:
     async def _add(self, number: str, reply: asyncio.Future[bytes], body: bytes, digest: str, seconds: float) -> None:
         fields: list[str | bytes] = ["sender", self._sender, "number", number, "digest", digest, "body", body]
         arguments = [self._max_messages, max(1, round(seconds * 1000)), *fields]
-        added = await self._link.call(lambda client: _send.run(client, [self._keys.messages], arguments))
-        if reply.done():
-            return
+
+        async def add(client: Redis) -> tuple[bytes | None]:
+            return (await _send.run(client, [self._keys.messages], arguments),)
+
+        added = await self._link.call(add)
         if added is None:
-            reply.set_exception(Unavailable("the queue does not respond", slug="queue-unavailable"))
-        elif not added:
-            reply.set_exception(
-                Overloaded(f"the workers are overloaded: {self._max_messages} messages are waiting; retry after 1 s")
-            )
+            _fail(reply, Unavailable("the queue does not respond", slug="queue-unavailable"))
+        elif added[0] is None:
+            message = f"the workers are overloaded: {self._max_messages} messages are waiting; retry after 1 s"
+            _fail(reply, Overloaded(message))
+        else:
+            reply.add_done_callback(partial(self._withdraw, added[0]))
+
+    def _withdraw(self, message: bytes, reply: asyncio.Future[bytes]) -> None:
+        """Delete a message that nobody waits for any longer, so that it does not take up space in the queue."""
+        if reply.cancelled() and self._link.is_available:
+            self._link.run(self._link.call(lambda client: client.xdel(self._keys.messages, message)))
 
     async def _read_replies(self) -> None:
         name, last = self._keys.replies(self._sender), "0-0"
@@ -141,8 +150,12 @@ class RedisQueue:
 
     def _fail_all(self, reason: str) -> None:
         for reply in list(self._waiting.values()):
-            if not reply.done():
-                reply.set_exception(Unavailable(f"no reply from the workers: {reason}", slug="queue-unavailable"))
+            _fail(reply, Unavailable(f"no reply from the workers: {reason}", slug="queue-unavailable"))
+
+
+def _fail(reply: asyncio.Future[bytes], error: Exception) -> None:
+    if not reply.done():
+        reply.set_exception(error)
 
 
 async def read_status(client: Redis, keys: QueueKeys) -> QueueStatus:
