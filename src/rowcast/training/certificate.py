@@ -28,17 +28,18 @@ MOST_THRESHOLDS: Final = 10_000
 """The maximum number of tree thresholds to test. If a model has more thresholds, an even selection is tested."""
 FEWEST_THRESHOLDS: Final = 1000
 THRESHOLD_SECONDS: Final = 1.5
-"""The estimated time for the rows near thresholds to be scored once."""
+"""The estimated time to score the rows near thresholds once."""
 ODD_NUMBERS: Final = (np.nan, -0.0, 0.0, 1e38, -1e38, 3.4028234663852886e38, 2.0**53 + 1, 1e-40, -1e-40)
 ODD_COLUMNS: Final = 300
-"""The maximum number of columns of numbers that have rows of their own with extreme values."""
+"""The maximum number of numeric columns with separate rows for extreme values. In wider tables, columns share rows."""
 ODD_OPERANDS: Final = (np.nan, 0.0, -0.0, 1.0, -1.0, 1e-40, 3.4028234663852886e38, -3.4028234663852886e38)
 OPERAND_ROWS: Final = 1000
-"""The number of rows with extreme operands, and of rows with equal operands, for all derived columns together."""
+"""The maximum number of rows with extreme operands, and of rows with equal operands, for all derived columns
+together."""
 MOST_OPERAND_ROWS: Final = 200
 """The maximum number of these rows for one derived column."""
 DERIVED_SHARE: Final = 4
-"""The maximum number of thresholds, divided by the number of pairs of rows for all derived columns together."""
+"""The ratio of the maximum number of thresholds to the number of row pairs for all derived columns together."""
 BISECTIONS: Final = 40
 ODD_TEXTS: Final = ("", "never seen", "Ünïcödé ☃", " ", "x" * 300)
 
@@ -57,9 +58,8 @@ class Probe:
 
 
 def build_probe(pipeline: Trained, problem: LearningProblem, seed: int) -> Probe:
-    """Return the holdout rows, followed by random rows, rows with extreme values and rows near tree thresholds.
-
-    If there are derived columns, further rows have extreme operands, or derived values near tree thresholds.
+    """Return the holdout rows, followed by random rows, rows with extreme values and rows near tree thresholds. If
+    there are derived columns, rows with extreme operands or with derived values near tree thresholds follow.
     """
     rng = np.random.default_rng([seed, 3])
     training, holdout, most = problem.training, problem.holdout, most_thresholds(pipeline.size.microseconds)
@@ -112,7 +112,7 @@ def _odd_values(training: LabelledRows, rng: np.random.Generator) -> Iterator[tu
 
 
 def most_thresholds(row_microseconds: float) -> int:
-    """Return the maximum number of thresholds to test. A model that takes long to score a row is tested at fewer."""
+    """Return the maximum number of thresholds to test. The number is lower for slow models."""
     return int(np.clip(THRESHOLD_SECONDS * 1e6 / 3 / max(row_microseconds, 1.0), FEWEST_THRESHOLDS, MOST_THRESHOLDS))
 
 
@@ -144,10 +144,9 @@ def _thresholds(
 def _odd_operands(
     derivation: Derivation, training: LabelledRows, rng: np.random.Generator
 ) -> Iterator[tuple[Numbers, Texts]]:
-    """For each derived column, yield training rows whose operands are extreme, and rows whose operands are equal.
-
-    Extreme operands are, for example, missing, zero divisors or arguments of a logarithm that are not positive. Equal
-    operands have the difference zero.
+    """For each derived column, yield training rows with extreme operands and training rows with equal operands. Extreme
+    operands are, for example, missing values, zero divisors and nonpositive arguments of a logarithm. The difference of
+    equal operands is zero.
     """
     rows = min(MOST_OPERAND_ROWS, OPERAND_ROWS // max(len(derivation.columns), 1))
     for column in derivation.columns:
@@ -166,7 +165,7 @@ def _derived_thresholds(
 ) -> Iterator[tuple[Numbers, Texts]]:
     """Yield pairs of rows that differ in one operand, with derived values on both sides of a tree threshold.
 
-    There are up to `most` pairs. In some, the operand's two values are on the same side of the threshold.
+    There are up to `most` pairs. For some pairs, no value on the other side of the threshold is found.
     """
     every = pipeline.thresholds()
     first = training.numbers.shape[1]  # in tree models, the derived columns follow the raw numbers

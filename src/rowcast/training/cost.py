@@ -44,7 +44,7 @@ def parse(value: str | Mapping[str, Any] | Cost) -> Cost:
     for name, price in pairs:
         if name not in Cost.__struct_fields__:
             names = " and ".join(Cost.__struct_fields__)
-            raise TrainingError(f"option 'cost': unknown kind of error {name!r}; known kinds: {names}")
+            raise TrainingError(f"option 'cost': unknown error type {name!r}; known types: {names}")
         if name in prices:
             raise TrainingError(f"option 'cost': {name!r} is set twice")
         prices[name] = _price(name, price)

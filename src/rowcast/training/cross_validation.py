@@ -44,7 +44,8 @@ class TrialResult:
     raw: Raw
     """The out-of-fold raw scores of all validation rows."""
     estimators: tuple[TreeEstimator, ...] = ()
-    """The estimators of all folds, if their average is served; otherwise, a model is fitted to all training rows."""
+    """The estimators of all folds, if their average is served; otherwise empty, because a model is fitted to all
+    training rows."""
     features: Features | None = None
     """The features of all training rows, if the average of the estimators is served."""
     size: Size = NO_TREES
@@ -98,7 +99,7 @@ class CrossValidator:
     def run(
         self, candidate: Candidate, params: Params, after_fold: AfterFold, *, seconds: float = np.inf
     ) -> TrialResult:
-        """Cross-validate one configuration; if the time is not sufficient, every fold's fit stops early."""
+        """Cross-validate one configuration; if `seconds` is too short, the fit of every fold stops early."""
         started = time.monotonic()
         estimators: list[Estimator] = []
         staged: Sequence[Estimator] = ()
@@ -194,7 +195,7 @@ class CrossValidator:
 
     @cached_property
     def _common_features(self) -> Features:
-        """The features for trees, fitted to all training rows."""
+        """The preprocessing for trees, fitted to all training rows."""
         return _fit_features(self.problem, self.problem.training, "trees")[0]
 
 
@@ -241,9 +242,8 @@ def bag(problem: LearningProblem, trial: TrialResult, calibration: Calibration) 
 def refit_bag(
     problem: LearningProblem, trial: TrialResult, setting: Setting, options: TrainingOptions, metric: str
 ) -> TrialResult:
-    """Return a trial with estimators that are fitted to the folds of other training rows; keep its scores.
-
-    The fits do not stop at the time limit, because the time for the search is already used up.
+    """Return the trial with estimators refitted to the folds of other training rows; keep its scores. The fits ignore
+    the time limit, because the time for the search has already been used up.
     """
     unlimited = replace(setting, out_of_time=lambda: False)
     validator = CrossValidator(problem, unlimited, metric, *make_folds(problem, options))

@@ -2,11 +2,11 @@
 
 An expression is converted into ONNX operators once. For training, NumPy executes these operators; for serving, they
 become nodes of the graph. All values are float64, and the final value is rounded to float32. IEEE 754 defines the
-result of every operator except the logarithm, whose last bit depends on the library. It is therefore rounded to float32
-immediately.
+result of every operator except the logarithm. The last bit of a logarithm depends on the library, so logarithms are
+rounded to float32 immediately.
 
-A missing operand makes the result missing. Infinity never reaches a model: it becomes a missing value, whether it
-results from a division by zero, the logarithm of zero or an overflow.
+A missing operand makes the result missing. Infinity, for example from a division by zero, becomes a missing value and
+never reaches a model.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ class Derivation:
 
     columns: tuple[DerivedColumn, ...] = ()
     positions: Mapping[str, int] = field(default_factory=dict)
-    """The position of each raw column that an expression uses; of a datetime column, the position of its days."""
+    """The position of each raw column that an expression uses. For a datetime column, this is the position of its
+    days."""
     origins: Mapping[str, int] = field(default_factory=dict)
     """The origin of each datetime column, in microseconds since the Unix epoch."""
 
@@ -243,7 +244,8 @@ class _Converter(Generic[Value]):
         return self.double(self.nodes.node("Cast", logarithm, to=FLOAT))
 
     def _choose(self, order: str, first: Value, second: Value) -> Value:
-        """Return the first value if the order holds or it is NaN, otherwise the second value."""
+        """Return the first value if the comparison holds or the first value is NaN; otherwise, return the second
+        value."""
         nodes = self.nodes
         is_first = nodes.node("Or", nodes.node(order, first, second), nodes.node("IsNaN", first))
         return nodes.node("Where", is_first, first, second)

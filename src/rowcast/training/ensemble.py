@@ -27,7 +27,7 @@ from rowcast.training.search import SearchResult
 
 PICKS: Final = 25
 MOST_ROWS: Final = 20_000
-"""About as many rows are used to choose the members, because hundreds of averages are scored."""
+"""The approximate number of rows used to choose the members. It is limited because hundreds of averages are scored."""
 
 Predictions = NDArray[np.float64]
 
@@ -72,7 +72,7 @@ class Choice:
 
     @property
     def fit_seconds(self) -> float:
-        """The time that the cross-validation of the members took."""
+        """The total duration of the members' cross-validation."""
         return sum(member.trial.seconds for member in self.members)
 
     def predictions(self) -> Predictions:

@@ -3,12 +3,12 @@
 Derived columns are appended to the numbers first, and are then treated like raw columns.
 
 A missing number is replaced with the column's training median. If a column had missing values in training, a flag marks
-its missing numbers. Linear models get scaled and clipped numbers. Trees get raw numbers, because rounding could move a
+its missing numbers. Linear models use scaled and clipped numbers. Trees use raw numbers, because rounding could move a
 row to the other side of a split.
 
-A text column with up to 64 levels is one-hot encoded. A missing value is a level of its own; rare and unseen values
-have no level. In a text column with more levels, each level is replaced with its statistics: its target mean, its
-effect given the other such columns, and its frequency. The target statistics of training rows are out-of-fold values.
+A text column with up to 64 levels is one-hot encoded. A missing value has its own level; rare and unseen values have
+none. In a text column with more levels, each level is replaced with three statistics: its target mean, its effect given
+the other such columns, and its frequency. The target statistics of training rows are out-of-fold values.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ Style = Literal["linear", "trees"]
 MOST_LEVELS: Final = 64
 RARE: Final = 3
 CLIP: Final = np.float32(25.0)
-"""Scaled numbers are clipped to this many standard deviations, so that 1e38 does not overflow in a linear model."""
+"""Scaled numbers are clipped to this many standard deviations, so that a value such as 1e38 does not overflow in a
+linear model."""
 NO_DERIVATION: Final = Derivation()
 INNER_FOLDS: Final = 5
 SMOOTHING: Final = 10.0
@@ -66,7 +67,7 @@ class TextBlock:
         return self.table[[row.get(text, other) for text in texts[:, self.column].tolist()]]
 
     def expand(self, numbers: Mapping[str, int]) -> Numbers:
-        """Return the table with one row per numbered level, which can be a level of another column."""
+        """Return the table with one row for each level in `numbers`, and a final row for all other values."""
         row = {level: index for index, level in enumerate(self.levels)}
         other = len(self.levels)
         return self.table[[row.get(level, other) for level in numbers] + [other]]
@@ -210,8 +211,8 @@ def fit(
 
     `target` has the shape [N, k], with one column per raw score: the class as 0 or 1, or the value. A row's target
     means are computed from the other folds of `inner`; if `inner` is None, the folds are random. `weight` applies to
-    the target means. `common` is the transformation of other rows as well: only the target means are then fitted to the
-    given rows, and everything else is the same.
+    the target means. `common` is preprocessing that was fitted to more rows. If it is given, only the target means are
+    fitted, and the rest is reused.
     """
     inner = inner or InnerFolds(np.random.default_rng(0).permutation(len(target)) % INNER_FOLDS, ordered=False)
     numbers = derivation.append(numbers)

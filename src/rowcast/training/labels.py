@@ -26,7 +26,7 @@ FOREIGN_WORDS: Final = (
     *(("sí", "no"), ("si", "no"), ("s", "n"), ("verdadero", "falso")),
     *(("sì", "no"), ("vero", "falso"), ("sim", "não")),
 )
-"""The words for yes and no in German, French, Spanish, Italian and Portuguese. They count only as a pair."""
+"""The words for yes and no in German, French, Spanish, Italian and Portuguese. They are recognized only as a pair."""
 DOMINANT_SHARE: Final = 0.95
 """The share of a class at which the classes are reported as imbalanced."""
 
@@ -150,7 +150,7 @@ def _filtered(table: Table, mask: pl.Series) -> Table:
 def _without_single_rows(table: Table, labels: list[Label], target: str) -> tuple[Table, list[Label], list[Finding]]:
     """Drop classes with a single row, because such a class cannot be in both the training rows and the holdout."""
     singles = [label for label, count in Counter(labels).items() if count == 1]
-    if not singles or len(set(labels)) > len(labels) / 2:  # too many classes, which `_classes` refuses
+    if not singles or len(set(labels)) > len(labels) / 2:  # too many classes; `_classes` raises the error
         return table, labels, []
     shown = ", ".join(repr(label) for label in singles[:5])
     if len(singles) == len(set(labels)) - 1:

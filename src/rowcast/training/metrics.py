@@ -197,7 +197,7 @@ _METRICS: Final[Mapping[Task, Callable[[Any], dict[str, Metric]]]] = {
 
 
 def _mean(values: NDArray[Any], w: Weights) -> Values:
-    # The numerator and the denominator are summed in the same way, so the mean of ones is exactly 1.
+    # Sum the numerator and the denominator in the same way, so that the mean of ones is exactly 1.
     return np.asarray(w @ values.astype(np.float64) / (w @ np.ones(len(values))))
 
 

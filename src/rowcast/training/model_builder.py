@@ -43,7 +43,7 @@ class CertifiedModel:
     holdout_output: NDArray[np.float32]
     """The graph's output for the holdout rows."""
     row_microseconds: float
-    """The measured time in which the graph scores a single row on one core."""
+    """The measured time that the graph takes to score a single row on one core."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class ModelBuilder:
     def build(self, problem: LearningProblem, *, is_served: bool = True) -> CertifiedModel:
         """Train, export, certify and measure the model; raise ParityError if the graph and the trained model differ.
 
-        The certificate of a model that is measured but not served covers only the holdout.
+        If the model is measured but not served, the certificate covers only the holdout.
         """
         message = f"{' and '.join(self.choice.weights)} on {len(problem.training)} rows"
         self.progress(TrainingEvent(stage="fit", message=message, best=self.choice.score))
@@ -125,7 +125,7 @@ class ModelBuilder:
 
 
 def row_microseconds(graph: Graph, rows: LabelledRows) -> float:
-    """Return the median time in which the graph scores a single row; the caller's thread is the only one."""
+    """Return the median time that the graph takes to score a single row in the caller's thread."""
     probes = []
     for number in range(TIMED_ROWS):
         row = rows.take(np.array([number % len(rows)]))

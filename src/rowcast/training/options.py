@@ -28,9 +28,10 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     exclude: tuple[str, ...] = ()
     """Columns to drop; an entry may list several names separated by commas."""
     keep: tuple[str, ...] = ()
-    """Columns to use unchanged, even if they look like constants, identifiers or codes."""
+    """Columns to use as they are, even if they look like constants, identifiers or codes."""
     optional: tuple[str, ...] = ()
-    """Columns in which requests can omit values, although the table has none missing; `all` stands for every column."""
+    """Columns whose values can be missing in requests, although no value is missing in the table; `all` means every
+    column."""
     sensitive: tuple[str, ...] = ()
     """Columns whose values never appear in errors. The setting `sensitive` controls how the history stores them."""
     derive: tuple[str, ...] = ()
@@ -38,21 +39,24 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     map: tuple[str, ...] = ()
     """Label corrections, each in the form `OLD=NEW`."""
     time: str | None = None
-    """A column of dates or numbers that determines the order of the rows. The latest rows form the holdout."""
+    """A column of dates or numbers that determines the order of the rows. The latest rows become the holdout."""
     group: str | None = None
     """A column that identifies groups of rows, such as the rows of one customer. Groups are never split."""
     weight: str | None = None
-    """A column of row weights, used in fitting and in metrics."""
+    """A column of row weights, used for fitting and for metrics."""
     class_weight: str = "none"
-    """With `balanced`, all classes have equal total weight in fitting. Probabilities reflect the true proportions."""
+    """With `balanced`, all classes have the same total weight during fitting. Probabilities still reflect the true
+    class proportions."""
     seed: int = 0
     preset: PresetName = "balanced"
-    """How much time the model may need to score a row: `fast` is a single model, and `best` averages many models."""
+    """How much time the model can take to score a row: `fast` produces a single model, and `best` averages many
+    models."""
     trials: int | None = None
-    """The total number of trials; every candidate gets at least one trial. None for 20 trials, or for any number of
-    trials if there is a time limit."""
+    """The total number of trials; every candidate gets at least one. None means 20 trials or, with a time limit, no
+    maximum."""
     timeout: float | None = None
-    """The time limit for the training run, in seconds. The search stops early enough to finish the best model."""
+    """The time limit for the training run, in seconds. The search stops early enough to leave time for building the
+    model."""
     jobs: int = 1
     candidates: tuple[str, ...] = ("logistic", "boosting", "forest", "extra")
     """Names of the candidates to try; `ridge` replaces `logistic` in regression."""
@@ -60,7 +64,7 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     refit: bool | None = None
     """Whether to fit the published model to all rows after the holdout metrics have been measured.
 
-    None to do so with the preset `best`, if the time limit permits.
+    With None, this is done for the preset `best` if the time limit permits.
     """
     cost: Cost | None = None
     """The cost of a false positive and of a false negative, used to choose the threshold; binary targets only."""
@@ -68,7 +72,7 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where to store trials: a file or a Redis URL. Stored trials of the same problem count toward `trials`."""
     holdout: float = 0.2
     folds: int | None = None
-    """The number of folds in cross-validation; None to derive it from the preset and the number of rows."""
+    """The number of cross-validation folds; None to derive it from the preset and the number of rows."""
     alias: str | None = "champion"
     """The alias of the published version. A version gets the alias `champion` only if it is not worse."""
     promote: bool | None = None

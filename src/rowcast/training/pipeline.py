@@ -59,7 +59,7 @@ class Bag:
     task: Task
     positive: int
     features: Features
-    """The features of all training rows. The target means of a fold have only been used to train its estimator."""
+    """The features of all training rows. The target means of a fold were used only to train its estimator."""
     estimators: tuple[TreeEstimator, ...]
     """The estimator of each fold, scaled so that the sums of all estimators add up to the average."""
     calibration: Calibration

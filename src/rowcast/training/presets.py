@@ -1,7 +1,6 @@
-"""The presets trade quality against the time that the model needs to score a row.
-
-A preset bounds the estimated cost of a row, which depends only on the sizes of the trees. The same search therefore
-chooses the same model on every machine. The measured time is reported beside the score.
+"""The presets trade quality against the time that the model needs to score a row. A preset limits the estimated cost of
+a row. The estimate depends only on the sizes of the trees, so the same search chooses the same model on every machine.
+The measured time is reported with the score.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ PresetName = Literal["fast", "balanced", "best"]
 GRAPH_MICROSECONDS: Final = 6.0
 """The estimated cost of an empty graph."""
 MEMBER_MICROSECONDS: Final = 5.0
-"""The estimated cost of each member of an average, without its trees."""
+"""The estimated cost of each member of an average, excluding its trees."""
 TREE_NANOSECONDS, LEVEL_NANOSECONDS = 20.0, 1.6
 """A tree with n leaves takes about 20 + 1.6 * log2(n)^2 ns: large trees do not fit into the CPU's caches.
 
@@ -32,11 +31,11 @@ class Preset:
     microseconds: float
     """The maximum estimated cost of a row."""
     is_bagged: bool
-    """Whether the models of all folds are served as an average, instead of one model that is fitted to all rows."""
+    """Whether to serve the average of all fold models instead of one model fitted to all rows."""
     members: int
     """The maximum number of configurations in the average."""
     forest_trees: int
-    """The maximum number of trees that a forest contributes."""
+    """The maximum number of trees in a forest."""
     nodes: int
     """The maximum number of tree nodes. A million nodes need about 35 MB in the bundle."""
 
@@ -47,11 +46,11 @@ class Preset:
         return len(sizes) <= self.members and cost <= self.microseconds and nodes <= self.nodes
 
     def allows_member(self, size: Size) -> bool:
-        """Return whether one configuration may have this size."""
+        """Return whether one configuration of this size is within its share of the limits."""
         return size.microseconds <= self._member_microseconds and size.nodes <= self.nodes * MEMBER_SHARE
 
     def trees_within(self, leaves: int) -> int:
-        """Return the number of trees that one configuration may have."""
+        """Return the maximum number of trees for one configuration."""
         by_time = self._member_microseconds * 1000 / tree_nanoseconds(leaves)
         return max(1, int(min(by_time, self.nodes * MEMBER_SHARE / (2 * leaves))))
 
@@ -62,14 +61,14 @@ class Preset:
 
 
 MEMBER_SHARE: Final = 0.7
-"""The share of a preset's limits that one configuration may use."""
+"""The share of a preset's limits available to one configuration."""
 PRESETS: Final[dict[PresetName, Preset]] = {
     "fast": Preset(25.0, False, 1, 100, 300_000),
     "balanced": Preset(65.0, True, 4, 150, 500_000),
     "best": Preset(650.0, True, 8, 400, 1_000_000),
 }
-"""The limits leave room for slower machines: measured on one core, a row takes about 20, at most 100 and at most 1,000
-microseconds."""
+"""The limits leave a margin for slower machines. Measured on one core, a row takes about 20 µs, at most 100 µs and at
+most 1,000 µs, respectively."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Size:
 
     @property
     def microseconds(self) -> float:
-        """The estimated cost of a row, without the cost of the graph itself."""
+        """The estimated cost of a row, excluding the cost of an empty graph."""
         leaves = self.nodes / max(self.trees, 1) / 2 + 0.5
         return self.trees * tree_nanoseconds(leaves) / 1000
 
@@ -93,14 +92,15 @@ NO_TREES: Final = Size()
 
 
 def tree_nanoseconds(leaves: float) -> float:
-    """Return the estimated time to find the leaf of a row in a tree with this number of leaves."""
+    """Return the estimated time to find a row's leaf in a tree with this number of leaves."""
     return float(TREE_NANOSECONDS + LEVEL_NANOSECONDS * np.log2(max(leaves, 1.0)) ** 2)
 
 
 def fold_count(preset: Preset, rows: int) -> int:
     """Return the default number of folds.
 
-    A fold model of a small table needs every row that it can get; on a large table, three folds lose little.
+    In a small table, each fold model needs as many rows as possible; in a large table, three folds are almost as good
+    as more.
     """
     if not preset.is_bagged:
         return 3

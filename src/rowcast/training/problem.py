@@ -119,7 +119,7 @@ class LearningProblem:
 
     @property
     def width(self) -> int:
-        """The number of raw scores per row: one per class if there are more than two classes, else one."""
+        """The number of raw scores per row: one per class if there are more than two classes; otherwise one."""
         return len(self.classes) if self.task == "multiclass" else 1
 
     @property
@@ -257,7 +257,7 @@ def _split(
 
 
 def _default_folds(training: LabelledRows, options: TrainingOptions) -> int:
-    """Return the number of folds: with groups, not more than there are groups, but at least three."""
+    """Return the default number of folds. It is at most the number of groups, but at least three."""
     folds = fold_count(PRESETS[options.preset], len(training))
     groups = training.group
     return folds if groups is None else max(3, min(folds, len(np.unique(groups))))

@@ -39,9 +39,9 @@ MOST_ROWS: Final = 20_000
 """The maximum number of holdout rows for a comparison. If the holdout is larger, a random sample is used."""
 ROWS_PER_RUN: Final = 1000
 TIME_LIMIT: Final = 60.0
-"""The time in which the champion must score the rows, in seconds."""
+"""The maximum time in which the champion must score the rows, in seconds."""
 ROUNDING: Final = 1e-9
-"""The largest loss that is regarded as rounding."""
+"""The largest loss that is treated as a rounding error."""
 
 
 class NotComparable(RowcastError):
@@ -143,7 +143,8 @@ class PromotionRule:
         return Comparison(new.manifest.metric, len(rows), difference)
 
     def _training_rows(self, champion: Reference, manifest: Manifest) -> tuple[bytes, row_hashes.Hashes]:
-        """Return the salt and the hashes of the champion's training rows. A foreign model has none and is never run."""
+        """Return the salt and the hashes of the champion's training rows. An imported model has none and is never
+        run."""
         if bundle.TRAINING_ROWS not in manifest.files:
             raise NotComparable(
                 f"version {champion.version} does not record its training rows, because it was imported or trained by "

@@ -64,7 +64,7 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     score: float
     preset: PresetName
     row_microseconds: float
-    """The measured time in which the graph scores a single row on one core."""
+    """The measured time that the graph takes to score a single row on one core."""
     holdout: dict[str, Measure]
     parity: Parity
     candidates: Sequence[CandidateScore]
@@ -72,7 +72,7 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     promotion: Promotion
     stale_trials: int = 0
-    """The number of trials without an improvement, if the search stopped because of them."""
+    """The number of consecutive trials without an improvement, if they stopped the search."""
     onnx: str | None = None
     """The path of the exported ONNX file, if an export was requested."""
 

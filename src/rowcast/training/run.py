@@ -60,7 +60,7 @@ def train(
     _check_options(problem, options)
     rule = PromotionRule(registry, open_graph, options, progress)
     rule.champion()
-    registry.ready(options.name)  # these calls make errors appear before the search, not after it
+    registry.ready(options.name)  # these calls report errors before the search, not after it
     progress(TrainingEvent(stage="check", message=_summary(problem), findings=problem.findings))
 
     trials: list[TrainingEvent] = []
@@ -111,7 +111,7 @@ def _seconds_left(options: TrainingOptions, started: float) -> float:
 def _with_refit(
     options: TrainingOptions, choice: Choice, problem: LearningProblem, seconds_left: float
 ) -> TrainingOptions:
-    """Decide whether the chosen model is fitted again to all rows."""
+    """Return the options with a decision on `refit`: whether to train the chosen model again on all rows."""
     refit = is_refitted(
         options,
         problem,

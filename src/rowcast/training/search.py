@@ -33,23 +33,24 @@ from rowcast.training.time_limit import finishing_seconds, refit_seconds
 from rowcast.training.trial_storage import FOLD_SECONDS, KIND, NO_TIME, SLOT, Study
 
 FINAL_FIT: Final = 1.5
-"""The duration of a fit on all training rows, divided by the duration of a fold in threefold cross-validation."""
+"""The expected ratio of the duration of a fit on all training rows to that of one fold in threefold
+cross-validation."""
 DEFAULT_TRIALS: Final = 20
 """The number of trials if neither a number nor a time limit is given."""
 UNLIMITED: Final = 100_000
 STALE_TRIALS: Final = 30
 """If the number of trials is not given, the search stops after this number of trials without an improvement."""
 LIKELY_MICROSECONDS: Final = 50.0
-"""The cost of a row that is expected until every candidate has been tried, if the preset allows it."""
+"""The assumed cost of a row until every candidate has been tried. The preset can lower it."""
 LEAST_SHARE: Final = 0.3
-"""The share of a trial's expected duration for which a trial still starts, if its fits can stop early."""
+"""A trial whose fits can stop early starts only if at least this share of its expected duration remains."""
 KEPT_TRIALS: Final = 3
 """The number of trials of each candidate that can become members of an average."""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best trials of each candidate, ordered from best to worst, with the validation rows and the folds."""
+    """The best trials of each candidate, from best to worst, with the validation rows and the folds."""
 
     trials: tuple[TrialResult, ...]
     scores: tuple[CandidateScore, ...]
@@ -82,16 +83,15 @@ class CandidateState:
     seconds: float = 0.0
     folds: int = 0
     kept: list[KeptTrial] = field(default_factory=list)
-    """The best trials of this process, ordered from best to worst."""
+    """This process's best trials, from best to worst."""
     remote: list[FrozenTrial] = field(default_factory=list)
-    """The trials from other processes that are among the best trials of all processes, ordered from best to worst.
-
-    This process must repeat them before it can use them.
+    """Trials from other processes that are among the best of all processes, from best to worst. This process must
+    repeat a trial before it can use the trial's models.
     """
     score: float | None = None
     """The best score across all processes."""
     remote_fold_seconds: float = 0.0
-    """The duration of a fold in another process."""
+    """The duration of a fold, as measured by another process."""
 
     @property
     def best(self) -> TrialResult | None:
@@ -112,7 +112,7 @@ class Search:
     candidates: dict[str, Candidate]
     states: dict[str, CandidateState]
     seconds_left: Callable[[], float]
-    """The seconds until the search must end, so that the model is finished within the time limit."""
+    """Returns the number of seconds until the search must end."""
     refit_seconds: float = 0.0
     """The maximum number of seconds reserved for refitting the chosen model on all rows."""
     stale_trials: int = 0
@@ -175,7 +175,7 @@ class Search:
         return self.validator.run(candidate, params, count, seconds=seconds)
 
     def row_microseconds(self) -> float:
-        """Return the estimated cost of a row with the best trials of all candidates."""
+        """Return the estimated cost of scoring a row with the best trials of all candidates."""
         best = [state.best.size.microseconds for state in self.states.values() if state.best is not None]
         least = LIKELY_MICROSECONDS if any(map(self._is_untried, self.states)) else 10.0
         return min(self.validator.setting.preset.microseconds, least + sum(best))
@@ -188,8 +188,8 @@ class Search:
     def has_time_for(self, candidate: Candidate) -> bool:
         """Return whether another trial and the final fits are expected to finish in time.
 
-        Fits that can stop early also start if there is time for a part of a trial. Until a model exists, the result is
-        always True, because the search must return a model.
+        If the fits can stop early, time for part of a trial is sufficient. Until a model exists, the result is always
+        True, because the search must return a model.
         """
         if not self.has_model:
             return True
@@ -198,11 +198,12 @@ class Search:
         return self.seconds_for_trial() > share * expected
 
     def seconds_for_trial(self) -> float:
-        """Return the remaining time without the final fits."""
+        """Return the remaining time minus the expected duration of the final fits."""
         return self.seconds_left() - self.final_fit_seconds()
 
     def final_fit_seconds(self) -> float:
-        """Return the expected duration of the final fits. All candidates count, because any of them may be chosen."""
+        """Return the expected duration of the final fits. It includes all candidates, because any of them may be
+        chosen."""
         total, refits = 0.0, 0.0
         for state in self.states.values():
             if state.score is not None:
@@ -251,7 +252,7 @@ def search(
 ) -> tuple[SearchResult, Setting]:
     """Run trials until all are finished or the time limit is reached; return the best configurations.
 
-    `elapsed` is the part of the time limit that has been used before the search. Ctrl-C stops the search early.
+    `elapsed` is the time, in seconds, that was used before the search. Ctrl-C stops the search early.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # failures are reported by the caller
     started = time.monotonic()
@@ -328,11 +329,11 @@ class TrialRunner:
     total: int
     progress: Progress
     is_patient: bool
-    """Whether all trials run even if they do not improve the score."""
+    """Whether to run all trials, even if they do not improve the score."""
 
     @property
     def is_stale(self) -> bool:
-        """Whether so many trials in a row have not improved the score that the search stops."""
+        """Whether the search stops because too many consecutive trials have not improved the score."""
         return not self.is_patient and self.search.stale_trials >= STALE_TRIALS
 
     def __post_init__(self) -> None:

@@ -103,7 +103,7 @@ def _class_output(decision: Decision, output: NDArray[Any]) -> NDArray[Any]:
 
 
 def with_cells(model: EvaluatedRows, frame: pl.DataFrame, places: NDArray[np.intp]) -> EvaluatedRows:
-    """Return the rows at these places with their cells, which `frame` contains."""
+    """Return the rows at these positions, with their cells from `frame`."""
     tensors = encode_all(frame, model.schema, model.plan).tensors
     rows = model.rows.take(places)
     rows = LabelledRows(
@@ -125,9 +125,8 @@ def measure(model: EvaluatedRows, holdout: Mapping[str, Measure]) -> Measurement
 
 
 def _compare(metric: str, table: Measure, holdout: Measure) -> HoldoutComparison:
-    """Compare two independent measurements.
-
-    The interval of the difference combines both intervals, as the variance of a difference is the sum of the variances.
+    """Compare two independent measurements. The interval of the difference combines both intervals, because the
+    variances of independent measurements add up.
     """
     value = table.value - holdout.value
     low = value - float(np.hypot(table.value - table.low, holdout.high - holdout.value))

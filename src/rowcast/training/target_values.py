@@ -137,7 +137,7 @@ def _refuse_identifier(values: TargetValues) -> None:
 
 
 def _refuse_almost_numbers(values: TargetValues) -> None:
-    """Raise TableError if a few cells prevent a column of many different numbers from being read as numbers."""
+    """Raise TableError if only a few cells of a column with many different numbers are not numbers."""
     if values.column.kind != "category" or values.series.dtype != pl.String:
         return
     counts = Counter(values.series.to_list())
@@ -190,7 +190,7 @@ def _parse(values: TargetValues) -> NDArray[np.float64]:
 
 
 def _not_a_number(values: TargetValues, is_sensitive: bool) -> TableError:
-    """Return the error for regression on a target with a cell that is not a number."""
+    """Return the error for a regression target with a cell that is not a number."""
     forms = POINT_FORMS
     for row, cell in zip(values.rows.tolist(), values.series.to_list(), strict=True):
         if not isinstance(cell, str) or number_from_text(cell, forms) is None:

@@ -1,4 +1,4 @@
-"""The time that the steps after the search need, so that a training run stays within its time limit."""
+"""Estimate the time needed after the search, so that a training run stays within its time limit."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rowcast.training.problem import LearningProblem
 from rowcast.training.report.evaluation import scored_rows
 
 FINISH_SECONDS, FINISH_SHARE = 2.0, 0.03
-"""The time needed before the table is read and after the search, and a reserved share of the time limit."""
+"""The reserve for all other steps, in seconds and as a share of the time limit."""
 PROBE_PASSES: Final = 2.0
-"""The trained model and the graph score the certificate's probe."""
+"""The certificate's probe is scored twice: by the trained model and by the graph."""
 REFIT_SHARE: Final = 0.2
 """The maximum share of the time limit that is reserved for an optional refit."""
 BATCH_SHARE: Final = 0.55
-"""In a batch, a row takes about half of the time that it takes alone."""
+"""The time per row in a batch, as a share of the time for a single row."""
 
 
 def finishing_seconds(problem: LearningProblem, timeout: float, preset: Preset, row_microseconds: float) -> float:
@@ -44,7 +44,7 @@ def is_refitted(
     row_microseconds: float,
     seconds_left: float,
 ) -> bool:
-    """Return whether the chosen model is fitted again to all rows. It was cross-validated in `fit_seconds`."""
+    """Return whether to refit the chosen model on all rows. `fit_seconds` is the duration of its cross-validation."""
     if options.wants_refit is not None or options.timeout is None:
         return bool(options.wants_refit)
     rows = 1 + len(problem.holdout) / len(problem.training)

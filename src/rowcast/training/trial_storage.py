@@ -1,7 +1,7 @@
 """Store trials in memory, or in a journal that outlives the process and can be shared by several processes.
 
-Every trial occupies a slot. Slots are numbered from 0, and their number is the maximum number of trials. The slot
-determines the trial's configuration. If a process dies, its slots are released, so a resumed search tries the same
+Every trial occupies a slot. Slots are numbered from 0, and the number of slots is the maximum number of trials. The
+slot determines the trial's configuration. If a process dies, its slots are released, so a resumed search tries the same
 configurations as an uninterrupted search.
 """
 
@@ -150,7 +150,7 @@ class Study:
         """Assign a slot and a sampler to a new trial; return the slot, or None if all slots are taken."""
         others = [each for each in self._slot_holders() if each.number != trial.number]
         used_slots = {each.user_attrs[SLOT] for each in others if SLOT in each.user_attrs}
-        # Earlier trials that have not claimed a slot yet will get the lowest free slots.
+        # Earlier trials that have not claimed a slot yet get the lowest free slots.
         ahead = sum(SLOT not in each.user_attrs for each in others if each.number < trial.number)
         slot = [number for number in range(len(used_slots) + ahead + 1) if number not in used_slots][ahead]
         if slot >= self._total:

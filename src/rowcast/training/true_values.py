@@ -1,6 +1,6 @@
 """Read the true labels or values of a table for a model that already exists.
 
-Training decides what the labels of a table are; here the model's labels are given, and any other label is an error.
+In training, the table determines the labels. Here, the model determines the labels, and any other label is an error.
 """
 
 from __future__ import annotations

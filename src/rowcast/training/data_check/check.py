@@ -1,7 +1,7 @@
 """Check a table for problems that involve the target: leaks, row order, conflicting rows and rare classes.
 
-The check never drops a column, because high predictive power does not prove a leak. If an option overrides
-the action of a finding, the finding names that option.
+The check never drops a column, because high predictive power does not prove a leak. A finding names the option, if any,
+that overrides its action.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ LEAK: Final = {"binary": 0.98, "multiclass": 0.99, "regression": 0.93}
 DOMINANT: Final = 0.78
 MAX_LEVELS: Final = 64
 MAX_CERTAIN_CLASSES: Final = 4
-"""The maximum number of classes for `certain-value` findings.
-
-With more classes, a value often occurs in only one class by chance.
+"""The maximum number of classes for `certain-value` findings. With more classes, a value often occurs in only one class
+by chance alone.
 """
 BLOCKS: Final = 20
 DRIFT: Final = 0.01
@@ -252,7 +251,7 @@ def _is_missing(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _certain_values(data: CheckInput, columns: Sequence[Column]) -> list[Finding]:
-    """Report values that always occur with the same target value, and do so too often for a coincidence."""
+    """Report values that always occur with the same target value, and occur too often for this to be a coincidence."""
     is_regression = data.task == "regression"
     if data.task == "multiclass" and len(data.classes) > MAX_CERTAIN_CLASSES:
         return []

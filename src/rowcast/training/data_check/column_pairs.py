@@ -34,7 +34,7 @@ JOINT_POWER: Final = {"binary": 0.85, "regression": 0.6}
 JOINT_GAIN: Final = {"binary": 0.2, "regression": 0.4}
 """A pair is a joint leak if its predictive power reaches JOINT_POWER and exceeds each column's power by JOINT_GAIN.
 
-No legitimate pair is known to reach both limits.
+No known legitimate pair reaches both limits.
 """
 COMPARED_ROWS: Final = 5000
 SAME_SHARE: Final = 0.995
@@ -87,7 +87,7 @@ def _combine(columns: Mapping[str, NDArray[Any]], a: str, b: str, operator: str)
 
 
 def _explained_variation(values: NDArray[np.float64], target: NDArray[np.float64]) -> float:
-    """Return the target's variation between bins of equal size, a substitute for the AUC that is faster to compute."""
+    """Return the target's variation between bins of equal size. It is faster to compute than the AUC."""
     bins = np.empty(len(values), np.intp)
     bins[np.argsort(values)] = np.arange(len(values)) * PAIR_BINS // len(values)
     counts = np.bincount(bins, minlength=PAIR_BINS)

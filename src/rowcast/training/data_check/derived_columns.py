@@ -16,7 +16,7 @@ CHECK: Final = "used; check the expression"
 
 
 def check_derived_columns(derivation: Derivation, numbers: NDArray[np.float32]) -> list[Finding]:
-    """Return one finding for each derived column. The findings contain no values of the table."""
+    """Return one finding for each derived column. The findings contain no values from the table."""
     if not derivation.columns:
         return []
     values = derivation.append(numbers)[:, numbers.shape[1] :]

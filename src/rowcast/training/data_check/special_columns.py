@@ -25,7 +25,7 @@ from rowcast.training.split import SplitColumn
 
 MIN_GROUPS: Final = 20
 MIN_GROUP_SIZE: Final = 1.2
-"""The minimum average number of rows per value. If values repeat less often, they hardly bias a random split."""
+"""The minimum average number of rows per value. If values are repeated less often, they hardly bias a random split."""
 _is_id_name = re.compile(r"(^|[ _.\-])(?i:id|uid|guid|uuid)$|[a-z](ID|Id)$").search
 
 
@@ -37,7 +37,7 @@ def resolve_exclude_and_keep(table: Table, target: str, options: TrainingOptions
         if name == target:
             raise _target_error("exclude", name)
         if name in keep:
-            message = f"column {name!r} is listed in both 'keep' and 'exclude'; remove it from one of them"
+            message = f"column {name!r} is listed in both 'keep' and 'exclude'; remove it from one of these options"
             raise TableError(message, slug="kept-and-excluded")
     for option, text in (("time", options.time), ("group", options.group), ("weight", options.weight)):
         if text is not None:
@@ -183,7 +183,7 @@ def _use(name: str, features: Collection[str], override: Override | None) -> tup
 
 
 def repeated_ids(table: Table, features: Collection[str], skip: Collection[str | None] = ()) -> list[Finding]:
-    """Report identifiers with repeated values. A random split may put one customer's rows on both sides."""
+    """Report identifiers with repeated values. A random split could put the rows of one customer on both sides."""
     findings = []
     for name in table.frame.columns:
         if name in skip or not _is_id_name(name) or table.frame[name].dtype.is_float():

@@ -1,8 +1,8 @@
 """The interfaces of candidates (kinds of models) and of estimators (fitted models).
 
 An estimator returns raw scores [N, k]: the log-odds of the positive class, one score per class, or the value. It
-computes them in two steps, because the average of several estimators is the average of their sums: `sums` adds up the
-leaves or terms of a row, and `link` converts the sums into raw scores.
+computes them in two steps: `sums` adds up the leaves or terms of a row, and `link` converts the sums into raw scores.
+The average of several estimators is therefore the average of their sums.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class TreeEstimator(Estimator, Protocol):
         ...
 
     def reduced(self, trees: int, nodes: int) -> TreeEstimator:
-        """Return the estimator with fewer trees, if it has more than these and still works with fewer."""
+        """Return the estimator reduced to this number of trees, if it has more and works with fewer."""
         ...
 
     def averaged(self, others: Sequence[Any]) -> Sequence[TreeEstimator]:

@@ -25,7 +25,7 @@ CANDIDATES: Final[dict[str, Candidate]] = {
 }
 """All candidates, cheapest first; the search tries them in this order."""
 COUNTERPARTS: Final = {"logistic": "ridge"}
-"""The regression candidates that replace classification candidates."""
+"""Maps classification candidates to the regression candidates that replace them."""
 
 
 def check(names: Sequence[str]) -> None:
@@ -48,7 +48,7 @@ def select(names: Sequence[str], task: Task) -> list[Candidate]:
     if unsuitable:
         available = [name for name, candidate in CANDIDATES.items() if task in candidate.tasks]
         raise TrainingError(
-            f"option 'candidates': {', '.join(unsuitable)} cannot learn a {task} target; "
+            f"option 'candidates': {', '.join(unsuitable)} cannot be trained for a {task} target; "
             f"available candidates: {', '.join(available)}"
         )
     return selection

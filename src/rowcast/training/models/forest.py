@@ -35,7 +35,7 @@ It keeps the proportion of each class above 0 even if no row in the leaf has tha
 """
 FEWEST_TREES: Final = 5
 WEIGHTS_PER_NODE: Final = 6
-"""Half of the nodes are leaves, and three weights of a leaf need as much space as a node."""
+"""Half of the nodes are leaves, and three leaf weights need as much space as a node."""
 EXACT: Final = 2.0**24
 """Integers up to this limit are exact in float32."""
 
@@ -76,7 +76,7 @@ class Grove:
         return [replace(grove, base=base, weights=tuple(next(exact) for _ in grove.weights)) for grove in groves]
 
     def reduced(self, trees: int, nodes: int) -> Grove:
-        """Return the grove of its first trees, as many as the limits allow, but at least five."""
+        """Return a grove of the first trees: as many as the limits allow, but at least five."""
         count = max(FEWEST_TREES, min(trees, nodes * len(self.members) // self.size.nodes))
         if count >= len(self.members):
             return self
@@ -161,7 +161,7 @@ class Forest:
     share: float = 0.3
     """The default share of columns considered at each split. In regression, the default is 1.5 times this share."""
     larger_leaves: int = 1
-    """How much the minimum leaf size exceeds the smallest possible size by default."""
+    """The default ratio of the minimum leaf size to the smallest allowed size."""
     estimators: tuple[type, type] = (RandomForestClassifier, RandomForestRegressor)
 
     def is_bagged(self, setting: Setting) -> bool:
@@ -202,7 +202,7 @@ class ExtraTrees(Forest):
 
     name = "extra"
     share = 0.6
-    larger_leaves = 0  # random split points vary enough without a minimum, and near-duplicate rows reward small leaves
+    larger_leaves = 0  # random split points vary the trees enough, and small leaves are better for near-duplicate rows
     estimators = (ExtraTreesClassifier, ExtraTreesRegressor)
 
 

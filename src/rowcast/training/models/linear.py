@@ -131,7 +131,9 @@ def _logistic(rows: LabelledMatrix, params: Params, setting: Setting) -> Linear:
     small = rows.matrix.shape[1] * setting.width <= 400  # each Newton step solves a dense system of this size
     model = LogisticRegression(C=params["strength"], solver="newton-cholesky" if small else "lbfgs", max_iter=300)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the model is usable; validation measures its quality
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # a model that has not converged is still usable; validation measures its quality
         warnings.filterwarnings("ignore", module="scipy")
         model.fit(rows.matrix.astype(np.float64), rows.target, rows.weight)
     weights, bias = np.asarray(model.coef_.T, np.float64), np.asarray(model.intercept_, np.float64)
@@ -141,7 +143,8 @@ def _logistic(rows: LabelledMatrix, params: Params, setting: Setting) -> Linear:
 
 
 def _constant(rows: LabelledMatrix, params: Params, setting: Setting) -> Linear:
-    """Return a model that always predicts the only class in the rows; its confidence grows with the number of rows."""
+    """Return a model that always predicts the only class in the rows. Its confidence increases with the number of
+    rows."""
     log_odds, label = np.log(len(rows.target) + 1.0), int(rows.target[0])
     bias = np.zeros(setting.width)
     if setting.width == 1:

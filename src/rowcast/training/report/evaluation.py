@@ -38,13 +38,12 @@ MIN_ROWS: Final = 100
 SCORED_ROWS: Final = 60_000
 """The number of rows to score for importance, over all columns, if a row costs at most `ROW_COST`."""
 ROW_COST: Final = 65.0
-"""If a row costs four times as many microseconds, half as many rows are scored, so that the report takes only seconds.
-
-At this cost, 60,000 rows take 4 s: all of 5,000 holdout rows with 12 columns, and 200 of them with 300 columns.
+"""The cost of a row, in microseconds, above which fewer rows are scored. At four times this cost, half as many rows are
+scored. At this cost, 60,000 rows take 4 s: all of 5,000 holdout rows with 12 columns, or 200 of them with 300 columns.
 """
 SCREENING_SHARE, SCREENING_ROWS = 0.25, 2
-"""To choose the columns whose importance is measured, every column is first shuffled on a few rows: this share of the
-scored rows in total, and at least this number for each column."""
+"""Every column is first shuffled on a few rows, to choose the columns whose importance is measured. These rows are this
+share of the scored rows, and at least this number per column."""
 MIN_COLUMNS: Final = 4
 DEPENDENCE_ROWS, MIN_DEPENDENCE_ROWS = 200, 20
 GRID_POINTS: Final = 12
@@ -125,9 +124,9 @@ class EvaluatedModel:
 
     graph: Graph
     row_microseconds: float
-    """The measured time in which the graph scores a single row."""
+    """The measured time that the graph takes to score a single row."""
     row_cost: float
-    """The estimated time for a row, which does not depend on the machine."""
+    """The estimated cost of a row. It does not depend on the machine."""
     decision: Decision
     metric: str
     schema: Schema
@@ -137,11 +136,11 @@ class EvaluatedModel:
     seed: int
     cost: Cost | None
     row_limit: float = math.inf
-    """About the number of rows that can be scored for the report in the remaining time."""
+    """The approximate number of rows that can be scored for the report in the remaining time."""
 
     @property
     def share(self) -> float:
-        """The share of the usual number of rows that can be scored in the remaining time."""
+        """The fraction of the usual number of rows that can be scored in the remaining time."""
         return min(1.0, self.row_limit / scored_rows(len(self.schema.columns), self.row_cost))
 
     def score(self, numbers: NDArray[Any], texts: NDArray[Any]) -> NDArray[np.float32]:
@@ -196,9 +195,8 @@ def permutation_importance(model: EvaluatedModel) -> ImportanceResult:
 def _most_influential(
     model: EvaluatedModel, columns: Sequence[EncodedColumn], rng: np.random.Generator
 ) -> Sequence[EncodedColumn]:
-    """Return the columns whose importance is measured: as many as the scoring budget allows.
-
-    Shuffling a column on a few rows shows how much it changes the predictions.
+    """Return the most influential columns, as many as the scoring budget allows. Shuffling a column on a few rows shows
+    how much it influences the predictions.
     """
     budget = _scoring_budget(model.row_cost) * model.share
     most = max(MIN_COLUMNS, int(budget // MIN_ROWS))
@@ -228,7 +226,7 @@ def _importance_sample(
 ) -> tuple[LabelledRows, NDArray[np.float32], int]:
     """Return the holdout or a sample of it, its output and the number of shuffles, within the scoring budget.
 
-    More rows have precedence over more shuffles, because every row adds information.
+    More rows take precedence over more shuffles, because every row adds information.
     """
     budget = _scoring_budget(model.row_cost) * model.share
     most = int(np.clip(budget // columns, MIN_ROWS, MAX_ROWS))
