@@ -29,7 +29,7 @@ def test_costs_are_parsed_from_strings_and_mappings(value: Any) -> None:
     ("value", "reason"),
     [
         ("5,1", "expected 'false_positive=NUMBER,false_negative=NUMBER', got '5,1'"),
-        ("false_positives=5", "unknown kind of error 'false_positives'"),
+        ("false_positives=5", "unknown error type 'false_positives'"),
         ("false_positive=much", "false_positive must be a number, got 'much'"),
         ("false_positive=1,false_positive=2", "'false_positive' is set twice"),
         ("false_positive=-1", "0 or more"),

@@ -131,9 +131,7 @@ def _logistic(rows: LabelledMatrix, params: Params, setting: Setting) -> Linear:
     small = rows.matrix.shape[1] * setting.width <= 400  # each Newton step solves a dense system of this size
     model = LogisticRegression(C=params["strength"], solver="newton-cholesky" if small else "lbfgs", max_iter=300)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # a model that has not converged is still usable; validation measures its quality
+        warnings.simplefilter("ignore", ConvergenceWarning)  # validation measures its quality
         warnings.filterwarnings("ignore", module="scipy")
         model.fit(rows.matrix.astype(np.float64), rows.target, rows.weight)
     weights, bias = np.asarray(model.coef_.T, np.float64), np.asarray(model.intercept_, np.float64)

@@ -53,5 +53,5 @@ class MeasuredRows(Protocol):
 
     @property
     def cost(self) -> Cost | None:
-        """The cost of each kind of error, if it was set in training."""
+        """The costs of errors, if they were set in training."""
         ...
