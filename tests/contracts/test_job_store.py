@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rowcast.adapters.memory.jobs import MemoryJobStore
+from rowcast.adapters.postgresql.jobs import PostgresJobStore
 from rowcast.adapters.sqlite.jobs import SqliteJobStore
 from rowcast.errors import NotFound, Overloaded, RepeatConflict
 from rowcast.jobs.job import (
@@ -31,12 +32,17 @@ ALL = VisibleJobs()
 MINUTE = 60.0
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[JobStore]:
+    opened: JobStore
     if request.param == "memory":
-        yield MemoryJobStore()
+        opened = MemoryJobStore()
+    elif request.param == "postgresql":
+        opened = PostgresJobStore(request.getfixturevalue("database"))
     else:
-        yield SqliteJobStore(tmp_path / "a" / "jobs.db")
+        opened = SqliteJobStore(tmp_path / "a" / "jobs.db")
+    yield opened
+    opened.close()
 
 
 def add(store: JobStore, *jobs: Job) -> None:
@@ -255,3 +261,11 @@ def test_a_worker_is_known_while_it_is_registered_regularly(store: JobStore) -> 
     assert store.has_worker("here", MINUTE)
     assert not store.has_worker("here", 0)
     assert not store.has_worker("elsewhere", MINUTE)
+
+
+def test_a_closed_store_can_be_used_again(store: JobStore) -> None:
+    add(store, new_job(1))
+    store.close()
+    store.close()
+
+    assert store.get(job_id(1)) == new_job(1)

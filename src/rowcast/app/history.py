@@ -29,7 +29,10 @@ def store(settings: Settings) -> Store:
     """Return the configured history store, without opening it."""
     scheme, _, location = settings.store_url.partition("://")
     if scheme in ("postgresql", "postgres"):
-        return _postgresql_store(settings)
+        require_driver()
+        from rowcast.adapters.postgresql.store import PostgresStore
+
+        return PostgresStore(settings.store_url, partial(signing_key, settings))
     if scheme != "sqlite" or len(location) < 2 or not location.startswith("/"):
         raise SettingsError(
             f"setting 'store' is {hide_credentials(settings.store_url)!r}; "
@@ -40,14 +43,14 @@ def store(settings: Settings) -> Store:
     return SqliteStore(Path(location[1:]), partial(signing_key, settings))
 
 
-def _postgresql_store(settings: Settings) -> Store:
+def require_driver() -> None:
+    """Raise SettingsError if the driver for PostgreSQL is not installed."""
     try:
-        from rowcast.adapters.postgresql.store import PostgresStore
+        import psycopg  # noqa: F401
     except ImportError:  # psycopg, or the library that it uses, is missing
         raise SettingsError(
             "setting 'store' is a PostgreSQL URL, but the driver is not installed; install rowcast[postgres]"
         ) from None
-    return PostgresStore(settings.store_url, partial(signing_key, settings))
 
 
 def signing_key(settings: Settings) -> bytes:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from rowcast.app.history import store, utc_microseconds
+from rowcast.app.history import require_driver, store, utc_microseconds
 from rowcast.errors import BundleError, SettingsError
+from rowcast.setting_values import hide_credentials
 
 if TYPE_CHECKING:
     from rowcast.jobs.job import Job, JobClaim, JobResult
@@ -38,6 +39,11 @@ class JobParts(NamedTuple):
 
 def job_store(settings: Settings) -> JobStore:
     """Return the store of jobs, without opening it."""
+    if _has_shared_store(settings):
+        require_driver()
+        from rowcast.adapters.postgresql.jobs import PostgresJobStore
+
+        return PostgresJobStore(settings.store_url)
     from rowcast.adapters.sqlite.jobs import SqliteJobStore
 
     return SqliteJobStore(settings.jobs_file)
@@ -48,7 +54,7 @@ def file_store(settings: Settings) -> FileStore:
     location = settings.files or str(settings.home / "files")
     scheme, separator, rest = location.partition("://")
     if separator and scheme != "file":
-        raise SettingsError(f"setting 'files' is {location!r}; expected a folder or file:///PATH")
+        raise SettingsError(f"setting 'files' is {hide_credentials(location)!r}; expected a folder or file:///PATH")
     from rowcast.adapters.files.job_files import FolderFileStore
 
     return FolderFileStore(Path(rest if separator else location), settings.min_free_mb * MEBIBYTE)
@@ -86,7 +92,11 @@ def _runner_check(settings: Settings, jobs: JobStore, files: FileStore, *, is_wo
 
 def _may_have_jobs(settings: Settings) -> bool:
     """Return whether a job can exist, without opening a database."""
-    return settings.jobs_file.exists()
+    return _has_shared_store(settings) or settings.jobs_file.exists()
+
+
+def _has_shared_store(settings: Settings) -> bool:
+    return settings.store_url.partition("://")[0] in ("postgresql", "postgres")
 
 
 def run_jobs(settings: Settings, wait: Callable[[float], bool]) -> None:
@@ -101,7 +111,10 @@ def run_jobs(settings: Settings, wait: Callable[[float], bool]) -> None:
         os.nice(LOW_PRIORITY)  # predictions come first
         jobs, files = job_store(settings), file_store(settings)
         job_runner = runner.JobRunner(jobs, files, _executor(settings, jobs, files), name=name, dead_runner=dead_runner)
-        runner.run_jobs(job_runner, wait=wait, idle_seconds=IDLE_SECONDS, now=utc_microseconds)
+        try:
+            runner.run_jobs(job_runner, wait=wait, idle_seconds=IDLE_SECONDS, now=utc_microseconds)
+        finally:
+            jobs.close()
 
 
 def _executor(settings: Settings, jobs: JobStore, files: FileStore) -> Execute:

@@ -85,7 +85,7 @@ def build_server(settings: Settings, place: Place | None = None) -> Server:
         if place is None:
             parts.append(indexer_child(settings))
         jobs = job_parts(settings)
-        parts.append(jobs.child)
+        parts += [Closing(jobs.service.close), jobs.child]
         parts += [Closing(predicting.journal.close), serving.journal_monitor(settings, predicting, health)]
         lifecycle = Lifecycle(health, parts, process.drain)
         http = routes.HttpParts(

@@ -99,6 +99,10 @@ class JobStore(Protocol):
         """Raise Unavailable if the store cannot be used; do not create or change anything."""
         ...
 
+    def close(self) -> None:
+        """Release all connections. The store can be used again."""
+        ...
+
 
 class FileStore(Protocol):
     """Stores the uploads, chunks and results of jobs. A file's name is `JOB/NAME` or `JOB/chunks/DIGEST`.

@@ -80,6 +80,10 @@ class JobService:
         self._store = store
         self._wake = wake
 
+    def close(self) -> None:
+        """Release the connections of the store."""
+        self._store.close()
+
     def submit(self, upload: Upload, submission: Submission) -> Job:
         """Add a job for an upload, or return the job of an earlier request with the same Idempotency-Key.
 

@@ -49,7 +49,7 @@ def test_a_store_written_by_a_newer_release_is_refused(postgres: Postgres, datab
 def test_a_migration_waits_for_the_store_wide_lock(
     postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rowcast.adapters.postgresql.store.LOCK_SECONDS", 1)
+    monkeypatch.setattr("rowcast.adapters.postgresql.database.LOCK_SECONDS", 1)
     holder = PostgresStore(database)
     with holder._database.connect() as connection:
         connection.execute("SELECT pg_advisory_lock(%s, %s)", [LOCKS, STORE_LOCK])

@@ -118,6 +118,9 @@ class MemoryJobStore:
     def check(self) -> None:
         """Do nothing, because memory is always available."""
 
+    def close(self) -> None:
+        """Keep the jobs."""
+
 
 class MemoryFileStore:
     """A file store in this process."""

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from rowcast.adapters.postgresql.migrations import schema_version
+from rowcast.adapters.postgresql.migrations import MIGRATIONS, migrate, schema_version
 from rowcast.errors import SettingsError, Unavailable
 
 READ_SECONDS, WRITE_SECONDS = 5.0, 60.0
@@ -90,6 +90,22 @@ class Database:
             raise
         return connection
 
+    def connect_writer(self, seconds: float = WRITE_SECONDS, **parameters: Any) -> TimedConnection:
+        """Return a connection for writing; create or migrate the schema if necessary."""
+        connection = self.connect(seconds, **parameters)
+        try:
+            connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+            # Entries must be on disk before their journal is deleted, whatever the default of the database.
+            connection.execute(
+                "SELECT set_config('synchronous_commit', 'on', false) "
+                "WHERE current_setting('synchronous_commit') IN ('off', 'local')"
+            )
+            migrate(connection, self.location)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     def unavailable(self, action: str, error: psycopg.Error) -> Unavailable:
         """Return the error for a failed action."""
         return Unavailable(f"cannot {action} {self.location}: {describe(error)}")
@@ -115,15 +131,16 @@ def describe(error: psycopg.Error) -> str:
 class Readers:
     """Runs queries on a few read-only connections, which are opened on demand and reused."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, action: str = "read the history") -> None:
         self._database = database
+        self._action = action
         self._idle: deque[TimedConnection] = deque()
         # Many callers, such as commands, never close their readers.
         self._close_idle = weakref.finalize(self, _close_all, self._idle)
 
     def fetch(self, query: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query; return no rows if the store does not exist yet."""
-        with self._database.translated("read the history"):
+        with self._database.translated(self._action):
             connection = self._take_idle()
             if connection is not None:
                 try:
@@ -154,11 +171,11 @@ class Readers:
 
     @contextmanager
     def _empty_without_store(self, connection: TimedConnection) -> Iterator[None]:
-        """Suppress the error about a missing table if the store does not exist yet."""
+        """Suppress the error about a missing table if a migration has yet to create it."""
         try:
             yield
         except psycopg.errors.UndefinedTable:
-            if schema_version(connection, self._database.location) > 0:
+            if schema_version(connection, self._database.location) == len(MIGRATIONS):
                 raise
 
     def close(self) -> None:

@@ -15,10 +15,11 @@ import psycopg
 
 from rowcast.errors import HistoryError, Unavailable
 
-MIGRATIONS = ("0001_history.sql",)
+MIGRATIONS = ("0001_history.sql", "0003_jobs.sql")
 LOCKS = 0x726F7763
 """Identifies Rowcast's advisory locks in a database that is shared with other programs."""
 STORE_LOCK, PARTITION_LOCK = 1, 2
+JOBS_LOCK = 4
 OLDEST_SERVER = 130_000
 
 

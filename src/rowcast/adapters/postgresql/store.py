@@ -17,7 +17,7 @@ import psycopg
 
 from rowcast.adapters.postgresql import queries
 from rowcast.adapters.postgresql.database import LOCK_SECONDS, WRITE_SECONDS, Database, Readers, TimedConnection
-from rowcast.adapters.postgresql.migrations import LOCKS, STORE_LOCK, migrate, schema_version
+from rowcast.adapters.postgresql.migrations import LOCKS, STORE_LOCK, schema_version
 from rowcast.adapters.postgresql.partitions import Partitions
 from rowcast.adapters.postgresql.queries import is_id, page_query, storable, where_clause
 from rowcast.adapters.sql import changed_fields, decode_names, encode_names, to_entry
@@ -333,19 +333,7 @@ class PostgresStore:
 
     def _writer(self) -> TimedConnection:
         if self._connection is None or self._connection.closed:
-            connection = self._database.connect()
-            try:
-                connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
-                # Entries must be on disk before their journal is deleted, regardless of the database's default.
-                connection.execute(
-                    "SELECT set_config('synchronous_commit', 'on', false) "
-                    "WHERE current_setting('synchronous_commit') IN ('off', 'local')"
-                )
-                migrate(connection, self.location)
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
+            self._connection = self._database.connect_writer()
         return self._connection
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from rowcast.adapters.job_encoding import decode_chunk, decode_job, encode
 from rowcast.errors import NotFound, Overloaded, RepeatConflict, Unavailable
 from rowcast.jobs.job import SECOND, ChunkRecord, Job, claimed, is_claimable
 from rowcast.jobs.ports import JobEdit, VisibleJobs
@@ -39,10 +40,6 @@ CREATE TABLE IF NOT EXISTS workers (worker TEXT PRIMARY KEY, place TEXT NOT NULL
 SAVE = """INSERT INTO jobs (id, place, tenant, key_id, model, repeat_key, is_open, remove_at, job)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET is_open = excluded.is_open, remove_at = excluded.remove_at, job = excluded.job"""
-
-encode = msgspec.msgpack.Encoder().encode
-decode_job = msgspec.msgpack.Decoder(Job).decode
-decode_chunk = msgspec.msgpack.Decoder(ChunkRecord).decode
 
 
 def utc_microseconds() -> int:
@@ -184,6 +181,13 @@ class SqliteJobStore:
             raise self._unusable(error) from None
         if verdict != "ok":
             raise self._unusable(verdict)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
     @contextmanager
     def _transaction(self, *, creates: bool = False, writes: bool = False) -> Iterator[sqlite3.Connection]:
