@@ -27,7 +27,7 @@ WORKER_SECONDS = 10.0
 """A worker that has not been seen for this long does not run jobs anymore."""
 DAY_SECONDS = 86_400.0
 MEBIBYTE = 1024 * 1024
-LOW_PRIORITY = 10
+LOW_PRIORITY = 5
 
 
 class JobParts(NamedTuple):
