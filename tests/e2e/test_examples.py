@@ -23,7 +23,7 @@ def verify(name: str, *address: str, status: int = 0) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [EXAMPLES / name / "verify", *address],
-        env=environment(PATH=path, TRIALS="1"),
+        env=environment(PATH=path, TRIALS="1", PRESET="fast"),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 
+from support.servers import NO_TLS
+
 SINGLE, BATCH = 4, 2
 BATCH_ROWS = 60
 
@@ -34,7 +36,7 @@ class Load:
         await asyncio.wait_for(asyncio.gather(*clients), 30)
 
     async def _send(self, address: str, size: int, goal: int, enough: asyncio.Event) -> None:
-        async with httpx.AsyncClient(base_url=address, timeout=20, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=address, timeout=20, trust_env=False, verify=NO_TLS) as client:
             while True:
                 numbers = [(self._next + place) % len(self.rows) for place in range(size)]
                 self._next += size

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from support.waiting import eventually
 
 PYTHON = [sys.executable]
 ROWCAST = [*PYTHON, "-m", "rowcast.cli"]
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""The TLS settings of clients that send plain HTTP. By default, every client of httpx loads all root certificates."""
 
 
 def free_port() -> int:
@@ -84,7 +87,7 @@ class Server:
 
     def client(self, **options: Any) -> httpx.Client:
         """Return a client that ignores the proxy settings of this machine."""
-        return httpx.Client(base_url=self.address, timeout=20, trust_env=False, **options)
+        return httpx.Client(base_url=self.address, timeout=20, trust_env=False, verify=NO_TLS, **options)
 
     def indexer(self) -> int:
         """Return the process ID of this server's indexer."""

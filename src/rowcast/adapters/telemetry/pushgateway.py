@@ -16,6 +16,7 @@ import structlog
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 TIMEOUT_SECONDS = 5.0
+MIN_TIMEOUT_SECONDS = 1.0
 
 log = structlog.get_logger("rowcast.push")
 
@@ -27,12 +28,10 @@ def push_url(gateway: str, job: str) -> str:
     return f"{gateway.rstrip('/')}/metrics/job/{quote(job, safe='')}"
 
 
-def push_once(url: str, auth: tuple[str, str] | None, content: bytes) -> str:
+def push_once(url: str, auth: tuple[str, str] | None, content: bytes, timeout: float = TIMEOUT_SECONDS) -> str:
     """Post the metrics once; return the reason for a failure, or an empty string."""
     try:
-        reply = httpx.post(
-            url, content=content, auth=auth, headers={"content-type": CONTENT_TYPE}, timeout=TIMEOUT_SECONDS
-        )
+        reply = httpx.post(url, content=content, auth=auth, headers={"content-type": CONTENT_TYPE}, timeout=timeout)
     except httpx.HTTPError as error:
         return f"no response ({type(error).__name__})"
     if reply.is_success:
@@ -55,6 +54,7 @@ class Pusher:
         self._url = url
         self._auth = auth
         self._seconds = seconds
+        self._timeout = min(TIMEOUT_SECONDS, max(MIN_TIMEOUT_SECONDS, seconds))  # a push ends before the next is due
         self._exposition = exposition
         self._is_responsible = is_responsible
         self._stopping = threading.Event()
@@ -69,7 +69,7 @@ class Pusher:
         """Push once more and stop the thread; wait no longer than the timeout of one push."""
         self._stopping.set()
         with contextlib.suppress(RuntimeError):  # the thread was never started
-            self._thread.join(TIMEOUT_SECONDS)
+            self._thread.join(self._timeout)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._seconds):
@@ -79,7 +79,7 @@ class Pusher:
     def _push(self) -> None:
         if not self._is_responsible():
             return
-        reason = push_once(self._url, self._auth, self._exposition())
+        reason = push_once(self._url, self._auth, self._exposition(), self._timeout)
         if reason and not self._is_failing:
             log.warning("cannot push metrics", gateway=urlsplit(self._url).netloc, reason=reason)
         elif self._is_failing and not reason:
