@@ -5,9 +5,9 @@ pandas + scikit-learn and MLflow.
 
 Every figure is measured in a separate process. The baseline is bare ONNX Runtime: a single `session.run` call for all
 rows, on arrays in memory. It is measured with one thread and with one thread per core. The requirement compares
-Rowcast's wall-clock time with that of the faster call in the same run. Baseline times cover only the call. Rowcast's
-times include reading and writing the files, and its CPU time and memory include all of its processes. On a busy
-machine, CPU times can be compared, but wall-clock times cannot. JSON Lines and the other tools (`peers.py`) are
+Rowcast's wall-clock time with that of the faster baseline in the same run. Baseline times cover only the call.
+Rowcast's times include reading and writing the files, and its CPU time and memory include all of its processes. On a
+busy machine, CPU times can be compared, but wall-clock times cannot. JSON Lines and the other tools (`peers.py`) are
 measured only once.
 """
 

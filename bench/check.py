@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def generate(path: Path, rows: int) -> None:
-    """Write the table in pieces."""
+    """Write the table in chunks."""
     with open_writer(path) as writer:
         for start in range(0, rows, PIECE):
             writer.append(writer.prepare(piece(start, min(PIECE, rows - start)), first=start == 0))
@@ -82,7 +82,7 @@ def piece(start: int, rows: int) -> pl.DataFrame:
 
 
 def verify(profile: dict[str, object], rows: int) -> None:
-    """Stop if the profile is not that of the generated table."""
+    """Exit if the profile does not describe the generated table."""
     columns = profile["columns"]
     assert isinstance(columns, list)
     kinds = [column["kind"] for column in columns]

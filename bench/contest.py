@@ -1,4 +1,4 @@
-"""Train Rowcast or another system on a table as a user would, and score its predictions. Used by quality.py and
+"""Train Rowcast or another system on a table, as a user would, and score its predictions. Used by quality.py and
 unseen.py."""
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Task:
     positive: str | None = None
     exclude: tuple[str, ...] = ()
     map: Mapping[str, str] = field(default_factory=dict)
-    """Label corrections: in one table, each label has a second spelling that ends with a period."""
+    """Label corrections: in one table, each label also occurs with a final period."""
     reference: float = 0.0
     spread: float = 0.0
 
@@ -52,7 +52,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a system may use: the time limit and the threads, with further options for `rowcast train`."""
+    """What a system can use: the time limit and the number of threads, with further options for `rowcast train`."""
 
     seconds: int
     jobs: int
@@ -60,12 +60,12 @@ class Budget:
 
 
 class SystemFailedError(Exception):
-    """A system ended with an error; the message is the end of its standard error."""
+    """A system failed; the message is the end of its standard error."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished process: its output, its wall time and the highest memory of its process tree."""
+    """A finished process: its output, its wall time and the peak memory of its process tree."""
 
     output: str
     seconds: float
@@ -121,7 +121,7 @@ def run_peer(task: Task, work: Path, budget: Budget, *, system: str) -> dict[str
 
 
 def limit(budget: Budget) -> float:
-    """Return the seconds after which a system that ignores its time limit is killed."""
+    """Return the number of seconds after which a system that ignores its time limit is killed."""
     return 5 * budget.seconds + 300
 
 
@@ -133,7 +133,7 @@ def rowcast(*arguments: Any, limit: float = 600) -> Finished:
 def run(command: list[Any], folder: Path, limit: float) -> Finished:
     """Run a command in a folder, track the memory use of its process tree, and kill it after `limit` seconds.
 
-    A page that several processes share is counted once for each process.
+    Memory pages that several processes share are counted once per process.
     """
     peak, began = 0.0, time.monotonic()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
@@ -159,7 +159,7 @@ def run(command: list[Any], folder: Path, limit: float) -> Finished:
 
 
 def size(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder."""
+    """Return the size of a file, or of all files in a folder, in bytes."""
     return sum(entry.stat().st_size for entry in ([path] if path.is_file() else path.rglob("*")) if entry.is_file())
 
 

@@ -2,7 +2,7 @@
 
 The throughput of a normal client is measured without other load, then with idle connections and with slow senders; it
 must not fall by more than half. No test may cause a 5xx response, terminate the server or leak memory; 505 is allowed,
-because it is the answer to an unknown version of HTTP. The figures are appended to results.jsonl.
+because it is the correct response to an unknown HTTP version. The figures are appended to results.jsonl.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def unmet_requirements(figures: dict[str, Any]) -> list[str]:
     """Return the requirements that are not met."""
     statuses = {int(code) for part in ("mutated", "bombs") for code in figures[part]["statuses"]}
     requirements = {
-        "no 5xx response but 505": not any(code >= 500 and code != 505 for code in statuses),
+        "no 5xx response except 505": not any(code >= 500 and code != 505 for code in statuses),
         "bombs are rejected with 413": set(figures["bombs"]["statuses"]) <= {413},
         "a client keeps at least half its throughput with idle connections open": figures["idle"]["share"] >= 0.5,
         "a client keeps at least half its throughput with slow senders connected": figures["slow"]["share"] >= 0.5,
@@ -206,7 +206,8 @@ def idle(count: int) -> list[socket.socket]:
 
 
 class Crowd:
-    """Connections that stay open during a `with` block and, with `trickle`, send a request byte by byte."""
+    """Connections that stay open during a `with` block. With `trickle`, each connection sends a request byte by
+    byte."""
 
     def __init__(self, enter: Callable[[], list[socket.socket]], *, trickle: bool = False) -> None:
         self._enter = enter

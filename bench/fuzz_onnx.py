@@ -1,8 +1,6 @@
-"""`make fuzz-onnx`: inspect randomly altered ONNX files.
-
-Rowcast must either refuse each file or read from it what the official `onnx` parser reads: the number of nodes, the
-domains of the operators, and whether the file contains external data, functions or training information. The test suite
-includes a shorter run.
+"""`make fuzz-onnx`: inspect randomly altered ONNX files. Rowcast must either reject a file or find the same facts in it
+as the official `onnx` parser: the number of nodes, the domains of the operators, and whether the file contains external
+data, functions or training information. The test suite includes a shorter run.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`make bench-hard`: train on generated tables that make a time limit hard to keep.
+"""`make bench-hard`: train on generated tables for which a time limit is hard to meet.
 
 The tables have 300 columns, 100 classes, long texts or 200,000 rows. Each is trained with `--timeout 30`. The whole
-command may take at most 1.1 times the limit and must use less than 2 GB of memory. The memory of processes that share
-pages is an overestimate. Figures are appended to results.jsonl.
+command may take at most 1.1 times the limit and must use less than 2 GB of memory. Memory is overestimated if processes
+share pages. Figures are appended to results.jsonl.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def classes(random: np.random.Generator) -> pl.DataFrame:
 
 
 def texts(random: np.random.Generator) -> pl.DataFrame:
-    """Return three columns of texts with up to 120 words; some of the words decide the target."""
+    """Return three columns of texts with up to 120 words; some of the words determine the target."""
     rows = 10_000
     weights = random.normal(size=WORDS) * (random.random(WORDS) < 0.05)
     lengths = random.integers(20, 120, (3, rows))

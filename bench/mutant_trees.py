@@ -1,4 +1,4 @@
-"""Copies of a commit in which `make mutants` runs tests, and the map of the tests that execute each line."""
+"""Copies of a commit in which `make mutants` runs tests, and a map from each line to the tests that execute it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Tree:
     def create(self) -> None:
         """Copy the files of the commit and create the virtual environment.
 
-        The lock files of the clients get an old date, so that scripts/clients.sh keeps the installed clients.
+        The client lock files get an old date, so that scripts/clients.sh keeps the installed clients.
         """
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
@@ -66,7 +66,7 @@ class Tree:
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         site = self.folder / ".venv" / "lib" / version / "site-packages"
         installed = ROOT / ".venv" / "lib" / version / "site-packages"
-        # The sources of this copy precede those of the editable installation.
+        # The sources of this copy take precedence over those of the editable installation.
         (site / "tree.pth").write_text(f"{self.folder / 'src'}\nimport site; site.addsitedir({str(installed)!r})\n")
         (site / "tree_coverage.pth").write_text(START_COVERAGE)
         shutil.copy(ROOT / "bench" / f"{PLUGIN}.py", site)
@@ -134,7 +134,7 @@ class Coverage:
     indirect: dict[str, dict[int, list[str]]]
     """For each file and line, the test files whose tests execute the line in other processes."""
     seconds: dict[str, float]
-    """The seconds of each test that passes without a mutation."""
+    """The duration, in seconds, of each test that passes without a mutation."""
     excluded: list[str]
     """The tests that failed or were skipped without a mutation."""
 
@@ -152,7 +152,7 @@ def measure(tree: Tree, folder: Path, tests: list[str], workers: int) -> Coverag
         run = tree.run(tests, limit=3600, options=options, COVERAGE_PROCESS_START=str(settings))
         if run.status not in (0, 1):
             raise SystemExit(f"the tests cannot be run; see {tree.folder.with_suffix('.log')}")
-        # Coverage slows tests down. A test that failed gets a second chance without a test beside it.
+        # Coverage slows tests down. Each failed test is run again without other tests in parallel.
         again = tree.run(run.failed, limit=3600, options=("-n", "1"), COVERAGE_PROCESS_START=str(settings))
         stored.write_text(json.dumps(_evaluate(data, tree, {**run.outcomes, **again.outcomes})))
     found = json.loads(stored.read_text())

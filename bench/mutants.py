@@ -2,8 +2,9 @@
 
 The mutations are drawn from the packages in STRATA, at least one from each file; the commit is the seed. For each
 mutation, the tests that execute the changed line run: first those that execute it in the pytest process, then those
-that execute it in other processes. A failed test kills the mutation if it passes without the mutation. Survivors that
-equivalent_mutants.toml lists with a reason are not counted. The figures are appended to results.jsonl.
+that execute it in other processes. A failed test kills the mutation if the same test passes without the mutation.
+Survivors that are listed in equivalent_mutants.toml, with a reason, are not counted. The figures are appended to
+results.jsonl.
 """
 
 from __future__ import annotations
@@ -41,20 +42,20 @@ STRATA: dict[str, tuple[int, tuple[str, ...]]] = {
 }
 """The share of each stratum among 400 mutations, and its files."""
 TEXT_SHARE = 0.25
-"""How likely a mutation of a text is drawn, compared with the others: most texts describe the API."""
+"""The relative probability of drawing a mutation of a string. It is low because most strings describe the API."""
 DIRECT_SECONDS, INDIRECT_SECONDS = 60.0, 90.0
-"""The tests of a mutation are limited to this duration; those in the mirrored test file come first."""
+"""The maximum total duration of a mutation's tests. Tests in the mirrored test file have priority."""
 MIN_KILLED, MAX_EQUIVALENT = 0.85, 0.05
 console = Console()
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the tests said about a mutation."""
+    """The outcome of the tests for a mutation."""
 
     mutation: Mutation
     killed_by: str
-    """The test that failed, or why the tests could not finish; empty if the mutation survived."""
+    """The failed test, or the reason why the tests could not finish; empty if the mutation survived."""
     tests: int
     seconds: float
 
@@ -81,10 +82,12 @@ def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=400, help="the number of mutations")
-    parser.add_argument("--seed", help="the seed instead of the commit")
-    parser.add_argument("--only", nargs="+", metavar="FILE[:LINE]", help="mutate only these files or lines, completely")
+    parser.add_argument("--seed", help="the seed; default: the commit")
+    parser.add_argument(
+        "--only", nargs="+", metavar="FILE[:LINE]", help="test every mutation of these files or lines, and no others"
+    )
     parser.add_argument("--tests", nargs="+", default=["tests"], help="the tests to use")
-    parser.add_argument("--workers", type=int, default=2, help="the number of mutations that are tested at a time")
+    parser.add_argument("--workers", type=int, default=2, help="the number of mutations to test in parallel")
     parser.add_argument("--no-record", action="store_true", help="do not append the figures to results.jsonl")
     return parser.parse_args()
 
@@ -121,13 +124,13 @@ def files_of(patterns: Iterable[str]) -> list[Path]:
 
 
 def mutations_of(path: Path) -> list[Mutation]:
-    """Return all mutations of a file as of the commit."""
+    """Return all mutations of a file in the commit."""
     content = subprocess.run(["git", "show", f"HEAD:{path}"], cwd=ROOT, capture_output=True, check=True).stdout
     return find(str(path), content)
 
 
 def sample(chance: random.Random, files: dict[str, list[Mutation]], count: int) -> list[Mutation]:
-    """Draw one mutation from each file, and the others from all files; never two with the same position."""
+    """Draw one mutation from each file and the rest from all files; never draw two mutations at the same position."""
     drawn: dict[tuple[str, int], Mutation] = {}
     for path in chance.sample(sorted(files), min(count, len(files))):
         first = pick(chance, files[path])
@@ -199,7 +202,8 @@ def test_one(mutation: Mutation, tree: Tree, coverage: Coverage) -> Verdict:
 
 
 def cause(run: Run, tree: Tree, coverage: Coverage) -> str:
-    """Return why the mutation is killed, or an empty text. Slow tests must pass when they run without the mutation."""
+    """Return why the mutation is killed, or an empty string. If the tests are too slow, they must pass without the
+    mutation."""
     if run.status == 0:
         return ""
     if run.status is None:
@@ -213,7 +217,7 @@ def cause(run: Run, tree: Tree, coverage: Coverage) -> str:
 
 
 def direct_tests(mutation: Mutation, coverage: Coverage) -> list[str]:
-    """Return the tests that execute the line in the process of pytest; the fast ones, if there are too many."""
+    """Return the tests that execute the line in the pytest process; if there are too many, return the fastest."""
     lines = coverage.direct.get(mutation.path, {})
     tests = lines_of(mutation, lines)
     mirror = mirrored_file(mutation.path)
@@ -235,7 +239,7 @@ def indirect_tests(mutation: Mutation, coverage: Coverage) -> list[str]:
 
 
 def lines_of(mutation: Mutation, lines: dict[int, list[str]]) -> set[str]:
-    """Return the tests that execute the mutation; for code that runs on import, those that use its file."""
+    """Return the tests that execute the mutation; for code that runs on import, return the tests that use its file."""
     for line in reversed(mutation.covered_by):
         if tests := lines.get(line):
             return set(tests)
@@ -249,7 +253,7 @@ def mirrored_file(path: str) -> str:
 
 
 def limited(names: list[str], seconds: dict[str, float], limit: float) -> list[str]:
-    """Return the first names, as many as the limit allows, but at least one."""
+    """Return the first names whose tests fit into the time limit, but at least one."""
     chosen: list[str] = []
     total = 0.0
     for name in names:
@@ -290,13 +294,13 @@ def report(verdicts: list[Verdict], folder: Path, began: float, *, record_figure
 
 
 def equivalents() -> dict[tuple[str, str, str, str], str]:
-    """Return the reasons of the mutations that are argued to be equivalent."""
+    """Return the mutations listed as equivalent, with the reasons."""
     entries = tomllib.loads((ROOT / "bench" / "equivalent_mutants.toml").read_text()).get("mutant", [])
     return {(one["path"], one["line"], one["before"], one["after"]): one["reason"] for one in entries}
 
 
 def key(mutation: Mutation) -> tuple[str, str, str, str]:
-    """Return what identifies a mutation although lines are added above it."""
+    """Return a key that identifies a mutation even if lines are added above it."""
     line = git("show", f"HEAD:{mutation.path}").splitlines()[mutation.line - 1]
     return mutation.path, line.strip(), mutation.before, mutation.after
 

@@ -1,8 +1,8 @@
 """Find the expressions and statements that `make mutants` can change, and apply one change at a time.
 
-A mutation changes a comparison, a boolean operator, a condition, arithmetic, a number, a flag, an identifier in a
-string or a loop, or it removes a statement. Annotations, decorators, docstrings, assertions, error messages and code
-for the type checker are not mutated: no test of behavior can depend on them.
+A mutation changes a comparison, a boolean operator, a condition, an arithmetic operator, a number, a flag, an
+identifier in a string or a loop, or it removes a statement. Annotations, decorators, docstrings, assertions, error
+messages and code for the type checker are not mutated: no test of behavior can depend on them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Mutation:
     before: str
     after: str
     covered_by: tuple[int, ...]
-    """Lines that are executed by each test of the mutated code; empty for code that runs on import."""
+    """Lines that every test of the mutated code executes; empty for code that runs on import."""
 
     def apply(self, source: bytes) -> bytes:
         """Return the source with the change."""
@@ -65,7 +65,7 @@ class Mutation:
 
 
 def find(path: str, source: bytes) -> list[Mutation]:
-    """Return all mutations of a file, in the order of their positions."""
+    """Return all mutations of a file, sorted by position."""
     finder = _Finder(path, source)
     finder.visit_block(ast.parse(source).body)
     unique = {(mutation.start, mutation.end, mutation.after): mutation for mutation in finder.found}
@@ -149,7 +149,7 @@ class _Finder:
                 yield self._mutation(statement, "loop", "break", own)
 
     def _condition(self, test: ast.expr, own: tuple[int, ...]) -> None:
-        """Negate a condition that contains no operator of its own."""
+        """Negate a condition that contains no operator."""
         if isinstance(test, ast.Name | ast.Attribute | ast.Call | ast.NamedExpr | ast.Subscript):
             self.found.append(self._mutation(test, "condition", f"not ({self._text(test)})", own))
 
@@ -174,7 +174,7 @@ class _Finder:
                     self._constant(node, lines)
 
     def _operators(self, operands: list[ast.expr], lines: tuple[int, ...]) -> None:
-        """Change each operator between two operands."""
+        """Change each binary operator."""
         for left, right in pairwise(operands):
             end_of_left, start_of_right = self._offset_of_end(left), self._offset(right.lineno, right.col_offset)
             gap = self._source[end_of_left:start_of_right].decode()
@@ -215,7 +215,7 @@ class _Finder:
 
 
 def _walk(root: ast.expr) -> Iterator[ast.expr]:
-    """Yield the expression and its parts, without the texts of f-strings."""
+    """Yield the expression and its parts, without the literal text of f-strings."""
     pending: list[ast.AST] = [root]
     while pending:
         node = pending.pop()
@@ -230,7 +230,7 @@ def _is_text(node: ast.expr) -> bool:
 
 
 def _is_for_type_checker(statement: ast.stmt) -> bool:
-    """Return whether the statement is a docstring, a type alias or code for the type checker only."""
+    """Return whether the statement is a docstring, a type alias or code only for the type checker."""
     match statement:
         case ast.Expr(value=ast.Constant()):
             return True

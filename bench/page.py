@@ -21,8 +21,8 @@ BENCHES = {
     "batch": ("Scoring tables", "make bench-batch"),
     "check": ("Profiling tables", "make bench-check"),
     "store": ("History in PostgreSQL", "make bench-store"),
-    "hard tables": ("Time limit of the training", "make bench-hard"),
-    "mutants": ("Mutations that the tests notice", "make mutants"),
+    "hard tables": ("Training time limit", "make bench-hard"),
+    "mutants": ("Mutations detected by the tests", "make mutants"),
 }
 ABOUT = {
     "startup": "The lowest CPU time of five processes.",
@@ -43,11 +43,11 @@ valid requests.""",
     "mutants": """400 places in the code are changed, one at a time. Tests kill a mutation if one of them fails.""",
     "hard tables": """Training runs with a time limit on generated tables that have 300 columns, 100 classes, long texts
 or 200,000 rows.""",
-    "batch": """The time needed to score a million rows, compared with the time that bare ONNX Runtime needs for arrays
-in memory, and the peak memory.""",
+    "batch": """The time needed to score a million rows, compared with bare ONNX Runtime on arrays in memory, and
+the peak memory.""",
     "store": """Predictions are moved from journals into PostgreSQL with `fsync=on`. Then entries are listed and looked
 up in a table that covers twelve months.""",
-    "check": "The time and the peak memory in which `rowcast check` profiles a million rows with 50 columns.",
+    "check": "The time and the peak memory that `rowcast check` needs to profile a million rows with 50 columns.",
 }
 FUZZ_LABELS = {
     "alone_rps": "requests/s of one client before the tests",

@@ -1,4 +1,4 @@
-"""An installed Rowcast, used as a black box: its commands, its server and raw HTTP connections to it."""
+"""An installed Rowcast as a black box: its commands, its server and raw HTTP connections to the server."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class Product:
     def rowcast(
         self, *arguments: str | Path, cwd: Path | None = None, seconds: float = 120, stdin: bytes = b"", **env: str
     ) -> Done:
-        """Run a command to its end."""
+        """Run a command until it exits."""
         return self.run(self.python.parent / "rowcast", *arguments, cwd=cwd, seconds=seconds, stdin=stdin, **env)
 
     def run(
         self, *command: str | Path, cwd: Path | None = None, seconds: float = 120, stdin: bytes = b"", **env: str
     ) -> Done:
-        """Run a program to its end, and kill it if it takes too long."""
+        """Run a program until it exits; kill it if it takes too long."""
         cwd = cwd or self.folder
         out, err, given = cwd / ".out", cwd / ".err", cwd / ".in"
         given.write_bytes(stdin)
@@ -83,7 +83,7 @@ class Product:
         return Done(process.returncode, texts[0], texts[1], ended[2].ru_maxrss / 1024)
 
     def environment(self, **settings: str) -> dict[str, str]:
-        """Return the environment of this process with the given Rowcast settings only."""
+        """Return this process's environment variables, with only the given Rowcast settings."""
         others = {name: value for name, value in os.environ.items() if not name.startswith(("ROWCAST_", "ORT_"))}
         return {**others, "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}", **settings}
 
@@ -98,7 +98,7 @@ class Product:
                 raise SystemExit(f"rowcast {' '.join(command)} failed:\n{done.err}")
 
     def new_home(self, name: str) -> Path:
-        """Return a folder with a copy of the trained home in it."""
+        """Return a folder that contains a copy of the trained home."""
         folder = self.folder / name
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(self.folder / "home", folder / "home")
@@ -142,7 +142,7 @@ class Product:
             if ready:
                 wait_until(lambda: process.poll() is not None or _answers(site), 30)
                 if process.poll() is not None:
-                    raise AssertionError(f"the server ended: {(folder / 'server.log').read_text()[-500:]}")
+                    raise AssertionError(f"the server exited: {(folder / 'server.log').read_text()[-500:]}")
             yield site
         finally:
             if process.poll() is None:
@@ -190,7 +190,8 @@ class Site:
         return self.ask("POST", "/predict", row, **options)
 
     def exchange(self, *parts: bytes, seconds: float = 3.0) -> bytes:
-        """Send bytes over one connection, and return what arrives until the server is silent or ends it."""
+        """Send bytes over one connection; return everything received until the server is silent or closes the
+        connection."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as connection:
             received = b""
             for part in parts:

@@ -1,7 +1,6 @@
-"""`make check-security`: attack a server and its files, and use the product as a stranger would.
-
-The checks know nothing of the code: they run commands, send bytes and read files. `--python` selects the installation
-to check, for example the interpreter of another commit's environment.
+"""`make check-security`: attack a server and its files, and use the product as a new user would. The checks do not
+depend on the code: they run commands, send bytes and read files. `--python` selects the installation to check, for
+example the interpreter of another commit's environment.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def main() -> int:
 
 
 def outcome(check: Callable[[Product], None], product: Product) -> tuple[str, float]:
-    """Run one check; return the problem that it found, or an empty text, and its duration."""
+    """Run one check; return the problem that it found (empty if there was none) and its duration."""
     began = time.monotonic()
     print(f"{check.__name__} ...", file=sys.stderr)
     try:

@@ -1,4 +1,5 @@
-"""What a fresh machine lacks. Each check raises AssertionError if the project's own scripts fail there."""
+"""Checks for a fresh machine without installed packages. Each check raises AssertionError if the project's own scripts
+fail."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ SCRIPT = Path("scripts", "system-packages.sh")
 
 
 def a_missing_package_is_named_as_it_is(product: Product) -> None:
-    """21: a probe that contains `||` is one probe, and the package after it has a name."""
+    """21: a probe that contains `||` is read as one probe, so that the package is named correctly."""
     root = _root(product)
     folder = product.folder / "bare"
     shutil.rmtree(folder, ignore_errors=True)
@@ -35,14 +36,14 @@ def a_missing_package_is_named_as_it_is(product: Product) -> None:
 
 
 def no_mapping_is_searched(product: Product) -> None:
-    """2, 21: Python 3.11.2 of Debian 12 reads past the end of a mapping in `mmap.find`."""
+    """2, 21: in Python 3.11.2 (Debian 12), `mmap.find` reads past the end of a memory map."""
     for path in (_root(product) / "src" / "rowcast").rglob("*.py"):
         text = path.read_text()
-        expect("mmap.mmap" not in text or ".find(" not in text, f"{path.name} searches while it uses a mapping")
+        expect("mmap.mmap" not in text or ".find(" not in text, f"{path.name} calls find while it uses a memory map")
 
 
 def _root(product: Product) -> Path:
-    """Return the checkout that the installation belongs to."""
+    """Return the checkout to which the installation belongs."""
     root = product.python.parents[2]
     expect((root / SCRIPT).exists(), f"{root} is not a checkout")
     return root

@@ -1,4 +1,4 @@
-"""What a new user tries, as a black box. Each check raises AssertionError if the product behaves badly."""
+"""Black-box checks of what new users try. Each check raises AssertionError if the product behaves badly."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def no_command_overwrites_its_input(product: Product) -> None:
 
 
 def a_worse_model_does_not_go_live(product: Product) -> None:
-    """23: retraining with a weaker candidate publishes a challenger, and says how to promote it."""
+    """23: retraining with a weaker candidate publishes a challenger and shows how to promote it."""
     folder = product.new_home("promotion")
     product.rowcast("example", "loans", "--rows", "3000", "--seed", "5", "--out", "fresh.csv", cwd=folder)
     train = ("train", "fresh.csv", "--target", LOAN, "--name", "loans", "--candidates", "tree", "--trials", "1")
@@ -45,7 +45,7 @@ def a_worse_model_does_not_go_live(product: Product) -> None:
 
 
 def python_takes_and_returns_frames(product: Product) -> None:
-    """24: a frame in, a frame out; one dict in, one prediction out."""
+    """24: `predict` returns a frame for a frame and a single prediction for a dict."""
     folder = product.new_home("frames")
     script = """
 import polars, rowcast
@@ -96,7 +96,7 @@ def whole_floats_are_integers(product: Product) -> None:
 
 
 def every_row_is_counted(product: Product) -> None:
-    """30: an invalid first row is not taken for a second header."""
+    """30: an invalid first row is not mistaken for a second header line."""
     folder = product.folder / "headers"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

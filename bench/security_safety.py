@@ -26,7 +26,7 @@ MB = 1e6
 
 
 def commands_leave_no_telemetry(product: Product) -> None:
-    """1: training and serving write no file into the user's cache."""
+    """1: training and serving write no files to the user's cache."""
     folder = product.new_home("telemetry")
     user = folder / "user"
     user.mkdir()
@@ -41,7 +41,7 @@ def commands_leave_no_telemetry(product: Product) -> None:
 
 
 def an_unknown_id_does_not_end_the_server(product: Product) -> None:
-    """2: looking for an id in journals of several segments."""
+    """2: look up an unknown id in journals with several segments."""
     with product.serving(product.new_home("ids")) as site:
         for _ in range(50):
             site.predict(product.row())
@@ -50,7 +50,7 @@ def an_unknown_id_does_not_end_the_server(product: Product) -> None:
 
 
 def a_refused_upgrade_hides_no_request(product: Product) -> None:
-    """3: nothing behind a refused upgrade is parsed, and an offer of HTTP/2 is ignored."""
+    """3: nothing after a refused upgrade is parsed, and an offer of HTTP/2 is ignored."""
     row = json.dumps(product.row()).encode()
     hidden = b"GET /models HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     with product.serving(product.new_home("upgrade")) as site:
@@ -82,7 +82,7 @@ def a_cell_is_bounded(product: Product) -> None:
 
 
 def a_foreign_host_is_refused_without_a_key(product: Product) -> None:
-    """6: a page of another site that rebinds its name to 127.0.0.1 gets no answer."""
+    """6: a web page whose host name resolves to 127.0.0.1 gets no response."""
     folder = product.new_home("rebinding")
     with product.serving(folder) as site:
         foreign = {"host": f"attacker.example:{site.port}"}
@@ -116,7 +116,7 @@ def an_erasure_leaves_no_value(product: Product) -> None:
 
 
 def an_ambiguous_onnx_file_is_refused(product: Product) -> None:
-    """8: tags above 32 bits, overlong numbers and files of another format."""
+    """8: tags above 32 bits, overlong numbers and files in another format are rejected."""
     folder = product.new_home("onnx")
     graph = (folder / "home" / "models" / "loans" / "1" / "model.onnx").read_bytes()
     weight = numpy_helper.from_array(np.zeros(1, np.float32), "hidden")
@@ -133,7 +133,7 @@ def an_ambiguous_onnx_file_is_refused(product: Product) -> None:
 
 
 def an_application_without_a_key_answers_only_this_machine(product: Product) -> None:
-    """9: the rule holds however the application is started, and for requests that a proxy has forwarded."""
+    """9: the rule applies no matter how the application is started, and also to forwarded requests."""
     folder = product.new_home("uvicorn")
     command = (str(product.python), "-m", "uvicorn", "rowcast.asgi:app", "--host", "0.0.0.0", "--no-proxy-headers")
     address = own_address()
@@ -141,14 +141,14 @@ def an_application_without_a_key_answers_only_this_machine(product: Product) -> 
     with product.serving(folder, command=command) as site:
         expect(site.predict(product.row()).status == 200, "a loopback client is refused")
         status = site.ask("GET", "/predictions", host=str(address)).status
-        expect(status in (401, 403), f"a client of the network reads the history with status {status}")
+        expect(status in (401, 403), f"a client on the network reads the history with status {status}")
         forwarded = {"x-forwarded-for": "203.0.113.9"}
         status = site.predict(product.row(), headers=forwarded).status
         expect(status in (401, 403), f"a forwarded request without a key has status {status}")
 
 
 def graphs_with_sizes_from_data_are_refused(product: Product) -> None:
-    """10: such a graph passes a trial and later fills the memory of the server."""
+    """10: such a graph could pass the trial and later exhaust the server's memory."""
     folder = product.new_home("sizes")
     scale = numpy_helper.from_array(np.array([1], np.int64), "one")
     nodes = [
@@ -175,7 +175,7 @@ def graphs_with_sizes_from_data_are_refused(product: Product) -> None:
 
 
 def pipelined_answers_keep_their_order(product: Product) -> None:
-    """11: a long body does not count as part of the next head."""
+    """11: a long body is not counted as part of the next request's head."""
     row = json.dumps(product.row()).encode()
     padded = row[:-1] + b" " * 70_000 + b"}"
     head = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -186,7 +186,7 @@ def pipelined_answers_keep_their_order(product: Product) -> None:
 
 
 def a_signal_is_never_lost(product: Product) -> None:
-    """12: SIGTERM at the moment when the server says that it is serving."""
+    """12: send SIGTERM at the moment when the server reports that it is serving."""
     folder = product.new_home("signals")
     for _ in range(4):
         command = [str(product.python.parent / "rowcast"), "serve", "--home", "home", "--port", str(free_port())]
@@ -238,7 +238,7 @@ def other_users_cannot_read_the_home(product: Product) -> None:
 
 
 def verify_notices_changed_copies(product: Product) -> None:
-    """14: the tenant and label columns of the store are compared with the recorded entries."""
+    """14: the store's tenant and label columns are compared with the recorded entries."""
     folder = product.new_home("copies")
     with product.serving(folder) as site:
         for _ in range(5):
@@ -263,7 +263,7 @@ def _column(store: sqlite3.Connection, name: str) -> tuple[str, str]:
 
 
 def an_archive_does_not_unpack_into_memory(product: Product) -> None:
-    """15: golden rows of a gigabyte in an archive of a few hundred KB."""
+    """15: an archive of a few hundred KB contains a gigabyte of golden rows."""
     folder = product.new_home("bombs")
     done = product.rowcast("models", "export", "loans", "--out", "good.rowcast", "--home", "home", cwd=folder)
     expect(done.status == 0, f"the export failed: {done.err}")
@@ -344,7 +344,7 @@ def _capture(listener: socket.socket, received: list[bytes]) -> None:
 
 
 def a_clock_far_ahead_erases_nothing(product: Product) -> None:
-    """18: retention does not trust a clock that is far past the newest entry."""
+    """18: retention does not trust a clock that is far ahead of the newest entry."""
     folder = product.new_home("clock")
     with product.serving(folder) as site:
         site.predict(product.row())
@@ -353,7 +353,7 @@ def a_clock_far_ahead_erases_nothing(product: Product) -> None:
     (ahead / "sitecustomize.py").write_text(AHEAD)
     retention = {"ROWCAST_RETENTION_DAYS": "30", "PYTHONPATH": str(ahead)}
     with product.serving(folder, **retention) as site:
-        time.sleep(4)  # the indexer starts to erase within two seconds, if it does
+        time.sleep(4)  # if the indexer erased anything, it would start within two seconds
         expect(site.ask("GET", "/health/live").status == 200, "the server is gone")
     done = product.rowcast("history", "erasures", "--json", "--home", "home", cwd=folder)
     expect('"rows": 0' in done.out or '"erasures": []' in done.out or done.out.strip() in ("[]", ""), done.out[:300])
@@ -373,7 +373,7 @@ datetime.datetime = Ahead
 
 
 def requests_with_an_unclear_host_or_version_are_refused(product: Product) -> None:
-    """19: two hosts, no host, and a version that is not HTTP/1."""
+    """19: requests with two hosts, without a host, or with a version other than HTTP/1 are rejected."""
     with product.serving(product.new_home("hosts")) as site:
         for head in (
             b"GET /models HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: other\r\n\r\n",
@@ -385,7 +385,7 @@ def requests_with_an_unclear_host_or_version_are_refused(product: Product) -> No
 
 
 def a_redirect_names_no_other_host(product: Product) -> None:
-    """19: a path with a slash at its end."""
+    """19: test a path with a trailing slash."""
     with product.serving(product.new_home("redirects")) as site:
         reply = site.ask("GET", "/models/", headers={"host": "localhost.attacker.example"})
         expect("attacker" not in reply.headers.get("location", ""), f"redirects to {reply.headers.get('location')}")
@@ -402,7 +402,7 @@ def a_key_in_an_object_occurs_once(product: Product) -> None:
 
 
 def sensitive_values_are_not_published(product: Product) -> None:
-    """19: the ranges and examples of sensitive columns, in replies and files of the bundle."""
+    """19: replies and bundle files do not contain the ranges and examples of sensitive columns."""
     folder = product.folder / "sensitive"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -427,7 +427,7 @@ def sensitive_values_are_not_published(product: Product) -> None:
 
 
 def clients_behind_a_trusted_proxy_have_their_own_quota(product: Product) -> None:
-    """20: the quota of one client is not spent by another one."""
+    """20: one client does not use up another client's quota."""
     settings = {"ROWCAST_TRUSTED_PROXIES": "127.0.0.1", "ROWCAST_INSECURE": "1", "ROWCAST_QUOTA": "2/60s"}
     with product.serving(product.new_home("proxies"), **settings) as site:
         clients = ("203.0.113.1", "203.0.113.1", "203.0.113.1", "203.0.113.2")

@@ -1,6 +1,6 @@
 """`make bench-redis`: compare cache hits through Redis with cache hits in memory, and measure outages of Redis.
 
-Each client sends one request after another on its own connection. All rows have been scored before, so every reply is a
+Each client sends one request after another on its own connection. All rows are already cached, so every reply is a
 cache hit while Redis is available. In an outage, Redis is stopped, killed or paused under load: no request may fail,
 and the p99 latency may exceed its normal value by at most the time limit for Redis.
 """
@@ -183,7 +183,7 @@ class Bench:
         return results
 
     def _until_hit(self) -> float:
-        """Send requests until a reply is a cache hit; return the seconds."""
+        """Send requests until a reply is a cache hit; return the elapsed seconds."""
         began = time.perf_counter()
         while not self.load(1, 0.05).hits:
             if time.perf_counter() - began > 30:

@@ -3,8 +3,8 @@
     python bench/store.py [--entries 200000] [--stored 5000000] [--no-record]
 
 The benchmark starts its own PostgreSQL server. First, it moves `--entries` predictions from journals into the store, as
-an indexer does. Then it fills the table up to `--stored` entries over twelve months, and measures lists and look-ups.
-It also checks that no query reads a whole partition.
+an indexer does. Then it fills the table up to `--stored` entries over twelve months, and measures lists and lookups. It
+also checks that no query reads a whole partition.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def index(store: PostgresStore, count: int) -> list[Check]:
 
 
 def draft(number: int, rows: Sequence[bytes]) -> Draft:
-    """Return a prediction of the loan example; all of them are made within the last seconds of the last month."""
+    """Return a prediction of the loan example. All predictions are made in the last seconds of the last month."""
     at = last_moment() + number // 100
     (prediction_id,) = uuid7s(at, number.to_bytes(uuid7_randomness(1)))
     score = number % 997 / 997
@@ -140,7 +140,7 @@ def fill(store: PostgresStore, count: int) -> None:
 
 
 def queries(postgres: Postgres, store: PostgresStore) -> list[Check]:
-    """Measure lists and look-ups, and check their plans."""
+    """Measure lists and lookups, and check their query plans."""
     random = Random(1)
     selections = {
         "all": Selection(),

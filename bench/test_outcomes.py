@@ -1,6 +1,7 @@
 """A pytest plugin for `make mutants`: name coverage contexts after tests, and write all outcomes to a file.
 
-The file is named by the environment variable TEST_OUTCOMES. It maps each test to its outcome and its seconds.
+The file is named by the environment variable TEST_OUTCOMES. It maps each test to its outcome and its duration in
+seconds.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Save the coverage of a worker process, or the outcomes that its controller has collected."""
+    """Save the coverage of a pytest worker process, or the outcomes that the pytest controller has collected."""
     if hasattr(session.config, "workerinput"):
         if (current := coverage.Coverage.current()) is not None:
             current.save()

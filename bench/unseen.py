@@ -5,10 +5,9 @@
     python bench/unseen.py page
 
 unseen_tables.py lists and draws the tables. At most 20,000 rows of each table are used. Each seed assigns a third of
-the rows to the test part, with the same shares of the classes. Every system receives the training part as a CSV file,
-the target, the task, the same time limit, and the same cores, as many as threads. `run` appends one line per table,
-seed and system to unseen.jsonl; an interrupted run continues where it stopped. `page` updates
-docs/reference/quality.md.
+the rows to the test part, with the same class proportions. Every system receives the training part as a CSV file, the
+target, the task, the same time limit and as many cores as threads. `run` appends one line per table, seed and system to
+unseen.jsonl; an interrupted run continues where it stopped. `page` updates docs/reference/quality.md.
 
 A system that fails gets the score of a constant prediction. No table is left out.
 """
@@ -38,7 +37,8 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "unseen.jsonl"
 MOST_ROWS, TEST_SHARE = 20_000, 1 / 3
 RAREST = 6
-"""Rows of a class with fewer rows are left out, because every part needs rows of every class."""
+"""The minimum number of rows of a class. Rows of smaller classes are left out, because every part needs rows of every
+class."""
 SYSTEMS = ("rowcast", "autogluon", "flaml")
 PRESETS = ("best", "balanced")
 NO_PRESET = "none"
@@ -66,7 +66,7 @@ def main() -> int:
     running.add_argument("--seconds", type=int, default=90)
     running.add_argument("--jobs", type=int, default=1, help="number of threads, and of cores")
     running.add_argument("--seeds", default="0,1,2")
-    running.add_argument("--tables", help="comma-separated names; default: the draw")
+    running.add_argument("--tables", help="comma-separated names; default: the drawn tables")
     running.add_argument("--results", type=Path, default=RESULTS)
     commands.add_parser("page")
     options = parser.parse_args()
@@ -90,7 +90,8 @@ def main() -> int:
 
 
 def entries(tables: list[str], options: argparse.Namespace) -> Iterator[Entry]:
-    """Yield the measurements. All systems measure a table before the next table, so that a partial run is fair."""
+    """Yield the measurements. All systems are measured on a table before the next table, so that a partial run is
+    fair."""
     for seed in map(int, options.seeds.split(",")):
         for table in tables:
             for system in options.system:

@@ -13,7 +13,7 @@ needs() {
             echo "git|git|command -v git"
             echo "curl|curl|command -v curl"
             echo "redis-server|redis|command -v redis-server"
-            # Debian installs the programs of the server outside of PATH.
+            # Debian installs the server programs outside of PATH.
             echo "postgresql|postgresql|command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"
             echo "prometheus|prometheus|command -v promtool"
             echo "prometheus-pushgateway|pushgateway|command -v prometheus-pushgateway || command -v pushgateway"

@@ -69,7 +69,7 @@ class RedisFailed(msgspec.Struct, frozen=True, gc=False):
 
 
 class RedisSwitched(msgspec.Struct, frozen=True, gc=False):
-    """A server process began to use Redis, or does without it until it responds again."""
+    """A server process started or stopped using Redis."""
 
     use: RedisUse
     is_available: bool

@@ -25,7 +25,8 @@ class LockTimeout(OSError):
 
 
 def make_private_folder(path: Path) -> None:
-    """Create a folder, and its parents if necessary, for its owner only. An existing folder stays as it is."""
+    """Create a folder, and its parents if necessary, that only its owner can access. An existing folder is not
+    changed."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in reversed(missing):
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -44,7 +45,8 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
 
 
 def acquire_lock(descriptor: int, path: Path, seconds: float = LOCK_SECONDS) -> None:
-    """Lock an open file. Raise LockTimeout after `seconds`: the kernel offers no wait with a limit, so this polls."""
+    """Lock an open file. Raise LockTimeout after `seconds`. The function polls, because the kernel cannot wait with a
+    time limit."""
     end = time.monotonic() + seconds
     pause = 0.001
     while True:

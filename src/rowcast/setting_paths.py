@@ -1,4 +1,4 @@
-"""The files and folders that follow from the settings."""
+"""Files and folders whose paths are derived from the settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IP addresses, and the hosts that requests name in their header `Host`. Nothing is resolved with DNS."""
+"""IP addresses, and the hosts in the `Host` headers of requests. No host name is resolved with DNS."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def parse_host(header: bytes) -> str:
 
 
 def is_loopback_host(host: str) -> bool:
-    """Return whether a host always stands for this machine: a loopback address, `localhost` or a name below it."""
+    """Return whether a host always refers to this machine: a loopback address, `localhost` or a subdomain of
+    `localhost`."""
     return host == "localhost" or host.endswith(".localhost") or is_loopback(host)
 
 
@@ -64,7 +65,7 @@ def _parse_network(text: str) -> Network:
 
 
 def parse_hosts(texts: Iterable[str]) -> frozenset[str]:
-    """Parse host names without ports; raise SettingsError if one is invalid. `*` stands for every host."""
+    """Parse host names without ports; raise SettingsError if one is invalid. `*` matches every host."""
     return frozenset(text if text == ANY_HOST else _parse_allowed_host(text) for text in texts)
 
 

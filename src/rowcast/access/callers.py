@@ -55,7 +55,7 @@ def active_callers(
     """Map the hash of each active key to its caller. Both hashes of a rotated key share one meter.
 
     `default` is the quota for keys without their own quota; for predictions, `predict` overrides it. `share` is the
-    number of processes that split each quota, unless `shared` counts its use for all of them.
+    number of processes that split each quota; it has no effect if `shared` is set.
     """
     callers: dict[bytes, Caller] = {}
     for key in keys:

@@ -6,9 +6,8 @@ from collections.abc import Collection
 
 
 def fair_share(sizes: Collection[int], total: int) -> int:
-    """Return the highest limit for each owner with which all owners together use at most `total`.
-
-    Owners that use less than an equal share leave the rest to the others.
+    """Return the highest limit per owner such that all owners together use at most `total`. What an owner does not use
+    of an equal share is available to the other owners.
     """
     share = 0
     for number, size in enumerate(sorted(sizes)):

@@ -76,18 +76,19 @@ class Meter:
 
 
 class RequestMeter(Meter):
-    """A meter that counts requests: the rows of a request after the first cost nothing."""
+    """A meter that counts requests: only the first row of a request is charged."""
 
     def spend(self, rows: int, now: float, whole: int = 0) -> Awaitable[None] | None:
-        """Charge one request when it arrives; `whole` is set if its other rows are charged later."""
+        """Charge one request when it arrives. A call with `whole` is for the request's other rows and charges
+        nothing."""
         return None if whole else super().spend(1, now)
 
 
 class SharedMeter(Meter):
     """A meter whose use is counted for all server processes together.
 
-    If the shared count is not available, each process enforces its own share. A process starts with the last known
-    state, so that an outage does not reset a quota.
+    If the shared count is not available, each process enforces its own share. It starts with the last known state, so
+    that an outage does not reset the quota.
     """
 
     is_immediate = False
@@ -113,7 +114,7 @@ class SharedMeter(Meter):
             self._own.spend(rows, now, whole)
             self._full_at = self._own._full_at
             return
-        # The share costs more per row, but takes as long as the whole quota until it is full.
+        # A row costs more of the share than of the whole quota, but both take the same time until they are full.
         self._full_at = self._own._full_at = now + use.seconds
         if not use.accepted:
             self._refuse(max(rows, whole), use.seconds + rows * self._cost - quota.seconds)
@@ -124,7 +125,7 @@ def new_meter(
 ) -> Meter | None:
     """Return a meter for the quota, or None if `quota` is None.
 
-    With `shared`, the use of the quota is counted there under `name`. Otherwise, the quota is split among `share`
+    With `shared`, the use of the quota is counted in `shared` under `name`. Otherwise, the quota is split among `share`
     processes.
     """
     if quota is None:

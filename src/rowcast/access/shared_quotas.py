@@ -1,4 +1,4 @@
-"""The port for the use of quotas that server processes share. `ports.py` cannot contain it, because keys have quotas.
+"""The port for quotas that server processes share. It is not in `ports.py`, because this would create an import cycle.
 
 Every adapter passes the contract tests in `tests/contracts/`.
 """

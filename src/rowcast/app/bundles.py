@@ -2,7 +2,7 @@
 
 A command names a published version, a bundle folder or an archive.
 
-A folder or an archive may come from another machine, so its model is first tested in the sandbox.
+A folder or an archive may come from another machine, so Rowcast first tests its model in the sandbox.
 """
 
 from __future__ import annotations

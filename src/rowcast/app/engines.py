@@ -1,4 +1,4 @@
-"""Open the engine that a command names: threads of this process, or a Ray cluster."""
+"""Open the engine that a command selects: threads of this process, or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def check_engine(engine: str) -> None:
 
 @contextmanager
 def open_engine(settings: Settings, engine: str, slots: int | None = None) -> Iterator[Engine]:
-    """Open an engine: `local`, `ray` or `ray://HOST:PORT`. At most `slots` tasks run at the same time [all cores].
+    """Open an engine: `local`, `ray` or `ray://HOST:PORT`. At most `slots` tasks run at the same time (by default, one
+    per core).
 
     `ray` is the cluster in the setting `ray_address`; without this setting, a cluster is started on this machine.
     Raise SettingsError if there is no such engine. Raise Unavailable if it cannot be used.

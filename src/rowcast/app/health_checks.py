@@ -121,7 +121,7 @@ def redis_state(settings: Settings, setting: str, url: str) -> str:
     says = f"{shown} (Redis {state.version}) responds; memory {limit}, policy {state.policy}"
     if setting == "quotas":
         evicts = state.maxmemory and state.policy != "noeviction"
-        return f"{says}; if its memory is full, Redis may forget how much of a quota is used" if evicts else says
+        return f"{says}; if its memory is full, Redis may evict the state of quotas" if evicts else says
     wanted = MemoryLimits(settings.redis_maxmemory, settings.redis_policy).differences(state.memory)
     changes = ", ".join(f"{parameter} {value}" for parameter, value in wanted.items())
     if wanted and not state.can_configure:

@@ -1,4 +1,4 @@
-"""Jobs: the service that a server offers, the child process that runs jobs, and the execution of one job."""
+"""Jobs: the service in a server, the child process that runs jobs, and the execution of a job."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from rowcast.settings import Settings
 
 IDLE_SECONDS = 30.0
-"""A runner without jobs exits after this time, because it needs more memory than a server."""
+"""The time after which an idle runner exits. A runner needs more memory than a server."""
 WORKER_SECONDS = 10.0
-"""A worker that has not been seen for this long does not run jobs anymore."""
+"""A worker that has not been seen for this long is assumed to be dead."""
 DAY_SECONDS = 86_400.0
 MEBIBYTE = 1024 * 1024
 LOW_PRIORITY = 5
@@ -50,7 +50,7 @@ def job_store(settings: Settings) -> JobStore:
 
 
 def file_store(settings: Settings) -> FileStore:
-    """Return the store of the files of jobs, without opening it."""
+    """Return the store of job files, without opening it."""
     location = settings.files or str(settings.home / "files")
     scheme, separator, rest = location.partition("://")
     if separator and scheme != "file":
@@ -100,7 +100,7 @@ def _has_shared_store(settings: Settings) -> bool:
 
 
 def run_jobs(settings: Settings, wait: Callable[[float], bool]) -> None:
-    """Run jobs until `wait` returns True or there are no jobs anymore. Only one process per home does this."""
+    """Run jobs until `wait` returns True or no jobs are left. Only one process per home runs jobs."""
     from rowcast.adapters.files.job_lock import runner_lock
     from rowcast.jobs import runner
 
@@ -132,7 +132,7 @@ def _executor(settings: Settings, jobs: JobStore, files: FileStore) -> Execute:
         reference = Reference(job.spec.model, job.spec.version)
         opened = bundle.open(registry(settings).folder(reference))
         if opened.manifest.digest != job.spec.digest:
-            raise BundleError(f"{reference} was replaced after the job had been submitted")
+            raise BundleError(f"{reference} was replaced after the job was submitted")
         with store(settings) as history:
             tools = JobTools(
                 store=jobs,

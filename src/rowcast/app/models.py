@@ -39,7 +39,7 @@ def current_user() -> str:
     """Return the user of this process and the host, for logs."""
     try:
         user = getpass.getuser()
-    except (OSError, KeyError):  # containers often run with a user id that has no name
+    except (OSError, KeyError):  # containers often run as a user id without a name
         user = f"uid {os.getuid()}"
     return f"{user}@{socket.gethostname()}"
 

@@ -28,9 +28,8 @@ def serve(
     place: Place | None = None,
     parent: int | None = None,
 ) -> None:
-    """Serve in this process until a signal arrives. Call `announce` once every model is loaded.
-
-    From this call on, a signal starts a drain.
+    """Serve in this process until a signal arrives. Call `announce` once every model is loaded. Once this call begins,
+    a signal starts a drain.
     """
     from rowcast.runtime.server import HttpServer, run
 
@@ -52,7 +51,7 @@ def serve(
 
 
 def connection_limits(settings: Settings) -> ConnectionLimits:
-    """Return the limits of the connections of a process."""
+    """Return the connection limits of a process."""
     from rowcast.runtime.connections import ConnectionLimits
 
     return ConnectionLimits(

@@ -17,7 +17,7 @@ BAR_WIDTH: Final = 30
 
 @contextmanager
 def training_progress(stream: TextIO | None = None) -> Iterator[Callable[[TrainingEvent], None]]:
-    """Show the progress on `stream`, by default standard error, as far as the stream can rewrite a line."""
+    """Show the progress on `stream` (by default, standard error) if the stream can rewrite a line."""
     stream = sys.stderr if stream is None else stream
     if stream.isatty():
         with _terminal_bar(stream) as report:
@@ -63,7 +63,7 @@ class NotebookLine:
         self._width = 0
 
     def report(self, event: TrainingEvent) -> None:
-        """Replace the line by the state of the training run."""
+        """Replace the line with the state of the training run."""
         if _is_notice(event):
             self.clear()
             self._stream.write(f"{event.message}\n")

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rowcast.settings import Settings
 
 MIN_SECONDS: Final = 2.0
-"""The least time limit of a call. Without the queue, no request can be answered, so it is longer than the cache's."""
+"""The minimum time limit of a call. It is longer than the cache's limit, because no request can be answered without the
+queue."""
 CHECK_SECONDS: Final = 2.0
 
 

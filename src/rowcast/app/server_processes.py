@@ -1,4 +1,4 @@
-"""What the processes of one server share, and which number each process has."""
+"""The shared state of a server's processes, and the number of each process."""
 
 from __future__ import annotations
 

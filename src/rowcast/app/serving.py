@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class PredictionParts(NamedTuple):
-    """The parts through which a row passes on its way from the request to the journal."""
+    """The parts that score and record rows, from the request to the journal."""
 
     service: PredictionService
     batcher: Batcher

@@ -226,7 +226,9 @@ def worker(
     port: Annotated[
         int | None, typer.Option(help="Port of the health and metrics; 0 picks a free port [8001].")
     ] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Number of batches in progress at the same time [2].")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Maximum number of batches in progress at the same time [2].")
+    ] = None,
     home: Home = None,
     json: Json = False,
 ) -> int:
@@ -406,7 +408,7 @@ def indexer() -> None:
 
 @app.command("job-runner", hidden=True)
 def job_runner() -> None:
-    """Run jobs until standard input closes or there are no jobs anymore."""
+    """Run jobs until standard input closes or no jobs are left."""
     from rowcast import settings
     from rowcast.cli import server
 

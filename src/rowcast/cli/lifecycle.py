@@ -27,7 +27,7 @@ def roll_back(settings: Settings, name: str, *, reason: str, as_json: bool) -> N
 
 
 def delete(settings: Settings, model: str, *, force: bool, as_json: bool) -> None:
-    """Delete a version, and print which."""
+    """Delete a version, and print its name."""
     deleted = lifecycle.delete(settings, model, force=force)
     if as_json:
         output.print_json({"model": deleted.name, "version": deleted.version})

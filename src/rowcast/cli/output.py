@@ -45,7 +45,7 @@ def print_lines(lines: Iterable[str]) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Discard what is in the buffer of a stream. The interpreter flushes it at exit, and that flush must not fail."""
+    """Discard the buffered output of a stream, because the interpreter's flush at exit must not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

@@ -84,14 +84,14 @@ def index(settings: Settings) -> None:
 
 
 def run_jobs(settings: Settings) -> None:
-    """Run jobs until standard input closes or there are no jobs anymore."""
+    """Run jobs until standard input closes or no jobs are left."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     logs.configure_logging(settings)
     jobs.run_jobs(settings, _wait_for_end)
 
 
 def _wait_for_end(seconds: float) -> bool:
-    """Wait until standard input closes, for at most this long; return whether it has been closed."""
+    """Wait up to this long for standard input to close; return whether it has closed."""
     readable, _, _ = select.select([sys.stdin], [], [], seconds)
     return bool(readable)
 

@@ -163,7 +163,7 @@ def _next_steps(result: TrainingResult, table: Path, home: Path) -> dict[str, st
 
 
 def _promotion_lines(result: TrainingResult) -> list[str]:
-    """Return what became of the new version, and the command that promotes a challenger."""
+    """Return the result for the new version and, for a challenger, the command that promotes it."""
     promotion, new = result.promotion, f"{result.model}@{result.version}"
     reason = f": {promotion.reason}" if promotion.reason else ""
     if promotion.alias is None:

@@ -48,7 +48,7 @@ class BatchBody(msgspec.Struct, frozen=True):
 class Batches(Generic[T]):
     """The requests for some rows, in order. Rows are read from an iterator only when they are needed.
 
-    For each request that `next` returns, the caller sends the request, and calls `split` if the reply is an error.
+    The caller sends each request that `next` returns, and calls `split` if the reply is an error.
     """
 
     def __init__(self, rows: Rows, build: Callable[[BatchBody], T]) -> None:
@@ -64,7 +64,7 @@ class Batches(Generic[T]):
         """Return the next request, or None if all rows have been sent."""
         self._first += len(self._sent)
         self._sent = []
-        size = len(OPENING) + len(CLOSING) - 1  # there is one comma less than rows
+        size = len(OPENING) + len(CLOSING) - 1  # the number of commas is one less than the number of rows
         while (row := self._peek()) is not None and len(self._sent) < self._max_rows:
             size += len(row) + 1
             if self._sent and size > self._max_bytes:

@@ -73,7 +73,7 @@ class _BaseClient:
 
     def _httpx_request(self, send: Send) -> dict[str, Any]:
         request = send.request
-        # With its length, a file is not sent in the chunked encoding, which some proxies do not accept.
+        # If the length is set, the file is not sent with chunked encoding, which some proxies reject.
         length = {} if request.file is None else {"content-length": str(file_size(request.file))}
         return {
             "method": request.method,

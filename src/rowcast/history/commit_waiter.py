@@ -1,4 +1,4 @@
-"""Implements the durability setting `store`: a reply is sent only after the store has committed the entry."""
+"""Implements the setting `durability=store`: a reply is sent only after the store has committed the entry."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Erases rows on request, or when their retention period ends. Hashes remain, and every erasure is recorded.
 
-A row can be in the store, in a journal or, until a drained journal is deleted, in both. When the indexer of a journal
+A row can be in the store, in a journal or in both until the drained journal is deleted. When the indexer of a journal
 folder first sees a request, it notes which journals the folder contains. The request stays open until the indexer of
 every folder has drained these journals and has then erased the selected rows.
 """
@@ -24,7 +24,7 @@ DAY_MS = 24 * 3600 * 1000
 OVERDUE_MS = 7 * DAY_MS
 """A running indexer erases each row when it is due. If even the newest due row is this late, the clock may be wrong."""
 LATE_MS = DAY_MS
-"""The overlap of consecutive retention passes, in milliseconds. It covers entries that are stored late."""
+"""The overlap of consecutive retention passes, in milliseconds, so that entries that are stored late are not missed."""
 
 
 def retention_problem(store: StoreEraser, now: int, days: int, first: str | None = None) -> str | None:

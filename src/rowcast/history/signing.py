@@ -1,4 +1,4 @@
-"""Signatures with a key that is not in the store. Whoever can only write to the store cannot forge them."""
+"""Signatures with a key that is not in the store. Write access to the store alone is not sufficient to forge them."""
 
 from __future__ import annotations
 

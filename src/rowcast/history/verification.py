@@ -29,9 +29,9 @@ class Verification(msgspec.Struct, frozen=True):
     heads: int
     """The number of published heads that are still in their chains."""
     unsigned_heads: int
-    """The number of published heads without a signature; anybody can have written them."""
+    """The number of published heads without a signature. They may be forged."""
     unsigned_erasures: int
-    """The number of erasures without a signature, made by earlier releases or by somebody else."""
+    """The number of erasures without a signature. They come from earlier releases or are forged."""
     broken: list[dict[str, Any]]
     """The first break in each broken chain."""
 
@@ -55,7 +55,7 @@ class ChainAudit:
             if not head.signature or key is None:
                 self._unsigned_heads += 1
             elif not has_valid_signature(head, key):
-                reason = "the published head has a forged signature, or one by another key"
+                reason = "the signature of the published head is forged or was made with another key"
                 self._breaks.append(ChainBreak(head.writer, head.seq, reason))
 
     def check_writer(self, writer: str, entries: Iterable[SealedEntry]) -> None:
@@ -95,11 +95,11 @@ class ChainAudit:
             if not erasure.signature or self._key is None:
                 self._unsigned_erasures += 1
                 if signed_before and self._key is not None:
-                    self._report_forged(entry.seq, "is not signed, although an earlier one is")
+                    self._report_forged(entry.seq, "is not signed, although an earlier erasure is signed")
             elif is_signed_erasure(erasure, seq=entry.seq, previous=previous, key=self._key):
                 signed_before = True
             else:
-                self._report_forged(entry.seq, "has a forged signature, or one by another key")
+                self._report_forged(entry.seq, "has a signature that is forged or was made with another key")
             previous = entry.link
 
     def _report_forged(self, seq: int, reason: str) -> None:

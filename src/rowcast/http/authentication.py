@@ -51,18 +51,18 @@ class AccessRules(msgspec.Struct, frozen=True):
     api_key: str = ""
     """An additional key with every scope."""
     quota: Quota | None = None
-    """The quota for each key that has no quota of its own or, if no key is required, for each client address."""
+    """The quota for each key without its own quota or, if no key is required, for each client address."""
     processes: int = 1
     """The number of server processes that share each quota."""
     local_only: bool = True
     """Whether the server is set to listen only on this machine. If so, local clients have every scope without a key."""
     insecure: bool = False
-    """Whether remote clients are answered without a key."""
+    """Whether remote clients can send requests without a key."""
     origins: frozenset[str] = frozenset()
     hosts: frozenset[str] = frozenset()
     """The hosts that a request without a key can name in its `Host` header, in addition to the loopback names."""
     proxies: tuple[Network, ...] = ()
-    """The proxies whose forwarding headers are believed."""
+    """The proxies whose forwarding headers are trusted."""
     predict_quota: Quota | None = None
     """The quota for predictions, which then do not count against `quota`."""
     shared: SharedQuotas | None = None

@@ -55,7 +55,7 @@ class ColdApp:
     """A FastAPI application in which each route declares its scope and its response once."""
 
     def __init__(self) -> None:
-        # A redirect would repeat the Host header, which a client or a cache could take for an address of this server.
+        # A redirect would repeat the Host header, which clients and caches could mistake for this server's address.
         self.api = FastAPI(
             title="Rowcast", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
         )

@@ -20,7 +20,8 @@ from rowcast.errors import RequestError, RowcastError
 VALID_KEY = re.compile(rb"[\x21-\x7e]{1,255}").fullmatch
 PURGE_EVERY_SECONDS = 60.0
 TRIMS_PER_LIMIT = 16
-"""A process trims the store whenever it has saved this fraction of the limit, because trimming reads every key."""
+"""A process trims the store each time it has saved this fraction of the limit. Trimming is rare because it reads every
+key."""
 
 T = TypeVar("T")
 log = structlog.get_logger("rowcast.http")

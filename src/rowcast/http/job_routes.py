@@ -36,7 +36,7 @@ class JobEvent(msgspec.Struct, frozen=True):
 POLL_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 15.0
 MAX_STREAMS = 100
-"""The maximum number of clients of one server process that follow jobs."""
+"""The maximum number of clients that can follow jobs in one server process."""
 TABLE_TYPES = ("text/csv", "application/x-ndjson", "application/vnd.apache.parquet", "application/octet-stream")
 OPTIONS: dict[str, dict[str, Any]] = {
     "model": {"type": "string", "description": "`NAME` or `NAME@VERSION`; the default model if absent."},
@@ -112,7 +112,7 @@ def add_job_routes(
     max_json_bytes: int,
     is_draining: Callable[[], bool],
 ) -> None:
-    """Add the routes. Streams of events end when the server shuts down."""
+    """Add the routes. Event streams end when the server shuts down."""
     _add_submit_route(cold, jobs, deployment, UploadLimits(jobs.limits.upload_bytes, max_json_bytes))
     _add_status_routes(cold, jobs)
     _add_event_route(cold, jobs, is_draining)
@@ -217,7 +217,7 @@ def _add_event_route(cold: ColdApp, jobs: JobService, is_draining: Callable[[], 
     )
     async def follow(job_id: str, request: Request) -> Response:
         if len(streams) >= MAX_STREAMS:
-            raise Overloaded("too many clients follow jobs; retry after 1 s, or poll /jobs/{job_id}")
+            raise Overloaded("too many clients are following jobs; retry after 1 s, or poll /jobs/{job_id}")
         who, request_id = caller(request), request.scope["state"]["request_id"]
         first = await asyncio.to_thread(jobs.get, job_id.lower(), who)
 

@@ -44,7 +44,7 @@ class ReceivedTable(NamedTuple):
 
 
 class UploadWriter:
-    """Writes a table to the file store piece by piece. It must be closed."""
+    """Writes a table to the file store chunk by chunk. Call `finish` or `discard` at the end."""
 
     def __init__(self, files: FileStore, max_bytes: int) -> None:
         self.job_id = new_job_id()
@@ -109,7 +109,7 @@ async def receive_table(request: Request, files: FileStore, limits: UploadLimits
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
         raise RequestError(
-            "a table must be sent without a content encoding; a file that is compressed with gzip is accepted",
+            "send the table without a content encoding; the file itself can be compressed with gzip",
             slug="unsupported-encoding",
         )
     writer = UploadWriter(files, limits.table)

@@ -1,7 +1,7 @@
 """The rules for requests without a key on a server that has no keys.
 
-Such a server answers only clients on its own machine, however it was started, unless it is `insecure`. Everything that
-makes a remote client look local is refused: a forwarded request from a proxy that is not trusted, and a request whose
+Such a server answers only clients on its own machine, no matter how it was started, unless it is `insecure`. It refuses
+requests from remote clients that look local: a forwarded request from a proxy that is not trusted, and a request whose
 `Host` could be another site's name (a web page can point its own name to 127.0.0.1, which is called DNS rebinding).
 """
 

@@ -1,4 +1,4 @@
-"""Parses `multipart/form-data` (RFC 7578) piece by piece. This module does no IO and keeps one piece in memory.
+"""Parses `multipart/form-data` (RFC 7578) chunk by chunk. This module does no IO and keeps one chunk in memory.
 
 The name of an uploaded file is ignored, because clients choose it.
 """

@@ -1,6 +1,5 @@
-"""Trusted proxies. Only they can name the client on whose behalf they send a request.
-
-A proxy that adds no header cannot be recognized: its requests look like requests from the machine on which it runs.
+"""Trusted proxies. Only a trusted proxy can name the client of a forwarded request. A proxy that adds no header cannot
+be recognized: its requests seem to come from the machine on which it runs.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ _match_bare_ipv6 = re.compile(r"[0-9a-f:.]*:[0-9a-f.]*:[0-9a-f:.]*", re.IGNORECA
 
 
 class TrustedProxies:
-    """The addresses of the proxies whose forwarding headers are believed."""
+    """The addresses of the proxies whose forwarding headers are trusted."""
 
     def __init__(self, networks: Sequence[Network] = ()) -> None:
         self._networks = networks
@@ -56,7 +55,7 @@ class TrustedProxies:
         """Return the address of the client: the last address in the header that is not a trusted proxy's.
 
         If the proxy is not trusted or names no client, return the peer's address. A proxy usually sets one of the two
-        headers and passes on the other as the client sent it. Therefore neither is believed if they disagree.
+        headers and forwards the client's value of the other. If they disagree, neither is trusted.
         """
         if not self._networks or not self.trusts(peer):
             return peer

@@ -1,8 +1,7 @@
-"""Executes one job: scores the chunks of its table that are not finished, and joins all chunks to the result.
-
-Each chunk is written to a file that is named by the digest of its content. If a runner dies, the next one continues
-after the last finished chunk, so the result is byte-identical to that of an undisturbed run. One thread stores the
-results; other threads score.
+"""Executes one job: scores the unfinished chunks of its table, and joins all chunks into the result. Each chunk is
+written to a file named by the digest of its content. If a runner dies, the next runner continues after the last
+finished chunk, so the result is byte-identical to that of an uninterrupted run. One thread stores the results; other
+threads score.
 """
 
 from __future__ import annotations
@@ -41,7 +40,8 @@ from rowcast.tables.pieces import encode_piece, join_pieces
 from rowcast.tables.stream import Chunk, read_chunks
 
 MAX_GROWTH: Final = 20
-"""A result can have this many times the size of the largest upload. A small file can unpack to a very large table."""
+"""The maximum ratio of a result's size to the size of the largest upload. A small compressed file can contain a very
+large table."""
 UPLOAD: Final = "the uploaded table"
 
 
@@ -75,14 +75,14 @@ class JobExecution:
     def run(self, is_stopping: Callable[[], bool]) -> JobResult:
         """Execute the job and return its result.
 
-        Raise RowcastError if the job cannot be completed, LostClaim if another runner or a cancellation takes the job
-        away, JobStop if `is_stopping` returns True, and Unavailable if a store fails.
+        Raise RowcastError if the job cannot be completed, LostClaim if the job was canceled or claimed by another
+        runner, JobStop if `is_stopping` returns True, and Unavailable if a store fails.
         """
         job, tools = self._job, self._tools
         with tools.files.local(input_name(job)) as source:
             try:
                 chunks = self._score(source, is_stopping)
-            except TableError as error:  # its message can contain the path of the file, which clients must not see
+            except TableError as error:  # clients must not see the file's path, which the message can contain
                 message = error.message.replace(str(source), UPLOAD).replace(source.name, UPLOAD)
                 raise TableError(message, slug=error.slug) from None
         lines, excluded = sum(each.lines for each in chunks), sum(each.excluded for each in chunks)
@@ -116,7 +116,7 @@ class JobExecution:
         return chunks
 
     def _finish(self, number: int, scored: JobChunk, before: Sequence[ChunkRecord]) -> ChunkRecord:
-        """Store the files and the entries of a chunk, and then the record that makes the chunk count as finished."""
+        """Store a chunk's files and entries, and then the record that marks the chunk as finished."""
         rejects = b""
         if not number or scored.rejected.height:
             offset = sum(each.lines for each in before)
@@ -154,7 +154,7 @@ class JobExecution:
         return digest
 
     def _join(self, name: str, digests: Sequence[str]) -> JobFile:
-        """Join chunks to a file."""
+        """Join chunks into a file."""
         files = self._tools.files
 
         def pieces() -> Iterator[bytes]:

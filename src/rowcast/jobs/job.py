@@ -25,7 +25,8 @@ ResultFormat = Literal["csv", "csv.gz", "jsonl", "parquet"]
 OPEN_STATES: Final = ("queued", "running")
 RESULT_FORMATS: Final[tuple[ResultFormat, ...]] = ("csv", "csv.gz", "jsonl", "parquet")
 MAX_ATTEMPTS: Final = 10
-"""How many times a job can be claimed without finishing a chunk. A job that crashes its runner must end."""
+"""How many times a job can be claimed without finishing a chunk. A job that keeps crashing its runner must eventually
+fail."""
 SECOND: Final = 1_000_000
 
 
@@ -79,7 +80,7 @@ class JobFile(msgspec.Struct, frozen=True):
 
 
 class JobResult(msgspec.Struct, frozen=True):
-    """The result of a job. The rejected rows are in a file of their own."""
+    """The result of a job. The rejected rows are in a separate file."""
 
     rows: int
     rejected: int
@@ -114,7 +115,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     repeat_key: str = ""
     """Identifies the caller's Idempotency-Key; empty if there was none."""
     fingerprint: bytes = b""
-    """Identifies the request that had the Idempotency-Key."""
+    """Identifies the request that was sent with the Idempotency-Key."""
     state: JobState = "queued"
     started: int = 0
     ended: int = 0
@@ -167,7 +168,7 @@ class LostClaim(Exception):
 
 
 class JobStop(Exception):
-    """The runner shuts down, so the job continues later."""
+    """The runner is shutting down; the job continues later."""
 
 
 def claim_of(job: Job) -> JobClaim:
@@ -211,7 +212,7 @@ def renewed(job: Job, now: int, *, seconds: float) -> Job:
 
 
 def progressed(job: Job, now: int, progress: JobProgress, *, seconds: float) -> Job:
-    """Return the job with more progress and a new lease."""
+    """Return the job with updated progress and a new lease."""
     return msgspec.structs.replace(renewed(job, now, seconds=seconds), progress=progress, attempts=0)
 
 

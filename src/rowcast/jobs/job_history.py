@@ -1,7 +1,7 @@
 """Records jobs in the history: one entry for each job and, if requested, one entry for each scored row.
 
-Each chunk is a writer of its own. The ids and salts of its entries are derived from the secret of the job and from the
-position of the row, so a chunk that is scored again has the same entries, and the store adds none of them twice.
+Each chunk is a separate writer. The ids and salts of its entries are derived from the job's secret and the row's
+position. A chunk that is scored again therefore has the same entries, and the store adds each entry only once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class RecordedRows(msgspec.Struct, frozen=True):
-    """The scored rows of a chunk, with everything that their entries contain."""
+    """The scored rows of a chunk, with all data for their entries."""
 
     scores: Sequence[Score]
     warnings: Sequence[tuple[RowWarning, ...]]
@@ -55,7 +55,7 @@ class JobEvidence(msgspec.Struct, frozen=True):
 
 
 class JobReply(msgspec.Struct, frozen=True):
-    """The reply in a job's entry. It has the fields of a prediction, so that the history can be searched for it."""
+    """The reply in a job's entry. It has the fields of a prediction, so that history filters can find the entry."""
 
     id: str
     model: str
@@ -75,7 +75,7 @@ class RowRecorder:
         self._withheld = () if redactor is None else redactor.withheld_columns(manifest.schema)
 
     def prepare(self, scored: ScoredRows, unusual: UnusualRows) -> RecordedRows:
-        """Return what the entries of a chunk contain. This method may be called in any thread."""
+        """Return the data for the entries of a chunk. This method can be called in any thread."""
         schema = self._manifest.schema
         places = np.flatnonzero(~scored.rejected).tolist()
         columns = [_values(scored.encoded.columns[column.name], column, places) for column in schema.columns]

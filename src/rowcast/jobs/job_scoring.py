@@ -1,4 +1,4 @@
-"""Scores one chunk of a job's table. Equal chunks have equal results, in every run and in every thread."""
+"""Scores one chunk of a job's table. Identical chunks have identical results in every run and thread."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class JobChunk(NamedTuple):
     """A scored chunk."""
 
     output: bytes
-    """The piece of the result."""
+    """The chunk's part of the result."""
     lines: int
     excluded: int
     rejected: pl.DataFrame
@@ -36,7 +36,7 @@ class JobChunk(NamedTuple):
 
 
 class JobScorer:
-    """Scores the chunks of one job. Its method may be called in any thread."""
+    """Scores the chunks of one job. `score` can be called in any thread."""
 
     def __init__(
         self, manifest: Manifest, columns: Sequence[str] | None, suffix: str, recorder: RowRecorder | None

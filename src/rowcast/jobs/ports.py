@@ -36,8 +36,8 @@ class VisibleJobs(NamedTuple):
 class JobStore(Protocol):
     """Stores jobs for all servers and runners. Every method is atomic, and raises Unavailable if the store fails.
 
-    The store has one clock, so that leases do not depend on the clocks of the runners. A store that does not exist yet
-    counts as empty.
+    The store has its own clock, so that leases do not depend on the clocks of the runners. A store that does not exist
+    yet counts as empty.
     """
 
     def add(self, job: Job, *, max_open: int) -> Job:
@@ -57,7 +57,7 @@ class JobStore(Protocol):
         ...
 
     def claim(self, runner: str, place: str, *, seconds: float, dead_runner: str = "") -> Job | None:
-        """Claim the oldest claimable job whose files are in `place`, for `seconds`; return None if there is none.
+        """Claim the oldest claimable job with files in `place` for `seconds`; return None if there is no such job.
 
         Jobs of `dead_runner` are claimable even if their leases have not expired.
         """
@@ -68,7 +68,7 @@ class JobStore(Protocol):
         ...
 
     def add_chunk(self, job_id: str, chunk: ChunkRecord, edit: JobEdit) -> Job:
-        """Do the same as `change`, and add a finished chunk in the same transaction."""
+        """Change the job as `change` does, and add a finished chunk in the same transaction."""
         ...
 
     def chunks(self, job_id: str) -> list[ChunkRecord]:
@@ -76,7 +76,7 @@ class JobStore(Protocol):
         ...
 
     def is_work_due(self, place: str) -> bool:
-        """Return whether a job in this place is open or can be deleted."""
+        """Return whether any job in this place is open or can be deleted."""
         ...
 
     def expired(self, place: str) -> list[str]:
@@ -88,7 +88,7 @@ class JobStore(Protocol):
         ...
 
     def register_worker(self, worker: str, place: str) -> None:
-        """Record that a worker, which runs jobs in this place, is alive. Call this every few seconds."""
+        """Record that a worker that runs jobs in this place is alive. Call this every few seconds."""
         ...
 
     def has_worker(self, place: str, seconds: float) -> bool:
@@ -116,7 +116,8 @@ class FileStore(Protocol):
         ...
 
     def put(self, name: str, content: bytes) -> None:
-        """Store a file. If it exists, replace it or leave it unchanged: equal names imply equal contents."""
+        """Store a file. An existing file can be replaced or left unchanged, because files with the same name have the
+        same content."""
         ...
 
     def create(self, name: str) -> AbstractContextManager[Path]:
@@ -128,7 +129,7 @@ class FileStore(Protocol):
         ...
 
     def read(self, name: str) -> Iterator[bytes]:
-        """Yield the content in pieces; raise NotFound, before the first piece, if the file does not exist."""
+        """Yield the content in chunks; raise NotFound before the first chunk if the file does not exist."""
         ...
 
     def delete(self, name: str) -> None:

@@ -36,7 +36,7 @@ def rejects_name(job: Job) -> str:
 
 def too_many(max_open: int) -> str:
     """Return the message for a tenant with too many open jobs."""
-    return f"{max_open} jobs are waiting or running, which is the limit; retry when one of them has ended"
+    return f"too many open jobs; the limit is {max_open}; retry when a job has ended"
 
 
 def unknown_job(job_id: str) -> str:

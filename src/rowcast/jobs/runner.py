@@ -1,4 +1,4 @@
-"""Runs jobs one after another: claims a job, keeps its lease while it is executed, and stores how it ended."""
+"""Runs jobs one after another: claims a job, renews its lease while it runs, and stores its outcome."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from rowcast.jobs.rules import chunks_name, input_name
 LEASE_SECONDS: Final = 15.0
 RENEW_SECONDS: Final = 4.0
 PAUSE_SECONDS: Final = 2.0
-"""The pause after a failure of a store."""
+"""The pause after a store has failed."""
 ORPHAN_SECONDS: Final = 86_400
-"""Files without a job are deleted when they are this old. Until then, they may belong to an upload in progress."""
+"""The age at which files without a job are deleted. Younger files may belong to an upload in progress."""
 
 log = structlog.get_logger("rowcast.jobs")
 
@@ -47,7 +47,7 @@ class Execute(Protocol):
 class JobRunner:
     """Runs jobs whose files are in one place.
 
-    `dead_runner` is an earlier runner that is known to have exited, so that its jobs can continue immediately.
+    `dead_runner` is an earlier runner that is known to have exited. Its jobs can continue immediately.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class JobRunner:
         self._files.delete(job.id)
 
     def _release(self, claim: JobClaim) -> None:
-        """Release the claim; if the store is not available, the claim ends with the lease."""
+        """Release the claim. If the store is not available, the claim ends when the lease expires."""
         try:
             self._store.change(claim.job_id, lambda current, now: released(checked(current, claim)))
         except RowcastError as error:
@@ -124,7 +124,7 @@ class JobRunner:
                 except (LostClaim, NotFound):
                     lost.set()
                     return
-                except RowcastError as error:  # the job continues; its next chunk needs the store, too
+                except RowcastError as error:  # the job continues; its next chunk also needs the store
                     log.warning("cannot renew the lease of a job", job=claim.job_id, reason=error.message)
 
         thread = threading.Thread(target=keep, name="job-lease", daemon=True)

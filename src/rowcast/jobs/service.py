@@ -1,4 +1,4 @@
-"""Submits jobs and shows them to the callers that may see them. Used by servers; does not read tables."""
+"""Submits jobs, and shows each job only to callers that may see it. Used by servers; does not read tables."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class JobLimits(NamedTuple):
 
 
 class Upload(NamedTuple):
-    """A stored upload. Its file belongs to the job with this id, which does not exist yet."""
+    """A stored upload. The job with this id does not exist yet."""
 
     job_id: str
     format: UploadFormat
@@ -48,7 +48,7 @@ class Upload(NamedTuple):
 
 
 class Submission(NamedTuple):
-    """A request for a job: the options, and who sent it."""
+    """A request for a job: its options and its sender."""
 
     options: JobOptions
     model: ModelInterface

@@ -35,8 +35,8 @@ class AliasMove(
 def previous_version(moves: Iterable[AliasMove], alias: str, current: int, published: Collection[int]) -> int | None:
     """Return the version to which a rollback moves the alias, or None if there is none.
 
-    This is the version that `current` replaced. A rollback undoes a move, so that the next rollback goes back one
-    step further instead of undoing the first. Deleted versions are skipped.
+    This is the version that `current` replaced. A rollback undoes a move. The next rollback goes back one step further
+    instead of undoing the first rollback. Deleted versions are skipped.
     """
     earlier: list[int] = []
     for move in moves:

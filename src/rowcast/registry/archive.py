@@ -23,7 +23,7 @@ MAX_FILES: Final = 20
 MAX_OTHER_MB: Final = 256
 """The maximum total size of the report and the other unpacked files that do not affect predictions, in mebibytes."""
 COMPRESSIONS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""The accepted methods. Others can require gigabytes of memory to unpack."""
+"""The accepted compression methods. Other methods can require gigabytes of memory to unpack."""
 ZIP_ERRORS: Final = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, zlib.error)
 
 

@@ -1,4 +1,4 @@
-"""Whether clients of one version can use another version without any change."""
+"""Check whether clients of one version can use another version without changes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _schema_difference(old: Schema, new: Schema) -> str:
 
 
 def _column_difference(old: Column, new: Column) -> str:
-    """Return a difference because of which a row can be rejected, read differently or less protected."""
+    """Return a difference that can cause a row to be rejected, read differently or protected less."""
     name = f"the column {new.name!r}"
     if old.kind != new.kind:
         return f"{name} has the kind {new.kind} instead of {old.kind}"

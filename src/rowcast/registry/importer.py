@@ -27,7 +27,7 @@ from rowcast.registry.ports import Reference, RegistryWriter, Sandbox
 from rowcast.registry.resolve import CHAMPION
 
 WireSource = str | Path | Mapping[str, Any] | None
-"""A template, the path of a template file, `matrix`, `native`, or None to let the metadata decide."""
+"""A template, the path of a template file, `matrix` or `native`; None to derive the format from the metadata."""
 ReadDocument = Callable[[str | Path | Mapping[str, Any], str], dict[str, Any]]
 """Reads a document of a given kind from a given source; raises SettingsError if the document is not valid."""
 METADATA_KIND: Final = "metadata document"
@@ -150,7 +150,7 @@ class ModelImporter:
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
-        """Yield a temporary folder next to the models. It needs no other disk, and the next import cleans it up."""
+        """Yield a temporary folder next to the models. It is on the same disk, and the next import cleans it up."""
         try:
             with self._registry.scratch() as folder:
                 yield folder

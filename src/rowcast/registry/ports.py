@@ -135,7 +135,7 @@ class RegistryWriter(RegistryReader, Protocol):
     """Publishes bundles atomically: readers see either a complete version or none, even if the publisher dies."""
 
     def ready(self, name: str) -> None:
-        """Raise RegistryError if publishing under `name` would fail. The check leaves nothing behind."""
+        """Raise RegistryError if publishing under `name` would fail. The check makes no lasting changes."""
         ...
 
     def scratch(self) -> AbstractContextManager[Path]:

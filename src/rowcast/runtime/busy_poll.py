@@ -7,15 +7,14 @@ import time
 from contextvars import Context
 
 MAX_MISSES = 8
-"""After n polls in vain, the next 2^n - 1 responses are not followed by a poll; n is at most MAX_MISSES."""
+"""After n unsuccessful polls, the next 2^n - 1 responses are not followed by a poll; n is at most MAX_MISSES."""
 
 
 class BusyPoll:
-    """Keeps an event loop polling for a moment after a response, because the client may answer at once.
-
-    An idle CPU goes to sleep, and on a virtual machine, waking it takes long (decision 0060). If a client repeatedly
-    takes longer than `seconds`, polls become rare, so such a client, or one that needs this CPU itself, loses almost
-    nothing.
+    """Keeps an event loop polling for a moment after a response, because the client may send its next request
+    immediately. An idle CPU goes to sleep and, on a virtual machine, takes long to wake up (decision 0060). If a client
+    repeatedly takes longer than `seconds`, polls become rare, so such a client, or one that needs this CPU itself,
+    loses almost nothing.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -29,7 +28,7 @@ class BusyPoll:
         self._context = Context()
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Poll for the next request, unless recent polls were in vain. Hot path."""
+        """Poll for the next request, unless recent polls were unsuccessful. Hot path."""
         if not self._seconds:
             return
         if self._to_skip:

@@ -19,7 +19,7 @@ ROOM_SHARE = 16
 
 SPARE_FILES = 512
 """The number of open files that a server needs in addition to one file per connection. If the limit on open files is
-low, half of the limit."""
+low, half of the limit is reserved instead."""
 
 
 def affordable_connections(file_limit: int) -> int:

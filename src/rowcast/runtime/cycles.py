@@ -84,9 +84,8 @@ class Cycle(RequestResponseCycle):
         self._is_refused = value
 
     def send(self, message: Any) -> Any:
-        """Send an ASGI message. Close the connection after a response that the client gets instead of 100 Continue.
-
-        Such a client may omit the body and send its next request instead.
+        """Send an ASGI message. Close the connection if the response replaces 100 Continue, because the client may omit
+        the body and send its next request instead.
         """
         if self.waiting_for_100_continue and self.more_body:
             self.keep_alive = False

@@ -58,7 +58,8 @@ class Connection(CycleOwner):
         self._is_refused = False
         """Whether a request has been refused, so that nothing after it is parsed."""
         self._head_without_upgrade = b""
-        """The head of a request that offers to upgrade the connection, without the offer, until it is parsed again."""
+        """The head of a request with an offer to upgrade the connection. The offer is removed, and the head is parsed
+        again."""
         self._limits = self.pool.limits
         self._busy_poll, self._known_heads = self.pool.busy_poll, self.pool.known_heads
         self._time = self.loop.time

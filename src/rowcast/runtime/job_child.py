@@ -16,13 +16,13 @@ from rowcast.errors import RowcastError
 
 CHECK_SECONDS = 2.0
 STOP_SECONDS = 10.0
-"""A runner that is still scoring a chunk this long after it should stop is killed. The job continues later."""
+"""If a runner is still scoring a chunk this long after it was asked to stop, it is killed. The job continues later."""
 
 log = structlog.get_logger("rowcast.runtime")
 
 
 class JobRunnerChild:
-    """A part of a server or worker. `is_needed` may block; it returns whether a runner should be started."""
+    """A part of a server or worker. `is_needed` returns whether to start a runner; it may block."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], is_needed: Callable[[], bool]) -> None:
         self._command = list(command)

@@ -95,7 +95,7 @@ class JournalMonitor:
         if stored is not None and stored.seq >= seq:
             return None
         return (
-            f"the indexer does not advance: entries that are older than {STORE_SECONDS:g} s are not in the store; "
+            f"the indexer is not making progress: entries older than {STORE_SECONDS:g} s are not in the store; "
             "check the server's log, and find the process that has locked indexer.lock in the journal folder"
         )
 

@@ -31,7 +31,7 @@ class KnownHeads:
         return head if head is not None and len(data) - end == head.body_bytes else None
 
     def add(self, data: bytes, url: bytes, headers: dict[bytes, bytes], body_bytes: int) -> None:
-        """Remember the head of a request if `data` is the whole request and the client may send this head again."""
+        """Store the head of a request if `data` is the whole request and the client may send this head again."""
         end = data.find(END) + len(END)
         if len(data) - end != body_bytes or end > MAX_HEAD_BYTES or b"x-request-id" in headers:
             return

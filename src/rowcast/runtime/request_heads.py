@@ -42,8 +42,8 @@ def remove_upgrade(method: bytes, target: bytes, version: str, headers: HeaderLi
     """Return the head of a request without its offer to upgrade the connection.
 
     If the client offers only h2c, the connection stays open after the response, because some HTTP clients make this
-    offer in every request. After any other offer, the connection is closed: a proxy that believes in the upgrade would
-    relay whatever the client sends next.
+    offer in every request. After any other offer, the connection is closed: a proxy that accepts the upgrade would
+    relay everything that the client sends next.
     """
     keeps_open = all(value.strip().lower() == b"h2c" for name, value in headers if name == b"upgrade")
     removed = {b"upgrade"} if keeps_open else {b"upgrade", b"connection"}

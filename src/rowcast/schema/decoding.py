@@ -92,7 +92,7 @@ def _date(column: Column, parts: Mapping[str, Any]) -> str | None:
     """Return the date with these parts as a string, or None if there is no such date.
 
     As a float32, the number of days since the column's origin is accurate only to within minutes. Close to the start of
-    an hour, the other parts determine whether the date is before or after that point.
+    an hour, the other parts determine whether the date is before or after the start of the hour.
     """
     days = parts["days"]
     if any(cell is None or not math.isfinite(cell) for cell in parts.values()):

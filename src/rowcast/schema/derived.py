@@ -33,7 +33,7 @@ NUMERIC: Final = frozenset({"number", "integer", "boolean"})
 
 _is_plain_name = re.compile(r"[^\W\d][\w.]*").fullmatch
 _TIGHTEST: Final = 4
-"""The precedence of everything except operations."""
+"""The precedence of expressions that are not operations."""
 _PRECEDENCE: Final[Mapping[Operator, int]] = {"+": 2, "-": 2, "*": 3, "/": 3} | dict.fromkeys(COMPARISONS, 1)  # type: ignore[assignment]
 
 
@@ -95,7 +95,7 @@ class DerivedColumn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def columns_of(expression: Expression) -> list[str]:
-    """Return the names of the columns that an expression uses, each once, in order."""
+    """Return the names of the columns that an expression uses, in order and without duplicates."""
     used = [node.name for node, _ in _walk(expression) if isinstance(node, NumberColumn | DateColumn)]
     return list(dict.fromkeys(used))
 
@@ -161,7 +161,7 @@ def _children(node: Expression) -> tuple[Expression, ...]:
 
 
 def _render(node: Expression, least: int) -> str:
-    """Return the node as text, in parentheses if it binds less tightly than `least`."""
+    """Return the node as text, in parentheses if its precedence is below `least`."""
     text, precedence = _text(node)
     return f"({text})" if precedence < least else text
 

@@ -80,9 +80,9 @@ NO_WARNINGS: tuple[RowWarning, ...] = ()
 _cells = msgspec.structs.astuple
 TOO_LONG = "too-long"
 BYTES_PER_COLUMN = 256
-"""The size that every column may use in a row, whatever the limit is."""
+"""The number of bytes that each column can use in a row, regardless of the limit."""
 MAX_ROW_WARNINGS = 100
-"""The maximum number of warnings about one row. The last one can be followed by a warning about omitted warnings."""
+"""The maximum number of warnings about one row. One further warning reports how many were omitted."""
 UNSEEN = "the value was not seen in training; treated as an unseen value"
 UNSEEN_CATEGORY, OUT_OF_RANGE = "unseen-category", "out-of-range"
 """The codes of warnings."""
@@ -235,7 +235,7 @@ def _warnings(checks: Sequence[_Check], values: Sequence[Any]) -> tuple[RowWarni
 
 
 def limit_warnings(warnings: Sequence[RowWarning]) -> tuple[RowWarning, ...]:
-    """Return the warnings about one row, with one warning in place of those beyond `MAX_ROW_WARNINGS`."""
+    """Return the warnings about one row. A single warning replaces all warnings beyond `MAX_ROW_WARNINGS`."""
     omitted = len(warnings) - MAX_ROW_WARNINGS
     return tuple(warnings) if omitted <= 0 else (*warnings[:MAX_ROW_WARNINGS], more_warnings(omitted))
 

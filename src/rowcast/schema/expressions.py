@@ -97,13 +97,13 @@ def _name_or_nothing(definition: str) -> str:
 
 
 class _Names(NamedTuple):
-    """The names that an expression can use, and those that it cannot use."""
+    """The names that an expression can and cannot use."""
 
     schema: Schema
     unusable: Mapping[str, str]
     derived: Sequence[str]
     later: Collection[str]
-    """The derived column that is being defined, and those that are defined after it."""
+    """The derived column that is being defined, and the derived columns after it."""
 
     def usable(self) -> list[str]:
         return [column.name for column in self.schema.columns if column.kind != "category"] + list(self.derived)
@@ -177,8 +177,8 @@ class _Parser:
             name = operand.expression.name
             raise self._error(
                 operand.position,
-                f"datetime column {name!r} is not a number; it can only be subtracted from another datetime column, "
-                "which gives days, or compared with one",
+                f"datetime column {name!r} is not a number; it can only be subtracted from another datetime column "
+                "(the result is in days) or compared with one",
                 "column-kind",
             )
         return operand.expression

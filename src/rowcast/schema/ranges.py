@@ -37,7 +37,8 @@ def _round(value: float) -> float:
 
 
 def _largest_double(value: float) -> float:
-    """Return the largest float64 that rounds to this float32. Halfway to the next float32, ties round to even."""
+    """Return the largest float64 that rounds to this float32. The midpoint between two float32 values rounds to the
+    even value."""
     bits = struct.unpack("<i", _float32.pack(value))[0]
     if value == 0:
         above = math.ldexp(1.0, -149)

@@ -1,4 +1,4 @@
-"""Reject JSON objects in which a key occurs twice: readers disagree about which of the values counts."""
+"""Reject JSON objects in which a key occurs twice, because different parsers use different values of a repeated key."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _find_key_ends = re.compile(rb'"[ \t\r\n]*:').findall
 def check_unique_keys(body: bytes | msgspec.Raw, distinct: int) -> None:
     """Raise InvalidRows if a key of a valid JSON object, or of an object in it, occurs twice. Hot path.
 
-    `distinct` is the number of different keys that the caller knows of. Every key ends with a colon, so a body with as
-    many colons has no duplicates. Only a body with more ends of keys is decoded again to find the key.
+    `distinct` is the number of different keys that the caller has found. Every key is followed by a colon, so a body
+    with no more colons has no duplicates. Only a body with more colons after keys is decoded again to find the key.
     """
     content = bytes(body)
     if content.count(b":") != distinct and len(_find_key_ends(content)) != distinct:

@@ -208,7 +208,7 @@ class Batcher:
         return known
 
     def _place(self, request: PendingRequest) -> _Place:
-        """Return a queue entry for a request; the entry expires at the request's deadline."""
+        """Return the queue entry of a request. The entry expires at the request's deadline."""
         place = _Place(request)
         if request.context.deadline < math.inf:
             left = request.context.deadline - time.perf_counter()

@@ -20,7 +20,7 @@ class ScoreCache:
         self._cache = cache
 
     async def look_up(self, model: ModelInterface, rows: Sequence[Row], tenant: str) -> list[Row]:
-        """Return the rows with their cache keys and, for cache hits, their scores. Tenants share no scores."""
+        """Return the rows with their cache keys and, for cache hits, their scores. Tenants never share scores."""
         plan, digest = model.encoder.plan, model.digest
         keys = [row_key(digest, plan, row.encoded, tenant) for row in rows if row.uses_cache]
         known = zip(keys, await self._cache.get(keys), strict=True)

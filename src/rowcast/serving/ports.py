@@ -36,8 +36,8 @@ class Queue(Protocol):
         """Send a message for the model with this digest; the future returns the reply.
 
         The message expires after `seconds`: workers then drop it without a reply. A caller that cancels the future
-        ignores the reply. Raise Unavailable if the queue cannot be used, or let the future raise it if the queue fails
-        before the reply has arrived. Raise Overloaded, likewise, if the queue is full.
+        ignores the reply. Raise Unavailable if the queue cannot be used, and Overloaded if the queue is full. The
+        future can raise the same errors later.
         """
         ...
 
@@ -58,15 +58,13 @@ class Delivery(msgspec.Struct, frozen=True):
     deliveries: int = 1
     """The number of workers that have taken the message, including this one."""
     returns: int = 0
-    """How often workers without the model have handed the message back."""
+    """The number of times that workers without the model have returned the message."""
 
 
 class QueueReader(Protocol):
-    """A worker's side of the queue. A message that a worker has taken stays its own until the worker finishes it.
-
-    If a worker dies, which the queue recognizes by missing heartbeats, the other workers adopt its messages. Methods do
-    not raise an exception if the queue fails: nothing is taken, and a message whose reply cannot be sent stays in the
-    queue. Every change is atomic.
+    """A worker's side of the queue. A message belongs to the worker that has taken it until this worker finishes it. If
+    a worker's heartbeats stop, the other workers adopt its messages. Methods do not raise an exception if the queue
+    fails: nothing is taken, and a message whose reply cannot be sent stays in the queue. Every change is atomic.
     """
 
     async def beat(self, digests: Sequence[str]) -> None:
@@ -78,7 +76,7 @@ class QueueReader(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """End the waiting of `take`, now and in the future."""
+        """Make the current call of `take` and all later calls return without waiting."""
         ...
 
     async def adopt(self) -> Delivery | None:
@@ -93,7 +91,7 @@ class QueueReader(Protocol):
         ...
 
     async def hand_back(self, delivery: Delivery) -> None:
-        """Put a message at the end of the queue for other workers, and count the return."""
+        """Return a message to the end of the queue for other workers, and count the return."""
         ...
 
     async def park(self, delivery: Delivery, reason: str, reply: bytes) -> None:
@@ -101,7 +99,7 @@ class QueueReader(Protocol):
         ...
 
     async def leave(self) -> None:
-        """Unregister this worker. Its unfinished messages, if any, go to the other workers."""
+        """Unregister this worker. Other workers adopt its unfinished messages."""
         ...
 
 

@@ -18,7 +18,8 @@ from rowcast.serving.rows import Row
 from rowcast.serving.scorer import ScoredBatch
 
 MAX_BATCHES: Final = 16
-"""The maximum number of unanswered batches of a model. Later rows wait for a reply and form larger batches."""
+"""The maximum number of unanswered batches of a model. Further rows wait until a reply arrives, and form larger
+batches."""
 MAX_ROWS: Final = 256
 FOREVER: Final = 3600.0
 """How long a message without a deadline is kept, in seconds."""

@@ -24,11 +24,13 @@ from rowcast.serving.queue_messages import Malformed, decode_rows, encode_proble
 MAX_MESSAGES: Final = 64
 """The maximum number of messages that a worker takes at once."""
 MAX_DELIVERIES: Final = 3
-"""A message that was delivered more often is parked: the workers that took it died."""
+"""The maximum number of deliveries. A message that is delivered more often is parked, because it seems to kill
+workers."""
 MAX_RETURNS: Final = 10
-"""A message is parked if workers without its model have handed it back this often."""
+"""A message is parked after workers without its model have returned it this many times."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
-"""The pauses before a message is handed back again, in seconds. A pause is twice as long as the previous pause."""
+"""The first and the longest pause, in seconds, before a message is returned again. Each pause is twice as long as the
+previous pause."""
 BEAT_SECONDS: Final = 0.5
 
 log = structlog.get_logger("rowcast.worker")
@@ -103,7 +105,8 @@ class QueueWorker:
             await self._process(deliveries)
 
     async def _adopt(self) -> None:
-        """Score the messages of dead workers, one by one: if a message kills this worker too, only it was taken."""
+        """Score the messages of dead workers one at a time, so that a message that kills this worker affects no other
+        message."""
         delivery = await self._reader.adopt()
         if delivery is None:
             await asyncio.sleep(BEAT_SECONDS)
@@ -160,7 +163,8 @@ class QueueWorker:
             return await asyncio.to_thread(score_messages, model, batches)
 
     def _hand_back_later(self, delivery: Delivery) -> None:
-        """Hand back a message whose model this worker lacks. The pauses prevent a busy loop of workers without it."""
+        """Return a message whose model this worker lacks. The pauses prevent workers without the model from passing it
+        around in a busy loop."""
         task = asyncio.create_task(self._hand_back(delivery))
         self._returns.add(task)
         task.add_done_callback(self._returns.discard)

@@ -1,4 +1,4 @@
-"""The models of a worker: those that the registry serves, and other versions that messages ask for."""
+"""The models of a worker: the versions that aliases point at, and other versions that messages require."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class WorkerModels:
         """The models that the registry serves."""
         self._others: dict[str, LiveModel] = {}
         self._unknown: dict[str, int] = {}
-        """The registry generation in which each digest was looked up in vain."""
+        """For each digest that was not found, the registry generation in which it was looked up."""
         self._lookups: dict[str, asyncio.Task[LiveModel | None]] = {}
         self._poll: asyncio.Task[None] | None = None
 
@@ -123,6 +123,6 @@ class WorkerModels:
 
 
 def _limit(entries: dict[str, Any], most: int) -> None:
-    """Remove the oldest entries, so that another one fits."""
+    """Remove the oldest entries to make room for a new entry."""
     while len(entries) >= most:
         del entries[next(iter(entries))]

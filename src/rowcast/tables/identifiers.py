@@ -1,7 +1,7 @@
 """Recognize identifiers among columns of whole numbers, mainly by their content.
 
 An identifier has a different number in every row. A measurement can have this property, too: by chance, if its range is
-wide, or because the rows are sorted by it. The name of a column decides only if the content leaves a doubt.
+wide, or because the rows are sorted by it. The name of a column matters only if its content is ambiguous.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _is_measure_name = re.compile(
 
 
 class Evidence(NamedTuple):
-    """What suggests that a column is an identifier."""
+    """The evidence that a column is an identifier."""
 
     message: str
     is_certain: bool

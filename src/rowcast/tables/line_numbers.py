@@ -16,8 +16,8 @@ COLUMNAR = (b"PAR1", b"ARRO")
 def find_lines(path: Path, rows: Collection[int]) -> Mapping[int, int]:
     """Return the line on which each row begins, counted from 1; return nothing for a file that has no lines.
 
-    Rows are counted as in `read_chunks`: a CSV file has one for each line below the header, except for line breaks in
-    quotes, and a JSON Lines file has one for each line that is not blank.
+    Rows are counted as in `read_chunks`. A CSV file has one row per line below the header, except that a line break in
+    quotes does not begin a row. A JSON Lines file has one row per nonblank line.
     """
     wanted = frozenset(rows)
     with open_unpacked(path) as file:

@@ -1,4 +1,4 @@
-"""Tables that are compressed with gzip, and files of other programs that are not tables."""
+"""Tables that are compressed with gzip, and workbooks, which are not accepted as tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rowcast.errors import TableError
 
 GZIP: Final = b"\x1f\x8b"
 MAX_UNPACKED: Final = 4 * 1024**3
-"""The maximum size of an unpacked table. A file of a few megabytes can unpack to a thousand times its size."""
+"""The maximum size of an unpacked table. A compressed file can unpack to a thousand times its size."""
 SPREADSHEETS: Final = (".xlsx", ".xlsm", ".xls", ".ods")
 WORKBOOK_HEADS: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 GZIP_ERRORS: Final = (EOFError, gzip.BadGzipFile, zlib.error)
@@ -23,7 +23,7 @@ def unpacked_name(path: Path) -> Path:
 
 
 def unpack(path: Path, content: bytes) -> bytes:
-    """Return the content of a file, unpacked if it is compressed; raise TableError if it cannot be unpacked."""
+    """Return the content of a file after unpacking it if it is compressed; raise TableError if this fails."""
     if not content.startswith(GZIP):
         return content
     packer = zlib.decompressobj(wbits=31)

@@ -1,6 +1,5 @@
-"""Encode the frames of one file as pieces, which can be stored until they are joined to the file.
-
-Equal frames have equal pieces, and equal pieces are joined to equal files.
+"""Encode the frames of one file as pieces that can be stored and later joined into the file. Identical frames have
+identical pieces, and identical pieces produce identical files.
 """
 
 from __future__ import annotations

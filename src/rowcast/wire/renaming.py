@@ -42,7 +42,7 @@ def _rename_in_struct(columns: Mapping[str, str]) -> RenameKeys:
         except INVALID:
             return None
         renamed = _encode(native_row(*cells))
-        if renamed.count(b":") != body.count(b":"):  # only one of two equal keys is left
+        if renamed.count(b":") != body.count(b":"):  # duplicate keys have been merged
             check_unique_keys(body, width - cells.count(UNSET))
         return renamed
 

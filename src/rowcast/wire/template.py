@@ -78,7 +78,7 @@ def columns_by_client_name(request: RequestTemplate, schema: Schema) -> dict[str
             message = f"unknown column {column!r} for {client_name!r}; the model's columns are {list_names(columns)}"
             raise template_error("request.rename", message)
         if column in client_names:
-            raise template_error("request.rename", f"two names are mapped to the column {column!r}")
+            raise template_error("request.rename", f"two client names are mapped to the column {column!r}")
         client_names[column] = client_name
     names = {client_names.get(column, column): column for column in columns}
     if len(names) != len(columns):

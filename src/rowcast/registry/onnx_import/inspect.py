@@ -2,7 +2,7 @@
 
 `inspect` walks the protobuf encoding. It rejects external data, operators outside the ONNX standard, model-local
 functions, training graphs, sizes that depend on data, too many nodes, deeply nested subgraphs, and bytes that are not
-an ONNX model or that parsers read differently. It copies no weights and takes about 0.4 µs per field.
+an ONNX model or that different parsers interpret differently. It copies no weights and takes about 0.4 µs per field.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     metadata: dict[str, Any] = {}
     wire: dict[str, Any] | str | None = None
-    """A wire template, `matrix`, `native`, or None to let the metadata decide."""
+    """A wire template, `matrix` or `native`; None to derive the format from the metadata."""
     source: str = ""
     """The name of the imported file."""
     sha256: str = ""
