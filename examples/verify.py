@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 FENCE = re.compile(r"^```sh curl (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HOST = re.compile(r"http://localhost(:\d+)?")
-CALLER_SETTINGS = re.compile(r"ROWCAST_|PROM_|API_KEY$|ENV$|LOG_LEVEL$|MODEL_PATH$|REDIS_|PORT$")
+CALLER_SETTINGS = re.compile(r"ROWCAST_|PROM_|API_KEY$|ENV$|LOG_LEVEL$|MODEL_PATH$|REDIS_|PORT$|WORKERS$")
 """Variables in the caller's environment that would change the behavior of the example."""
 READY_SECONDS = 120.0
 """Time limit for `./run` to become ready, including training."""
@@ -252,10 +252,10 @@ def _is_ready(system: System, process: subprocess.Popen[bytes]) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Stop the process with SIGTERM; after ten seconds, kill all processes of its session."""
+    """Stop the process with SIGTERM; after a minute, kill all processes of its session."""
     process.terminate()
     try:
-        process.wait(10)
+        process.wait(60)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)

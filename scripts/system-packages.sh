@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install the system packages that a task needs. If a package cannot be installed, print its name and fail.
-#     scripts/system-packages.sh venv|train|test|bench
+#     scripts/system-packages.sh venv|train|services|test|bench
 set -euo pipefail
 
 # Each line lists the Debian package, the Homebrew formula and a command that succeeds if the package is present. The
@@ -9,12 +9,15 @@ needs() {
     case $1 in
         venv) echo "python3-venv|python|python3 -c 'import ensurepip'" ;;
         train) echo "libgomp1|libomp|false" ;;
-        test)
-            echo "git|git|command -v git"
-            echo "curl|curl|command -v curl"
+        services)
             echo "redis-server|redis|command -v redis-server"
             # Debian installs the server programs outside of PATH.
             echo "postgresql|postgresql|command -v initdb || ls /usr/lib/postgresql/*/bin/initdb"
+            ;;
+        test)
+            needs services
+            echo "git|git|command -v git"
+            echo "curl|curl|command -v curl"
             echo "prometheus|prometheus|command -v promtool"
             echo "prometheus-pushgateway|pushgateway|command -v prometheus-pushgateway || command -v pushgateway"
             echo "strace|strace|command -v strace"
@@ -42,7 +45,7 @@ install() {
     fi
 }
 
-packages=$(needs "${1:?usage: $0 venv|train|test|bench}")
+packages=$(needs "${1:?usage: $0 venv|train|services|test|bench}")
 missing=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
