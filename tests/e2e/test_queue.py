@@ -75,6 +75,17 @@ def test_scores_from_workers_are_bit_identical_to_scores_from_the_server_itself(
     ]
 
 
+def test_a_worker_runs_jobs_in_a_child_process_of_its_own(api: Server, worker: Server) -> None:
+    def runners(server: Server) -> list[int]:
+        return [pid for pid in servers.children(server.process.pid) if servers.command_of(pid).endswith(" job-runner")]
+
+    with api.client() as client:
+        job = client.post("/jobs", json={"rows": models.loan_rows(5)}).json()["id"]
+        eventually(lambda: client.get(f"/jobs/{job}").json()["state"] == "done", 120, every=0.2)
+
+    assert (len(runners(worker)), runners(api)) == (1, [])
+
+
 def test_a_server_with_a_queue_does_not_load_onnx_runtime(api: Server, worker: Server) -> None:
     def maps(server: Server) -> str:
         return Path(f"/proc/{server.process.pid}/maps").read_text()

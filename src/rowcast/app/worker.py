@@ -1,4 +1,4 @@
-"""Composition root of a worker: it scores the rows that servers send through the queue."""
+"""Composition root of a worker: it scores the rows that servers send through the queue, and runs jobs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from rowcast.app import models, queueing, serving, telemetry
+from rowcast.app.jobs import job_parts
 from rowcast.app.routes import authenticator
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def run_worker(settings: Settings, listener: socket.socket, announce: Callable[[
 def build_worker(settings: Settings) -> Worker:
     """Build a worker: its models, its side of the queue, and the server of its health and metrics."""
     from rowcast.adapters.files.shared_counters import LocalCounters
-    from rowcast.runtime.lifecycle import Lifecycle
+    from rowcast.runtime.lifecycle import Closing, Lifecycle
     from rowcast.serving.health import Health
     from rowcast.serving.queue_worker import QueueWorker
 
@@ -60,7 +61,8 @@ def build_worker(settings: Settings) -> Worker:
     health = Health()
     health.register("queue", reading.link.problem, is_required=True)
     health.register("models", source.problem)
-    parts: list[Part] = [reading.link, source, worker]
+    jobs = job_parts(settings, is_worker=True)
+    parts: list[Part] = [Closing(jobs.service.close), jobs.child, reading.link, source, worker]
     lifecycle = Lifecycle(health, parts, worker.drain)
     return Worker(_app(settings, source, health, lambda: metrics.exposition(()), lifecycle), source, lifecycle.drain)
 
