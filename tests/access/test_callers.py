@@ -121,7 +121,7 @@ def test_the_quotas_of_a_caller_are_split_between_the_server_processes() -> None
         caller.meter.spend(1, 0.0)
 
 
-def test_a_client_without_the_required_key_may_do_nothing() -> None:
+def test_a_client_without_the_required_key_has_no_permissions() -> None:
     assert UNAUTHENTICATED.scopes == frozenset()
     assert not UNAUTHENTICATED.may_use("loans")
     assert not UNAUTHENTICATED.sees_all_tenants

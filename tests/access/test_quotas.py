@@ -227,7 +227,7 @@ async def accepted_rows(meter: Meter | None, now: float) -> int:
     raise AssertionError("no row was refused")
 
 
-async def test_each_process_enforces_its_share_while_the_shared_count_is_away() -> None:
+async def test_each_process_enforces_its_share_while_the_shared_count_is_unavailable() -> None:
     shared = SharedCount()
     shared.is_away = True
     meters = [new_meter(Quota(10, 60), 2, shared=shared, name="a") for _ in range(2)]
@@ -249,7 +249,7 @@ async def test_an_outage_of_the_shared_count_does_not_reset_a_quota() -> None:
     assert await accepted_rows(meter, 0.0) == 4
 
 
-async def test_callers_purposes_and_quotas_are_counted_separately() -> None:
+async def test_each_caller_purpose_and_quota_is_counted_separately() -> None:
     shared = SharedCount()
     for owner in ("key:a", "key:b"):
         for quota in (Quota(1, 60), Quota(1, 60, "requests")):

@@ -14,7 +14,7 @@ def test_only_the_fields_and_bounds_that_are_set_become_parameters() -> None:
     assert values == {"tenant": "", "model": "m", "before": "b"}
 
 
-def test_only_a_text_that_is_not_empty_can_use_a_partial_index() -> None:
+def test_only_a_nonempty_string_can_use_a_partial_index() -> None:
     assert index_conditions({"tenant": "", "label": "yes", "model": "m"}) == ["e.label <> ''"]
 
 

@@ -384,7 +384,7 @@ def test_memory_limits_that_redis_does_not_let_rowcast_set_are_a_problem(
         assert server.command("config", "get", "maxmemory").split() == ["maxmemory", "0"]
 
 
-def test_a_redis_that_may_forget_quotas_is_reported(
+def test_a_redis_that_can_evict_quotas_is_reported(
     checkup: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROWCAST_REDIS_TIMEOUT_MS", "10000")

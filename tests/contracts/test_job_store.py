@@ -112,7 +112,7 @@ def test_each_tenant_has_its_own_limit_of_open_jobs(store: JobStore) -> None:
     store.add(new_job(4, tenant="a"), max_open=1)
 
 
-def test_jobs_are_listed_from_new_to_old_in_pages(store: JobStore) -> None:
+def test_jobs_are_listed_in_pages_from_newest_to_oldest(store: JobStore) -> None:
     add(store, *(new_job(number) for number in (2, 1, 3)))
 
     assert [job.id for job in store.page(ALL, 2)] == [job_id(3), job_id(2)]

@@ -87,7 +87,7 @@ def test_standard_input_can_be_submitted(run: Any) -> None:
     assert json.loads(finished.stdout)["result"]["rows"] == 1
 
 
-def test_a_failed_job_gives_exit_status_1(run: Any, tmp_path: Path) -> None:
+def test_a_failed_job_returns_exit_status_1(run: Any, tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
 
     finished = run("submit", tmp_path / "other.csv", "--out", tmp_path / "out.csv")
@@ -173,7 +173,7 @@ def run_in_new_loop(function: Callable[[], Awaitable[Any]]) -> Any:
         return runner.run(function())  # type: ignore[arg-type]
 
 
-def test_the_client_reports_what_went_wrong(server: Server, tmp_path: Path) -> None:
+def test_the_client_reports_the_reason_of_a_failed_job(server: Server, tmp_path: Path) -> None:
     with Client(server.address, access.secret("boss")) as client:
         with pytest.raises(errors.BadCall):
             client.jobs.submit(tmp_path / "none.csv")

@@ -89,7 +89,7 @@ def assert_recorded_once(home: Path, rows: int) -> None:
     assert (replay["entries"], replay["equal"]) == (rows, rows)
 
 
-def test_a_job_gives_the_same_bytes_as_predict_and_is_recorded(
+def test_a_job_writes_the_same_bytes_as_predict_and_is_recorded(
     home: Path, server: Server, table: Path, expected: bytes
 ) -> None:
     with server.client() as client:
@@ -175,7 +175,7 @@ def test_a_canceled_job_stops_and_loses_its_files(home: Path, server: Server, ta
     assert not (home / "files" / job).exists()
 
 
-def test_a_table_that_cannot_be_scored_gives_a_failed_job(server: Server, tmp_path: Path) -> None:
+def test_a_job_fails_if_its_table_cannot_be_scored(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text("a,b\n1,2\n")
     with server.client() as client:

@@ -119,7 +119,7 @@ def _found(client: httpx.Client, prediction: str) -> Any:
     return reply.json() if reply.status_code == 200 else None
 
 
-def test_a_server_without_a_worker_is_not_ready_and_says_so(
+def test_a_server_without_a_worker_reports_that_it_is_not_ready(
     queue_home: Path, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     alone = {

@@ -94,7 +94,7 @@ def test_servers_share_a_quota_exactly(pair: tuple[Server, Server]) -> None:
 
 
 @pytest.mark.parametrize("way", ["stop", "kill", "pause"])
-def test_no_request_fails_while_redis_is_away(pair: tuple[Server, Server], redis: RedisServer, way: str) -> None:
+def test_no_request_fails_while_redis_is_unavailable(pair: tuple[Server, Server], redis: RedisServer, way: str) -> None:
     one, two = pair
     until_ok(one)
     errors = metric(one, 'rowcast_redis_errors_total{kind="')

@@ -56,7 +56,9 @@ def test_another_machine_continues_the_job_of_a_machine_that_has_died(
     assert (verification["broken"], verification["entries"]) == ([], ROWS + 1)
 
 
-def test_a_job_waits_while_the_database_is_away(home: Path, table: Path, postgres: Postgres, database: str) -> None:
+def test_a_job_waits_while_the_database_is_unavailable(
+    home: Path, table: Path, postgres: Postgres, database: str
+) -> None:
     with servers.running(home, settings={"ROWCAST_STORE": database}) as server, server.client() as client:
         with table.open("rb") as file:
             job = client.post("/jobs", files={"file": file}).json()["id"]

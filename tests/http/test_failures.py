@@ -36,7 +36,7 @@ def test_an_internal_error_is_logged_with_its_ids_and_its_path_if_it_is_known(er
 
 
 @pytest.mark.parametrize(("has_own_deadline", "slug"), [(True, "too-late"), (False, "overloaded")])
-def test_a_request_without_a_deadline_of_its_own_waited_because_of_overload(
+def test_a_request_without_its_own_deadline_that_waits_too_long_reports_overload(
     *, has_own_deadline: bool, slug: str
 ) -> None:
     events: list[Event] = []

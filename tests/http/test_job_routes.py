@@ -243,7 +243,7 @@ async def test_a_repeated_request_with_an_idempotency_key_returns_the_first_job(
     assert (front.files.jobs(), front.wakes) == ([first.json()["id"]], 1)
 
 
-async def test_the_same_idempotency_key_of_two_callers_gives_two_jobs(locked: JobFront) -> None:
+async def test_two_callers_with_the_same_idempotency_key_get_two_jobs(locked: JobFront) -> None:
     async def submit(name: str) -> str:
         headers = {**CSV_TYPE, "idempotency-key": "k", **access.headers(name)}
         return str((await locked.client.post("/jobs", content=CSV, headers=headers)).json()["id"])

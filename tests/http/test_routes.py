@@ -110,7 +110,7 @@ async def test_a_request_for_an_unknown_path_in_a_dialect_raises_not_found() -> 
         await answer_not_found(Request("/v2/none", {}, b"", RequestContext("v2", "r")))
 
 
-def test_the_defaults_of_requests_responses_and_options() -> None:
+def test_requests_responses_and_options_have_the_documented_defaults() -> None:
     request = Request("/x", {}, b"", RequestContext("native", "r"))
     response, options = Response(b"{}"), NO_OPTIONS
 

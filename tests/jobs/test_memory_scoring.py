@@ -46,16 +46,16 @@ def one_by_one(model: LiveModel, rows: list[dict[str, Any]]) -> list[Any]:
     return [model.score([model.encoder.parse(row)])[0] for row in rows]
 
 
-def test_a_list_of_rows_gives_a_list_of_scores(loans: LiveModel, rows: list[dict[str, Any]]) -> None:
+def test_a_list_of_rows_returns_a_list_of_scores(loans: LiveModel, rows: list[dict[str, Any]]) -> None:
     assert predict(loans, rows) == predict(loans, tuple(rows)) == one_by_one(loans, rows)
     assert predict(loans, []) == []
 
 
-def test_one_row_gives_one_score(loans: LiveModel, rows: list[dict[str, Any]]) -> None:
+def test_one_row_returns_one_score(loans: LiveModel, rows: list[dict[str, Any]]) -> None:
     assert predict(loans, rows[0]) == one_by_one(loans, rows)[0]
 
 
-def test_a_polars_frame_gives_a_polars_frame(loans: LiveModel, rows: list[dict[str, Any]]) -> None:
+def test_a_polars_frame_returns_a_polars_frame(loans: LiveModel, rows: list[dict[str, Any]]) -> None:
     frame = predict(loans, pl.DataFrame(rows))
 
     assert isinstance(frame, pl.DataFrame)
@@ -65,7 +65,9 @@ def test_a_polars_frame_gives_a_polars_frame(loans: LiveModel, rows: list[dict[s
     assert predict(loans, pl.DataFrame(rows).clear()).shape == (0, 5)
 
 
-def test_a_pandas_frame_gives_a_pandas_frame_with_the_same_index(loans: LiveModel, rows: list[dict[str, Any]]) -> None:
+def test_a_pandas_frame_returns_a_pandas_frame_with_the_same_index(
+    loans: LiveModel, rows: list[dict[str, Any]]
+) -> None:
     data = pd.DataFrame(rows, index=["a", "b", "c"])
 
     frame = predict(loans, data)
@@ -89,14 +91,14 @@ def test_every_pandas_type_is_read(loans: LiveModel, rows: list[dict[str, Any]])
         predict(loans, pd.concat([data, data], axis=1))
 
 
-def test_a_mapping_of_columns_gives_a_mapping_of_columns(loans: LiveModel, rows: list[dict[str, Any]]) -> None:
+def test_a_mapping_of_columns_returns_a_mapping_of_columns(loans: LiveModel, rows: list[dict[str, Any]]) -> None:
     columns = {name: [row[name] for row in rows] for name in rows[0]}
 
     assert list(predict(loans, columns)) == RESULTS
     assert predict(loans, columns)["prediction"] == [score.prediction for score in one_by_one(loans, rows)]
 
 
-def test_an_array_gives_an_array(loans: LiveModel, rows: list[dict[str, Any]]) -> None:
+def test_an_array_returns_an_array(loans: LiveModel, rows: list[dict[str, Any]]) -> None:
     array = np.array([[row[name] for name in loans.schema.names()] for row in rows], object)
 
     assert predict(loans, array).tolist() == [score.prediction for score in one_by_one(loans, rows)]
@@ -106,7 +108,9 @@ def test_an_array_gives_an_array(loans: LiveModel, rows: list[dict[str, Any]]) -
         predict(loans, array[:, :2])
 
 
-def test_the_path_of_a_table_gives_a_polars_frame(loans: LiveModel, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_the_path_of_a_table_returns_a_polars_frame(
+    loans: LiveModel, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
     pl.DataFrame(rows).write_csv(tmp_path / "new.csv")
 
     assert predict(loans, str(tmp_path / "new.csv")).equals(predict(loans, pl.DataFrame(rows)))

@@ -192,7 +192,7 @@ def test_jobs_run_one_after_another_until_there_are_none(case: Case) -> None:
     assert case.executed == sorted(jobs)
 
 
-def test_the_runner_pauses_while_a_store_is_away(case: Case) -> None:
+def test_the_runner_pauses_while_a_store_is_unavailable(case: Case) -> None:
     case.add()
     case.action = raising(Unavailable("away"))
     waits: list[float] = []

@@ -48,7 +48,7 @@ def heads(logs: list[structlog.typing.EventDict]) -> list[tuple[str, int]]:
     return [(line["writer"], line["seq"]) for line in logs if line["event"] == "head"]
 
 
-def test_an_indexer_that_does_not_advance_is_reported(tmp_path: Path) -> None:
+def test_an_indexer_that_makes_no_progress_is_reported(tmp_path: Path) -> None:
     times, store = Times(), MemoryStore()
     monitor, journal = monitoring(tmp_path, lambda reason: None, times, ["w"])
     recorded = sealed("w", drafts(0, 3))

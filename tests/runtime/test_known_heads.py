@@ -46,7 +46,7 @@ def test_only_one_complete_request_with_exactly_the_same_head_is_recognized() ->
     assert heads.find(request.replace(b"host: x", b"host: y")) is None
 
 
-def test_a_head_that_does_not_end_where_the_body_begins_is_not_remembered() -> None:
+def test_a_head_that_does_not_end_where_the_body_begins_is_not_stored() -> None:
     """Some parsers accept a head that ends with two line feeds, so that the first CRLF CRLF is in the body."""
     request = b"POST /predict HTTP/1.1\nhost: x\ncontent-length: 10\n\n\r\n\r\n123456"
     heads = KnownHeads()
@@ -56,7 +56,7 @@ def test_a_head_that_does_not_end_where_the_body_begins_is_not_remembered() -> N
     assert heads.find(request) is None
 
 
-def test_heads_that_differ_in_every_request_or_are_long_are_not_remembered() -> None:
+def test_long_heads_and_heads_that_differ_in_every_request_are_not_stored() -> None:
     heads = KnownHeads()
     named = post(b"{}", b"x-request-id: a")
     longest = post(b"{}", b"a: " + bytes(MAX_HEAD_BYTES - len(post(b"", b"a: "))))
@@ -71,7 +71,7 @@ def test_heads_that_differ_in_every_request_or_are_long_are_not_remembered() -> 
     assert heads.find(too_long) is None
 
 
-def test_a_limited_number_of_heads_is_remembered() -> None:
+def test_a_limited_number_of_heads_is_stored() -> None:
     requests = [post(b"{}", b"a: %d" % number) for number in range(MAX_HEADS + 1)]
     heads = known(*requests[:MAX_HEADS])
     assert all(heads.find(request) for request in requests[:MAX_HEADS])
@@ -129,7 +129,7 @@ async def test_a_head_is_parsed_only_once_even_if_another_connection_repeats_it(
         other.data_received(post(b"[]", b"x-api-key: l"))
 
 
-async def test_a_head_that_arrives_before_its_body_does_not_become_a_head_without_a_body() -> None:
+async def test_a_head_that_arrives_before_its_body_is_not_stored_as_a_head_without_a_body() -> None:
     server = replying_server()
     connection, transport = server.connect()
     head, body = post(b"{}")[:-2], b"{}"
@@ -187,7 +187,7 @@ async def test_a_known_head_ends_the_poll_for_the_next_request() -> None:
     assert not connection.idle
 
 
-async def test_a_known_head_does_not_make_a_connection_answer_that_is_closing_or_that_nobody_reads() -> None:
+async def test_a_closing_or_paused_connection_does_not_answer_a_request_with_a_known_head() -> None:
     server = replying_server()
     connection, _ = server.connect()
     connection.data_received(post())
@@ -224,7 +224,7 @@ MESSAGES = (
 
 
 @given(st.lists(st.sampled_from(MESSAGES), max_size=8), st.lists(st.integers(0, 400), max_size=8), st.booleans())
-def test_requests_are_answered_as_if_every_head_was_parsed(
+def test_requests_are_answered_as_if_every_head_were_parsed(
     messages: list[bytes], cuts: list[int], heads_alone: bool
 ) -> None:
     stream = b"".join(messages)

@@ -90,5 +90,5 @@ def test_unique_numbers_that_may_be_measurements_are_reported_but_not_certain(
     assert not evidence.is_certain
 
 
-def test_a_small_table_gives_no_evidence() -> None:
+def test_a_small_table_provides_no_evidence() -> None:
     assert examine("customer_no", np.arange(19, dtype=np.float64)) is None

@@ -54,7 +54,7 @@ def _slices(frame: pl.DataFrame) -> Iterator[Chunk]:
 
 
 def read_columns(source: Source, table: str, names: Sequence[str], optional: Collection[str] = ()) -> SelectedColumns:
-    """Return the columns `names`, and those of `optional` that exist.
+    """Return the columns `names` and the existing columns among `optional`.
 
     Raise TableError if a column in `names` is absent or the table has no rows.
     """

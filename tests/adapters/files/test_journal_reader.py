@@ -301,7 +301,7 @@ def test_the_first_of_several_damaged_journals_is_reported(folder: Path) -> None
     assert FolderJournalReader(folder).damaged() == ["a-000000000000.damaged", "b-000000000000.damaged"]
 
 
-def test_damage_is_forgotten_with_its_segment(folder: Path) -> None:
+def test_damage_is_no_longer_reported_after_its_segment_is_deleted(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 3))
     content = segment.read_bytes()
     segment.write_bytes(content.replace(b'{"x":1}', b'{"x":7}'))

@@ -83,7 +83,7 @@ def test_a_database_that_cannot_be_reached_is_unavailable_and_the_message_has_no
             assert "postgresql://127.0.0.1" in refused.value.message
 
 
-def test_a_message_contains_nothing_of_a_row(database: str) -> None:
+def test_a_message_contains_no_part_of_a_row(database: str) -> None:
     with PostgresStore(database) as store:
         store.record("a", sealed("a", [draft(0, entity="customer-7", row=b'{"name":"Ada"}')]))
         with pytest.raises(Unavailable) as refused:
@@ -112,7 +112,7 @@ def test_after_a_connection_is_lost_a_write_fails_once_and_reads_reconnect(postg
         assert list(store.chain("w")) == entries
 
 
-def test_a_connection_that_stops_responding_is_given_up_and_replaced(
+def test_a_connection_that_stops_responding_is_closed_and_replaced(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database_module, "READ_SECONDS", 0.3)

@@ -52,7 +52,7 @@ async def test_servers_of_different_releases_can_share_values(own_redis: RedisSe
     }
 
 
-async def test_two_caches_with_different_prefixes_share_no_scores(own_redis: RedisServer) -> None:
+async def test_caches_with_different_prefixes_share_no_scores(own_redis: RedisServer) -> None:
     async with redis_cache(own_redis.url, "x") as (x, _), redis_cache(own_redis.url, "y") as (y, _):
         x.put({"a": YES})
         await until(lambda: own_redis.command("dbsize") == "1")
@@ -70,7 +70,7 @@ async def test_many_scores_are_written_and_found(own_redis: RedisServer) -> None
 
 
 @pytest.mark.parametrize("value", ["", "nonsense", "\x93\x01\x02\x03"])
-async def test_a_value_of_another_program_is_a_miss(own_redis: RedisServer, value: str) -> None:
+async def test_a_value_from_another_program_is_a_miss(own_redis: RedisServer, value: str) -> None:
     events: list[Event] = []
     own_redis.command("set", "p:scores1:a", value)
     async with redis_cache(own_redis.url, "p", events=events) as (cache, link):
@@ -79,7 +79,7 @@ async def test_a_value_of_another_program_is_a_miss(own_redis: RedisServer, valu
     assert RedisFailed("cache", "reply") in events
 
 
-async def test_a_full_redis_stores_no_scores_and_the_cache_says_so(own_redis: RedisServer) -> None:
+async def test_a_full_redis_stores_no_scores_and_the_cache_reports_it(own_redis: RedisServer) -> None:
     own_redis.command("config", "set", "maxmemory", "1")
     async with redis_cache(own_redis.url, "p") as (cache, link):
         cache.put({"a": YES})
@@ -109,7 +109,7 @@ async def test_the_memory_limits_are_set_when_a_server_connects_and_after_a_rest
         assert current() == wanted
 
 
-async def test_a_redis_that_does_not_allow_config_set_is_used_as_it_is(tmp_path: Path) -> None:
+async def test_a_redis_that_does_not_allow_config_set_keeps_its_limits(tmp_path: Path) -> None:
     with serving(tmp_path, "--rename-command", "CONFIG", "") as server:
         async with redis_cache(server.url, "p", limits=MemoryLimits("64mb", "allkeys-lru")) as (cache, _):
             cache.put({"a": YES})

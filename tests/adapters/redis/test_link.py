@@ -51,7 +51,7 @@ def mget_calls(server: RedisServer) -> int:
     return int(line.partition("calls=")[2].partition(",")[0])
 
 
-async def test_a_paused_redis_costs_one_time_limit_and_is_used_again_later(own_redis: RedisServer) -> None:
+async def test_a_paused_redis_delays_one_call_by_the_time_limit_and_is_used_again_later(own_redis: RedisServer) -> None:
     events: list[Event] = []
     async with redis_cache(own_redis.url, "p", events=events) as (cache, link):
         assert await is_hit(cache)
