@@ -173,7 +173,7 @@ def run_in_new_loop(function: Callable[[], Awaitable[Any]]) -> Any:
         return runner.run(function())  # type: ignore[arg-type]
 
 
-def test_the_client_reports_the_reason_of_a_failed_job(server: Server, tmp_path: Path) -> None:
+def test_each_invalid_call_of_the_client_raises_a_specific_error(server: Server, tmp_path: Path) -> None:
     with Client(server.address, access.secret("boss")) as client:
         with pytest.raises(errors.BadCall):
             client.jobs.submit(tmp_path / "none.csv")
