@@ -1,4 +1,4 @@
-"""Limits for the owners of a limited resource."""
+"""Dividing a limited resource between its owners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the stores in SQLite and PostgreSQL have in common."""
+"""Code shared by the SQLite and PostgreSQL stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of the meters of quotas: in one process, shared through Redis, and shared while Redis is away."""
+"""The contract of quota meters: in one process, shared through Redis, and shared while Redis is unavailable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs of real servers: they survive the death of any process, and their results are those of `rowcast predict`."""
+"""Jobs on real servers: they survive the death of any process, and have the same results as `rowcast predict`."""
 
 from __future__ import annotations
 

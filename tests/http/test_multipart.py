@@ -1,4 +1,4 @@
-"""Parsing forms: the parts are the same however the body is split into pieces."""
+"""Parsing forms: the parts do not depend on how the body is split into chunks."""
 
 from __future__ import annotations
 

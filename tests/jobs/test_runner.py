@@ -1,4 +1,4 @@
-"""Running jobs: every job ends, is released or is continued, whatever fails."""
+"""Running jobs: after any failure, every job ends, is released or is continued."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RESULT = JobResult(3, 1, 0, JobFile("aa", 6), JobFile("bb", 8))
 
 
 class Case:
-    """A runner whose jobs do what the test says."""
+    """A runner whose jobs execute a function of the test."""
 
     def __init__(self) -> None:
         self.store, self.files = MemoryJobStore(), MemoryFileStore()

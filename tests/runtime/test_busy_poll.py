@@ -1,4 +1,4 @@
-"""Polling for a lone client's next request: how long it lasts, and how misses make it rare."""
+"""Polling for a lone client's next request: its duration, and its frequency after unsuccessful polls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Remembering the heads of requests, and answering requests that repeat them."""
+"""Caching the heads of requests, and answering requests with a known head."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def _csv_rows(lines: Iterable[str], quote: str) -> Iterator[int]:
     start = 1
     for number, line in enumerate(lines, 1):
         has_text = has_text or bool(line.strip("\r\n"))
-        if not has_text:  # empty lines before the header do not count
+        if not has_text:  # empty lines before the header are not counted
             start = number + 1
             continue
         is_inside ^= line.count(quote) % 2 == 1

@@ -26,7 +26,7 @@ from rowcast.tables.spool import ColumnStore
 from rowcast.tables.table import Finding
 
 KIND_CELLS: Final = 500
-"""The kind of a column is inferred from at most twice as many cells."""
+"""The kind of a column is inferred from up to twice this number of cells."""
 MAX_SURPRISES: Final = 200
 """The number of cells that do not fit the kind and are added to the cells from which it is inferred."""
 MAX_ROUNDS: Final = 4
@@ -35,7 +35,7 @@ BINS: Final = 12
 FREQUENT: Final = 5
 EXAMPLES: Final = 3
 EXAMPLE_ROWS: Final = 1000
-"""The number of rows in which examples are sought before all rows are searched."""
+"""The number of rows that are searched for examples first. If they are not sufficient, all rows are searched."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -137,7 +137,7 @@ def _trimmed(series: pl.Series) -> pl.Series:
 
 
 def _parse(series: pl.Series, cells: pl.Series) -> tuple[Column, ParsedColumn | None]:
-    """Return the column, and its numbers or dates; None instead of the values if the cells are texts or booleans."""
+    """Return the column with its numbers or dates, or with None if the cells are texts or booleans."""
     evidence = _kind_cells(cells)
     for _ in range(MAX_ROUNDS):
         column = _infer(evidence)
@@ -154,7 +154,7 @@ def _parse(series: pl.Series, cells: pl.Series) -> tuple[Column, ParsedColumn | 
 
 
 def _kind_cells(cells: pl.Series) -> pl.Series:
-    """Return distinct cells from the start and from evenly spaced places of a column."""
+    """Return distinct cells from the start of a column and from evenly spaced positions."""
     step = max(1, len(cells) // KIND_CELLS)
     picked = pl.concat([cells.head(KIND_CELLS), cells.gather_every(step)]).drop_nulls()
     return picked.unique(maintain_order=True) if len(picked) else cells.drop_nulls().head(KIND_CELLS)

@@ -1,4 +1,4 @@
-"""The folder of the files of jobs."""
+"""The folder for job files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Redis fails in every way, and requests neither fail nor wait longer than the time limit."""
+"""If Redis fails in any way, requests neither fail nor wait longer than the time limit."""
 
 from __future__ import annotations
 

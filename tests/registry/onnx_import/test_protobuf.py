@@ -1,4 +1,4 @@
-"""The fields of a protobuf message are read like official parsers read them."""
+"""The fields of a protobuf message are read as official parsers read them."""
 
 from __future__ import annotations
 
