@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import httpx
 import msgspec
@@ -14,13 +16,15 @@ import polars as pl
 import pytest
 
 import rowcast
-from rowcast.errors import InvalidRows
+from rowcast.errors import InvalidRows, SettingsError
 from rowcast.schema.schema import Schema
+from rowcast.tables import examples
 from rowcast.training.events import TrainingEvent
 from rowcast.training.options import TrainingOptions
+from support.commands import rowcast as rowcast_command
 from support.waiting import eventually_async
 
-OTHER_ARGUMENTS = {"data", "home", "target_file", "onnx_out", "progress"}
+OTHER_ARGUMENTS = {"data", "home", "target_file", "onnx_out", "engine", "progress"}
 """The arguments of `train` that are not training options."""
 
 
@@ -37,6 +41,30 @@ async def test_a_loaded_model_returns_the_same_predictions_as_the_server(
         (reply["prediction"], reply["score"]) for reply in replies
     ]
     assert model.predict([]) == []
+
+
+def test_predict_scores_a_file_like_the_command(app_home: Path, tmp_path: Path) -> None:
+    table = examples.write_example("loans", tmp_path / "loans.csv", rows=100)
+    command = ("predict", "loans", table, "--out", "command.csv", "--columns", "purpose", "--home", app_home)
+    assert rowcast_command(*command, cwd=tmp_path).returncode == 0
+
+    model = rowcast.load("loans", home=app_home)
+    options = {"columns": "purpose", "rejects": tmp_path / "rejects.csv", "jobs": 1, "home": app_home}
+    summary = rowcast.predict(model, table, tmp_path / "api.csv", **options)
+
+    assert (summary.model, summary.rows, summary.rejected) == ("loans", 100, 0)
+    assert (tmp_path / "api.csv").read_bytes() == (tmp_path / "command.csv").read_bytes()
+
+
+@pytest.mark.parametrize("function", [rowcast.predict, rowcast.train])
+def test_an_unknown_engine_is_an_error(function: Callable[..., Any], tmp_path: Path) -> None:
+    table = examples.write_example("loans", tmp_path / "loans.csv", rows=100)
+    arguments = ("loans", table, tmp_path / "out.csv") if function is rowcast.predict else (table, "loan_status")
+
+    with pytest.raises(SettingsError) as refused:
+        function(*arguments, engine="spark")
+
+    assert refused.value.slug == "unknown-engine"
 
 
 async def test_every_invalid_row_is_reported(app_home: Path, client: httpx.AsyncClient) -> None:

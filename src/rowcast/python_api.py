@@ -53,6 +53,7 @@ def train(
     trials: int | None = None,
     timeout: float | None = None,
     jobs: int = 1,
+    engine: str = "local",
     candidates: Names = ("logistic", "boosting", "forest", "extra"),
     metric: str | None = None,
     refit: bool | None = None,

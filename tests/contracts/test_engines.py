@@ -23,12 +23,14 @@ from rowcast.jobs.chunk_scoring import GraphSource
 from rowcast.jobs.table_scoring import ScoringOptions, Summary, score_file
 from rowcast.settings import Settings
 from rowcast.tables import examples, stream
-from rowcast.tables.read import read_table
+from rowcast.tables.read import read_table, table_from_memory
+from rowcast.training.events import TrainingEvent
 from support import models, rays, tasks
 from support.commands import rowcast
 from support.rays import RayCluster
 from support.servers import rowcast_process
 from support.tables import write_table
+from support.training import train_model
 from support.waiting import eventually
 
 
@@ -167,7 +169,7 @@ def test_a_command_scores_on_the_nodes_of_a_remote_cluster(ray_cluster: RayClust
 
     address = f"ray://127.0.0.1:{ray_cluster.client_port}"
     command = ("predict", "loans", "loans.csv", "--out", "remote.csv", "--engine", address, "--home", home)
-    finished = rowcast_process(*command, cwd=tmp_path)
+    finished = rowcast_process(*command, cwd=tmp_path, seconds=150)
 
     assert (finished.returncode, finished.stderr.count("\n")) == (0, 1)
     assert (tmp_path / "remote.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
@@ -195,6 +197,27 @@ def test_every_engine_writes_the_same_bytes(
     assert (summary.rows, summary.rejected, summary.warnings) == (999, 1, expected.warnings)
     for suffix in ("", ".rejects.csv"):
         assert Path(f"{ours}{suffix}").read_bytes() == Path(f"{reference}{suffix}").read_bytes()
+
+
+def test_a_node_that_is_killed_changes_no_model(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    table = table_from_memory(examples.loans(400), "loans")
+    options: dict[str, Any] = {"trials": 4, "candidates": ("logistic", "tree", "boosting"), "preset": "balanced"}
+    expected = train_model(tmp_path / "process", table, "loan_status", **options)
+    killed = threading.Event()
+
+    def kill_once(event: TrainingEvent) -> None:
+        if event.stage == "tune" and not killed.is_set():
+            killed.set()
+            ray_cluster.kill_node()
+
+    try:
+        with open_engine(Settings(), "ray") as engine:
+            result = train_model(tmp_path / "ray", table, "loan_status", engine=engine, progress=kill_once, **options)
+    finally:
+        ray_cluster.add_node()
+
+    assert killed.is_set()
+    assert (result.digest, result.score) == (expected.digest, expected.score)
 
 
 def test_a_node_that_is_killed_changes_no_prediction(

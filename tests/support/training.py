@@ -11,6 +11,7 @@ import numpy as np
 
 from rowcast.adapters.files.registry import FolderRegistry
 from rowcast.adapters.onnxruntime.graph import open_graph
+from rowcast.engines import Engine
 from rowcast.registry.ports import OpenGraph
 from rowcast.schema.prediction import Task
 from rowcast.tables.read import table_from_memory
@@ -43,6 +44,7 @@ def train_model(
     *,
     progress: Callable[[TrainingEvent], None] = lambda event: None,
     opener: OpenGraph = open_graph,
+    engine: Engine | None = None,
     **options: Any,
 ) -> TrainingResult:
     """Train on a table and publish the result as `model` in a registry in `folder`.
@@ -56,6 +58,7 @@ def train_model(
         registry=FolderRegistry(folder),
         now=NOW,
         progress=progress,
+        engine=engine,
     )
 
 

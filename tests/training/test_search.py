@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.engines import Shared, Task, ThreadEngine
 from rowcast.tables import examples
 from rowcast.tables.read import table_from_memory
 from rowcast.training import cross_validation, search
@@ -146,3 +150,102 @@ def test_an_interrupt_propagates_if_there_is_no_model_yet(tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt):
         train_model(tmp_path, IRIS, "species", progress=interrupt)
     assert not FolderRegistry(tmp_path).models()
+
+
+class LateTask:
+    """A task of a `ReversedEngine`."""
+
+    def __init__(self, run_all: Callable[[], None]) -> None:
+        self._run_all = run_all
+        self.value: Any = None
+        self.is_cancelled = False
+
+    def result(self, seconds: float | None = None) -> Any:
+        self._run_all()
+        return self.value
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+class ReversedEngine:
+    """Runs the tasks that wait when a result is needed, the latest first, as if early tasks took longest."""
+
+    slots = 8
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[LateTask, Callable[[], Any]]] = []
+
+    def share(self, value: Any) -> Shared[Any]:
+        return Shared(value)
+
+    def submit(self, function: Callable[..., Any], shared: Shared[Any], *arguments: Any) -> Task[Any]:
+        task = LateTask(self._run_all)
+        self._waiting.append((task, lambda: function(shared.reference, *arguments)))
+        return task
+
+    def _run_all(self) -> None:
+        while self._waiting:
+            task, run = self._waiting.pop()
+            if not task.is_cancelled:
+                task.value = run()
+
+
+SMALL: dict[str, Any] = {"trials": 9, "candidates": ("logistic", "tree", "boosting")}
+
+
+@pytest.mark.parametrize("preset", ["fast", "balanced"])
+def test_one_trial_at_a_time_on_an_engine_gives_the_model_of_a_run_without_an_engine(
+    tmp_path: Path, preset: str
+) -> None:
+    expected = train_model(tmp_path / "process", LOANS, "loan_status", preset=preset, **SMALL)
+    with closing(ThreadEngine(2)) as engine:
+        result = train_model(tmp_path / "engine", LOANS, "loan_status", engine=engine, preset=preset, **SMALL)
+
+    assert (result.digest, result.score) == (expected.digest, expected.score)
+    assert [each.trials for each in result.candidates] == [each.trials for each in expected.candidates]
+
+
+def test_trials_at_the_same_time_give_the_same_model_in_whatever_order_their_tasks_end(tmp_path: Path) -> None:
+    with closing(ThreadEngine(2)) as engine:
+        one = train_model(tmp_path / "one", LOANS, "loan_status", engine=engine, jobs=3, **SMALL)
+    two = train_model(tmp_path / "two", LOANS, "loan_status", engine=ReversedEngine(), jobs=3, **SMALL)
+
+    assert (one.digest, one.score) == (two.digest, two.score)
+    assert sum(each.trials for each in one.candidates) == SMALL["trials"]
+
+
+def test_trials_on_an_engine_are_stored_and_resumed(tmp_path: Path) -> None:
+    options = {**SMALL, "storage": str(tmp_path / "trials.log"), "jobs": 2}
+    with closing(ThreadEngine(2)) as engine:
+        first = train_model(tmp_path / "a", LOANS, "loan_status", engine=engine, **options)
+        again = train_model(tmp_path / "b", LOANS, "loan_status", engine=engine, **options)
+
+    assert (again.score, again.digest) == (first.score, first.digest)
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_the_time_limit_stops_a_search_on_an_engine(tmp_path: Path, jobs: int) -> None:
+    started = time.monotonic()
+
+    with closing(ThreadEngine(2)) as engine:
+        options = {**SMALL, "trials": 10_000, "timeout": 1.0, "jobs": jobs}
+        result = train_model(tmp_path, LOANS, "loan_status", engine=engine, **options)
+
+    assert time.monotonic() - started < 60
+    assert 3 <= sum(each.trials for each in result.candidates) < 10_000
+
+
+def test_ctrl_c_on_an_engine_publishes_the_best_model_so_far(tmp_path: Path) -> None:
+    events: list[TrainingEvent] = []
+
+    def interrupt(event: TrainingEvent) -> None:
+        events.append(event)
+        if event.stage == "tune" and event.trial == 4:
+            raise KeyboardInterrupt
+
+    with closing(ThreadEngine(2)) as engine:
+        result = train_model(tmp_path, LOANS, "loan_status", engine=engine, jobs=3, progress=interrupt, **SMALL)
+
+    assert events[-1].stage == "publish"
+    assert 3 <= sum(each.trials for each in result.candidates) < SMALL["trials"]

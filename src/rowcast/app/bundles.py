@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rowcast.app import imports
-from rowcast.app.engines import LOCAL, open_engine
+from rowcast.app.engines import LOCAL, check_engine, open_engine
 from rowcast.app.models import registry
 from rowcast.errors import BundleError
 from rowcast.registry import bundle
@@ -78,6 +78,7 @@ def score_table(
     from rowcast.jobs.chunk_scoring import GraphSource
     from rowcast.jobs.table_scoring import check_outputs, score_file
 
+    check_engine(engine)
     check_outputs(options)
     with open_bundle(settings, model) as named, open_engine(settings, engine, slots) as running:
         manifest = named.opened.manifest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 LOCAL: Final = "local"
 RAY: Final = "ray"
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process can use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def check_engine(engine: str) -> None:
@@ -36,8 +43,6 @@ def open_engine(settings: Settings, engine: str, slots: int | None = None) -> It
     `ray` is the cluster in the setting `ray_address`; without this setting, a cluster is started on this machine.
     Raise SettingsError if there is no such engine. Raise Unavailable if it cannot be used.
     """
-    from rowcast.app.models import usable_cores
-
     check_engine(engine)
     if engine == LOCAL:
         with closing(ThreadEngine(slots or usable_cores())) as threads:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from rowcast.app.bundles import NamedBundle, open_bundle
-from rowcast.app.models import usable_cores
+from rowcast.app.engines import usable_cores
 from rowcast.errors import RowcastError, SettingsError, TableError, ValueProblem
 from rowcast.output_files import is_same_file, refuse_overwriting
 from rowcast.schema.prediction import Label

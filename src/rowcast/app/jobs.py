@@ -122,7 +122,8 @@ def _executor(settings: Settings, jobs: JobStore, files: FileStore) -> Execute:
 
     def execute(job: Job, claim: JobClaim, is_stopping: Callable[[], bool]) -> JobResult:
         from rowcast.adapters.onnxruntime.graph import open_graph
-        from rowcast.app.models import registry, usable_cores
+        from rowcast.app.engines import usable_cores
+        from rowcast.app.models import registry
         from rowcast.app.serving import redactor
         from rowcast.jobs.execution import JobExecution, JobTools
         from rowcast.jobs.runner import LEASE_SECONDS

@@ -6,6 +6,7 @@ import getpass
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from rowcast.app.engines import LOCAL, check_engine, open_engine
 from rowcast.errors import BundleError, ModelNotFound, SettingsError
 from rowcast.registry.ports import Reference, RegistryWriter
 
@@ -42,12 +44,6 @@ def current_user() -> str:
     except (OSError, KeyError):  # containers often run as a user id without a name
         user = f"uid {os.getuid()}"
     return f"{user}@{socket.gethostname()}"
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process can use."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def has_models(settings: Settings) -> bool:
@@ -148,10 +144,12 @@ def train(
     target_file: str | Path | None = None,
     onnx_out: str | Path | None = None,
     progress: Callable[[TrainingEvent], None] = lambda event: None,
+    engine: str = LOCAL,
     **options: Any,
 ) -> TrainingResult:
     """Train a model on a file or on data in memory, and publish it; write its graph to `onnx_out`, if given."""
     started = monotonic()
+    check_engine(engine)
     try:
         from rowcast.training import run
     except ModuleNotFoundError as missing:
@@ -163,15 +161,17 @@ def train(
     models, now = registry(settings), datetime.now(UTC)
 
     def run_training() -> TrainingResult:
-        return run.train(
-            table,
-            training_options,
-            open_graph=open_graph,
-            registry=models,
-            now=now,
-            progress=progress,
-            reading_seconds=monotonic() - started,
-        )
+        with nullcontext() if engine == LOCAL else open_engine(settings, engine) as running:
+            return run.train(
+                table,
+                training_options,
+                open_graph=open_graph,
+                registry=models,
+                now=now,
+                progress=progress,
+                reading_seconds=monotonic() - started,
+                engine=running,
+            )
 
     if onnx_out is None:
         return run_training()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rowcast.app.models import usable_cores
+from rowcast.app.engines import usable_cores
 from rowcast.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -93,7 +93,8 @@ def train(
     trials: Trials = None,
     timeout: Timeout = None,
     seed: Annotated[int, typer.Option(help="Random seed; the same data, options and seed produce the same model.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Number of threads.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of threads, or on Ray, of trials at the same time.")] = 1,
+    engine: Engine = "local",
     storage: Storage = None,
     alias: Annotated[
         str | None, typer.Option(metavar="NAME", help="Alias of the new version [champion, if it is not worse].")

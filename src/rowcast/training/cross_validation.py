@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -94,27 +94,35 @@ class CrossValidator:
     folds: list[Fold]
     validation: LabelledRows
     """The validation rows of all folds. A time-based split never uses the earliest rows for validation."""
+    parallel_folds: int | None = None
+    """The number of a trial's folds that an engine fits at the same time; None if this process fits them."""
     _matrices: dict[tuple[int, Style], tuple[Numbers, Numbers]] = field(default_factory=dict)
 
     def run(
         self, candidate: Candidate, params: Params, after_fold: AfterFold, *, seconds: float = np.inf
     ) -> TrialResult:
         """Cross-validate one configuration; if `seconds` is too short, the fit of every fold stops early."""
+        with closing(self._fold_results(candidate, params, seconds)) as results:
+            return self.combine(candidate, params, results, after_fold)
+
+    def combine(
+        self, candidate: Candidate, params: Params, results: Iterable[FoldResult], after_fold: AfterFold
+    ) -> TrialResult:
+        """Return the result of a trial, given the results of its folds in order."""
         started = time.monotonic()
         estimators: list[Estimator] = []
         staged: Sequence[Estimator] = ()
         raws: list[Raw] = []
         scores: list[float] = []
-        with closing(self._fold_results(candidate, params, seconds)) as results:
-            for index, (_, result) in enumerate(zip(self.folds, results, strict=True)):
-                estimators.append(result.estimator)
-                staged = stop_together(estimators)
-                raws = [
-                    result.raw if each is result.estimator else self._raw(place, candidate, each)
-                    for place, each in enumerate(staged)
-                ]
-                scores = [self._score(raw, fold.valid) for raw, fold in zip(raws, self.folds, strict=False)]
-                after_fold(index, self._mean(scores), result.seconds)
+        for index, (_, result) in enumerate(zip(self.folds, results, strict=True)):
+            estimators.append(result.estimator)
+            staged = stop_together(estimators)
+            raws = [
+                result.raw if each is result.estimator else self._raw(place, candidate, each)
+                for place, each in enumerate(staged)
+            ]
+            scores = [self._score(raw, fold.valid) for raw, fold in zip(raws, self.folds, strict=False)]
+            after_fold(index, self._mean(scores), result.seconds)
         raw = np.zeros((len(self.validation), self.setting.width))
         for fold, rows in zip(self.folds, raws, strict=True):
             raw[fold.places] = rows
@@ -146,24 +154,25 @@ class CrossValidator:
         folds = range(len(self.folds))
         if self.setting.jobs == 1 or not candidate.threadsafe:
             share = seconds / len(folds)
-            yield from (self._fit_fold(candidate, params, self.setting, index, share) for index in folds)
+            yield from (self.fit_fold(candidate, params, self.setting, index, share) for index in folds)
             return
         for index in folds:
             self._matrix(index, candidate.style)  # fill the cache before threads read it
         setting, share = replace(self.setting, jobs=1), seconds / self.turns(candidate)
         pool = ThreadPoolExecutor(self.setting.jobs, "rowcast-fold")
         try:
-            yield from pool.map(lambda index: self._fit_fold(candidate, params, setting, index, share), folds)
+            yield from pool.map(lambda index: self.fit_fold(candidate, params, setting, index, share), folds)
         finally:
             pool.shutdown(cancel_futures=True)
 
     def turns(self, candidate: Candidate) -> int:
         """Return the number of folds that are processed one after another."""
-        return -(-len(self.folds) // (self.setting.jobs if candidate.threadsafe else 1))
+        return -(-len(self.folds) // (self.parallel_folds or (self.setting.jobs if candidate.threadsafe else 1)))
 
-    def _fit_fold(
+    def fit_fold(
         self, candidate: Candidate, params: Params, setting: Setting, index: int, seconds: float
     ) -> FoldResult:
+        """Fit one fold; the fit may stop early after `seconds`."""
         started, fold = time.monotonic(), self.folds[index]
 
         def out_of_time() -> bool:

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from rowcast.engines import Engine
 from rowcast.errors import RegistryError, TrainingError
 from rowcast.registry import bundle
 from rowcast.registry.bundle import Fingerprint, Manifest
@@ -51,6 +52,7 @@ def train(
     now: datetime,
     progress: Progress,
     reading_seconds: float = 0.0,
+    engine: Engine | None = None,
 ) -> TrainingResult:
     """Train, certify and publish one model; raise TableError or TrainingError if no model can be trained."""
     started = time.monotonic() - reading_seconds  # reading the table counts toward the time limit
@@ -69,13 +71,12 @@ def train(
         trials.append(event)
         progress(event)
 
-    search_result, setting = search(problem, options, record, elapsed=time.monotonic() - started)
+    search_result, setting = search(problem, options, record, elapsed=time.monotonic() - started, engine=engine)
     choice = ensemble.choose(search_result, problem, metric, PRESETS[options.preset])
     options = _with_refit(options, choice, problem, _seconds_left(options, started))
     builder = ModelBuilder(options, metric, choice, setting, search_result.validation, open_graph, progress)
     measured = builder.build(problem, is_served=not options.refit)
     served = builder.refit(measured) if options.refit else measured
-
     progress(TrainingEvent(stage="publish", message=options.name))
     manifest = _manifest(served, choice, metric, table=table, options=options, now=now)
     scores = _candidate_scores(search_result, choice)

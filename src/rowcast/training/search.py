@@ -3,49 +3,48 @@
 The first trials use good default parameters for every candidate. Optuna suggests the configurations of the remaining
 trials. If there is a time limit and no number of trials is given, the number
 of trials is unlimited, and the search stops early only after many consecutive trials without an improvement.
+
+On an engine, folds are tasks, and several trials run at the same time. The configuration of a trial depends only on the
+results of earlier slots, so the search does not depend on which task ends first.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from itertools import zip_longest
-from typing import Final, NamedTuple, cast
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.trial import BaseTrial, FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import threadpool_limits
 
+from rowcast.engines import Engine
 from rowcast.errors import TrainingError
 from rowcast.training import metrics, trial_storage
+from rowcast.training.candidate_state import CandidateState
+from rowcast.training.configurations import params_of
 from rowcast.training.cross_validation import CrossValidator, TrialResult, make_folds
 from rowcast.training.events import Progress, TrainingEvent
+from rowcast.training.fold_tasks import FoldEngine, open_folds
 from rowcast.training.models.candidate import Candidate, Params, Setting
 from rowcast.training.models.candidates import select
 from rowcast.training.options import TrainingOptions
 from rowcast.training.presets import PRESETS
 from rowcast.training.problem import LabelledRows, LearningProblem
 from rowcast.training.result import CandidateScore
+from rowcast.training.search_state import Search
 from rowcast.training.time_limit import finishing_seconds, refit_seconds
-from rowcast.training.trial_storage import FOLD_SECONDS, KIND, NO_TIME, SLOT, Study
+from rowcast.training.trial_storage import FOLD_SECONDS, KIND, NO_TIME, Study
+from rowcast.training.trial_window import StartedTrial, run_in_window
 
-FINAL_FIT: Final = 1.5
-"""The expected ratio of the duration of a fit on all training rows to that of one fold in threefold
-cross-validation."""
 DEFAULT_TRIALS: Final = 20
 """The number of trials if neither a number nor a time limit is given."""
 UNLIMITED: Final = 100_000
 STALE_TRIALS: Final = 30
 """If the number of trials is not given, the search stops after this number of trials without an improvement."""
-LIKELY_MICROSECONDS: Final = 50.0
-"""The assumed cost of a row until every candidate has been tried. The preset can lower it."""
-LEAST_SHARE: Final = 0.3
-"""A trial whose fits can stop early starts only if at least this share of its expected duration remains."""
-KEPT_TRIALS: Final = 3
-"""The number of trials of each candidate that can become members of an average."""
 
 
 @dataclass(frozen=True)
@@ -68,191 +67,18 @@ class SearchResult:
         return self.trials[0]
 
 
-class KeptTrial(NamedTuple):
-    """A trial that can become a member of an average. Ranks are unique, so results are never compared."""
-
-    rank: tuple[float, int]
-    result: TrialResult
-
-
-@dataclass
-class CandidateState:
-    """The state of the search for one candidate."""
-
-    trials: int = 0
-    seconds: float = 0.0
-    folds: int = 0
-    kept: list[KeptTrial] = field(default_factory=list)
-    """This process's best trials, from best to worst."""
-    remote: list[FrozenTrial] = field(default_factory=list)
-    """Trials from other processes that are among the best of all processes, from best to worst. This process must
-    repeat a trial before it can use the trial's models.
-    """
-    score: float | None = None
-    """The best score across all processes."""
-    remote_fold_seconds: float = 0.0
-    """The duration of a fold, as measured by another process."""
-
-    @property
-    def best(self) -> TrialResult | None:
-        """The best trial of this process."""
-        return self.kept[0].result if self.kept else None
-
-    @property
-    def fold_seconds(self) -> float:
-        """The expected duration of one fold."""
-        return self.seconds / self.folds if self.folds else self.remote_fold_seconds
-
-
-@dataclass
-class Search:
-    """The state of the search for all candidates, and the remaining time."""
-
-    validator: CrossValidator
-    candidates: dict[str, Candidate]
-    states: dict[str, CandidateState]
-    seconds_left: Callable[[], float]
-    """Returns the number of seconds until the search must end."""
-    refit_seconds: float = 0.0
-    """The maximum number of seconds reserved for refitting the chosen model on all rows."""
-    stale_trials: int = 0
-    """The number of trials since the most recent improvement of the best score."""
-
-    @property
-    def has_model(self) -> bool:
-        """Whether any process has finished a trial."""
-        return any(state.score is not None for state in self.states.values())
-
-    @property
-    def has_local_model(self) -> bool:
-        """Whether this process has finished a trial."""
-        return any(state.best is not None for state in self.states.values())
-
-    def try_params(
-        self, candidate: Candidate, params: Params, slot: int, after_fold: Callable[[int, float], None]
-    ) -> TrialResult:
-        """Cross-validate one configuration; `after_fold` can stop the trial by raising an exception."""
-        self.states[candidate.name].trials += 1
-        best = self.best_score
-        self.stale_trials += 1
-        result = self._cross_validate(candidate, params, after_fold)
-        if best is None or self.is_better(result.score, best):
-            self.stale_trials = 0
-        self._keep(result, slot)
-        return result
-
-    @property
-    def best_score(self) -> float | None:
-        """The best score across all candidates and processes."""
-        scores = [state.score for state in self.states.values() if state.score is not None]
-        return None if not scores else max(scores) if self.validator.metric in metrics.GREATER else min(scores)
-
-    def _keep(self, result: TrialResult, slot: int) -> None:
-        """Keep the best trials of each candidate."""
-        state = self.states[result.candidate.name]
-        state.kept = sorted([*state.kept, KeptTrial(self._rank(result.score, slot), result)])[:KEPT_TRIALS]
-        if state.score is None or self.is_better(result.score, state.score):
-            state.score = result.score
-
-    def _rank(self, score: float, slot: int) -> tuple[float, int]:
-        """Return a key that sorts better trials first, and trials with the same score by their slots."""
-        return -metrics.sign(self.validator.metric) * score, slot
-
-    def _cross_validate(
-        self, candidate: Candidate, params: Params, after_fold: Callable[[int, float], None]
-    ) -> TrialResult:
-        state = self.states[candidate.name]
-
-        def count(index: int, mean: float, seconds: float) -> None:
-            state.seconds += seconds
-            state.folds += 1
-            after_fold(index, mean)
-
-        seconds = self.seconds_for_trial()
-        if state.score is None:  # leave time for this candidate's final fit, and for candidates without a trial
-            turns = self.validator.turns(candidate)
-            seconds *= turns / (turns + FINAL_FIT) / (1 + sum(map(self._is_untried, self.states)) / 2)
-        return self.validator.run(candidate, params, count, seconds=seconds)
-
-    def row_microseconds(self) -> float:
-        """Return the estimated cost of scoring a row with the best trials of all candidates."""
-        best = [state.best.size.microseconds for state in self.states.values() if state.best is not None]
-        least = LIKELY_MICROSECONDS if any(map(self._is_untried, self.states)) else 10.0
-        return min(self.validator.setting.preset.microseconds, least + sum(best))
-
-    def _is_untried(self, name: str) -> bool:
-        """Return whether no process has started a trial of this candidate."""
-        state = self.states[name]
-        return state.trials == 0 and state.score is None
-
-    def has_time_for(self, candidate: Candidate) -> bool:
-        """Return whether another trial and the final fits are expected to finish in time.
-
-        If the fits can stop early, time for part of a trial is sufficient. Until a model exists, the result is always
-        True, because the search must return a model.
-        """
-        if not self.has_model:
-            return True
-        share = LEAST_SHARE if candidate.stops_in_time else 1.0
-        expected = self.states[candidate.name].fold_seconds * self.validator.turns(candidate)
-        return self.seconds_for_trial() > share * expected
-
-    def seconds_for_trial(self) -> float:
-        """Return the remaining time minus the expected duration of the final fits."""
-        return self.seconds_left() - self.final_fit_seconds()
-
-    def final_fit_seconds(self) -> float:
-        """Return the expected duration of the final fits. It includes all candidates, because any of them may be
-        chosen."""
-        total, refits = 0.0, 0.0
-        for state in self.states.values():
-            if state.score is not None:
-                turns = len(self.validator.folds) * state.fold_seconds
-                total += len(state.remote) * turns
-                if state.best is not None and state.best.is_bagged:
-                    refits += turns
-                else:
-                    total += FINAL_FIT * state.fold_seconds
-        return total + min(refits, self.refit_seconds)
-
-    def sync_remote_trials(self, study: Study) -> None:
-        """For each candidate, find the trials from other processes that are among the best of all processes."""
-        for name, state in self.states.items():
-            ranks: list[tuple[tuple[float, int], FrozenTrial | None]] = [(kept.rank, None) for kept in state.kept]
-            for trial in study.remote_trials(name):
-                if trial.state == TrialState.COMPLETE and trial.value is not None:
-                    state.remote_fold_seconds = trial.user_attrs[FOLD_SECONDS]
-                    ranks.append((self._rank(trial.value, trial.user_attrs[SLOT]), trial))
-            ranks.sort(key=lambda pair: pair[0])
-            state.remote = [trial for _, trial in ranks[:KEPT_TRIALS] if trial is not None]
-            if ranks:
-                state.score = -metrics.sign(self.validator.metric) * ranks[0][0][0]
-
-    def repeat_remote_trials(self, progress: Progress) -> None:
-        """Repeat the best trials from other processes, because the storage contains no out-of-fold scores."""
-        sign = metrics.sign(self.validator.metric)
-        for name, state in sorted(self.states.items(), key=lambda pair: -sign * (pair[1].score or 0.0)):
-            trials, state.remote = state.remote, []
-            for trial in trials:
-                seconds = (len(self.validator.folds) + FINAL_FIT) * state.fold_seconds + self.final_fit_seconds()
-                if self.has_local_model and self.seconds_left() < seconds:
-                    continue
-                message = f"repeating a {name} trial from another process"
-                progress(TrainingEvent(stage="tune", message=message, best=trial.value))
-                slot = trial.user_attrs[SLOT]
-                candidate, params = _params(trial, slot, self.candidates, self.validator.setting)
-                self._keep(self._cross_validate(candidate, params, lambda index, mean: None), slot)
-
-    def is_better(self, left: float, right: float) -> bool:
-        return left > right if self.validator.metric in metrics.GREATER else left < right
-
-
 def search(
-    problem: LearningProblem, options: TrainingOptions, progress: Progress, *, elapsed: float = 0.0
+    problem: LearningProblem,
+    options: TrainingOptions,
+    progress: Progress,
+    *,
+    elapsed: float = 0.0,
+    engine: Engine | None = None,
 ) -> tuple[SearchResult, Setting]:
     """Run trials until all are finished or the time limit is reached; return the best configurations.
 
     `elapsed` is the time, in seconds, that was used before the search. Ctrl-C stops the search early.
+    On an engine, `options.jobs` trials run at the same time.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # failures are reported by the caller
     started = time.monotonic()
@@ -280,11 +106,12 @@ def search(
     candidates = {candidate.name: candidate for candidate in select(options.candidates, problem.task)}
     metric = metrics.resolve(options.metric, problem.task)
     validator = CrossValidator(problem, setting, metric, *make_folds(problem, options))
+    folds = None if engine is None else open_folds(engine, validator, options)
     states = {name: CandidateState() for name in candidates}
     running = Search(validator, candidates, states, seconds_left, refit_seconds(options))
     total = max(_trial_limit(options), len(candidates))
     study = trial_storage.open_study(options, problem.sha256, metric, total)
-    runner = TrialRunner(running, study, total, progress, is_patient=options.trials is not None)
+    runner = TrialRunner(running, study, total, progress, is_patient=options.trials is not None, folds=folds)
     with threadpool_limits(setting.threads):
         interrupted = runner.run()
     if not running.has_local_model:
@@ -330,6 +157,8 @@ class TrialRunner:
     progress: Progress
     is_patient: bool
     """Whether to run all trials, even if they do not improve the score."""
+    folds: FoldEngine | None = None
+    """Where folds are fitted; None for this process."""
 
     @property
     def is_stale(self) -> bool:
@@ -347,7 +176,7 @@ class TrialRunner:
         interrupted = False
         self.search.sync_remote_trials(self.study)
         try:
-            self.study.optimise(self._objective, self._stop_in_time)
+            self._optimise()
         except KeyboardInterrupt:
             if not self.search.has_model:
                 raise
@@ -361,43 +190,91 @@ class TrialRunner:
             interrupted = True
         return interrupted
 
+    def _optimise(self) -> None:
+        if self.folds is None:
+            self.study.optimise(self._objective, self._stop_in_time)
+        else:
+            run_in_window(self.folds.trials, self._start, self._finish, self.study.abandon)
+
     def _objective(self, trial: optuna.Trial) -> float:
         slot = self.study.claim(trial)
         if slot is None:
             trial.study.stop()
             return float("nan")  # Optuna marks this trial as failed; failed trials do not occupy a slot
-        candidates = self.search.candidates
-        candidate, params = _params(trial, slot, candidates, self.search.validator.setting)
-        trial.set_user_attr(KIND, candidate.name)
+        candidate, params = self._configure(trial, slot)
+        self._prune_without_time(trial, candidate)
+        try:
+            return self.search.try_params(candidate, params, slot, self._after_fold(trial, slot, candidate)).score
+        finally:
+            self._report(trial, candidate.name)
 
+    def _start(self) -> StartedTrial | None:
+        """Start the next trial on the engine; return None if no trial is left, or if there is no time for it."""
+        assert self.folds is not None
+        while not self._is_over:
+            asked = self.study.ask()
+            if asked is None:
+                return None
+            trial, slot = asked
+            candidate, params = self._configure(trial, slot)
+            if self.search.has_time_for(candidate):
+                tasks = self.search.start_folds(self.folds, candidate, params)
+                return StartedTrial(trial, slot, candidate, params, tasks)
+            trial.set_user_attr(NO_TIME, True)
+            self.study.optuna.tell(trial, state=TrialState.PRUNED)
+        return None
+
+    def _finish(self, started: StartedTrial) -> None:
+        """Wait for a trial, and record its result."""
+        trial, slot, candidate = started.trial, started.slot, started.candidate
+        score = None
+        try:
+            score = self.search.finish_folds(started, self._after_fold(trial, slot, candidate)).score
+        except optuna.TrialPruned:
+            started.cancel()
+        finally:
+            self._report(trial, candidate.name)
+        if score is None:
+            self.study.optuna.tell(trial, state=TrialState.PRUNED)
+        else:
+            self.study.optuna.tell(trial, score)
+
+    def _configure(self, trial: optuna.Trial, slot: int) -> tuple[Candidate, Params]:
+        candidate, params = params_of(trial, slot, self.search.candidates, self.search.validator.setting)
+        trial.set_user_attr(KIND, candidate.name)
+        return candidate, params
+
+    def _after_fold(self, trial: optuna.Trial, slot: int, candidate: Candidate) -> Callable[[int, float], None]:
         def after_fold(index: int, mean: float) -> None:
             trial.report(mean, index)
             if index + 1 == len(self.search.validator.folds):
                 return
-            if slot >= len(candidates) and trial.should_prune():  # the first trial of each candidate is never pruned
+            # The first trial of each candidate is never pruned.
+            if slot >= len(self.search.candidates) and trial.should_prune():
                 raise optuna.TrialPruned
             if self.search.has_model and self.search.seconds_for_trial() <= 0:
                 self._prune_without_time(trial, candidate)
 
-        self._prune_without_time(trial, candidate)
-        try:
-            return self.search.try_params(candidate, params, slot, after_fold).score
-        finally:
-            trial.set_user_attr(FOLD_SECONDS, self.search.states[candidate.name].fold_seconds)
-            self._report(candidate.name)
+        return after_fold
 
     def _prune_without_time(self, trial: optuna.Trial, candidate: Candidate) -> None:
         if not self.search.has_time_for(candidate):
             trial.set_user_attr(NO_TIME, True)
             raise optuna.TrialPruned
 
-    def _stop_in_time(self, study: optuna.Study, _trial: FrozenTrial) -> None:
+    @property
+    def _is_over(self) -> bool:
+        """Whether no further trial should start."""
         candidates = self.search.candidates.values()
-        if self.study.is_used_up or self.is_stale or not any(map(self.search.has_time_for, candidates)):
+        return self.study.is_used_up or self.is_stale or not any(map(self.search.has_time_for, candidates))
+
+    def _stop_in_time(self, study: optuna.Study, _trial: FrozenTrial) -> None:
+        if self._is_over:
             study.stop()
 
-    def _report(self, name: str) -> None:
+    def _report(self, trial: optuna.Trial, name: str) -> None:
         """Report the trial that is about to finish."""
+        trial.set_user_attr(FOLD_SECONDS, self.search.states[name].fold_seconds)
         self.search.sync_remote_trials(self.study)
         finished = self.study.finished_count + 1
         elapsed = time.monotonic() - self._started
@@ -414,21 +291,3 @@ class TrialRunner:
                 seconds_left=max(0.0, min(left, self.search.seconds_left())),
             )
         )
-
-
-def _params(
-    trial: BaseTrial, slot: int, candidates: dict[str, Candidate], setting: Setting
-) -> tuple[Candidate, Params]:
-    """Return the configuration of a trial: default parameters for the first slots, then the sampler's suggestions."""
-    starts = _starts(candidates.values(), setting)
-    if slot < len(starts):
-        return starts[slot]
-    candidate = candidates[trial.suggest_categorical("candidate", list(candidates))]
-    # For a finished trial, Optuna returns the recorded parameters.
-    return candidate, candidate.suggest(cast(optuna.Trial, trial), setting)
-
-
-def _starts(candidates: Iterable[Candidate], setting: Setting) -> list[tuple[Candidate, Params]]:
-    """Return the default parameters: every candidate's first set, then every candidate's second set."""
-    defaults = [[(candidate, params) for params in candidate.starts(setting)] for candidate in candidates]
-    return [each for rank in zip_longest(*defaults) for each in rank if each is not None]

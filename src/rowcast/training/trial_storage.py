@@ -136,6 +136,21 @@ class Study:
                     raise
                 raise KeyboardInterrupt from None
 
+    def ask(self) -> tuple[optuna.Trial, int] | None:
+        """Start a trial without `optimise`; return it with its slot, or None if no slot is free."""
+        if not self._announce():
+            return None
+        trial = self.optuna.ask()
+        slot = self.claim(trial)
+        if slot is None:
+            self.abandon(trial)
+            return None
+        return trial, slot
+
+    def abandon(self, trial: optuna.Trial) -> None:
+        """Release the slot of a trial that `ask` started and that will not finish."""
+        self.optuna.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+
     def _announce(self) -> bool:
         """Enqueue the next trial and return True; return False if no slot is free.
 

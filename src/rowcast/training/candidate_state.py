@@ -1,0 +1,46 @@
+"""What the search knows about one candidate: its best trials, and how long its folds take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from optuna.trial import FrozenTrial
+
+from rowcast.training.cross_validation import TrialResult
+
+
+class KeptTrial(NamedTuple):
+    """A trial that can become a member of an average. Ranks are unique, so results are never compared."""
+
+    rank: tuple[float, int]
+    result: TrialResult
+
+
+@dataclass
+class CandidateState:
+    """The state of the search for one candidate."""
+
+    trials: int = 0
+    seconds: float = 0.0
+    folds: int = 0
+    kept: list[KeptTrial] = field(default_factory=list)
+    """This process's best trials, from best to worst."""
+    remote: list[FrozenTrial] = field(default_factory=list)
+    """Trials from other processes that are among the best of all processes, from best to worst. This process must
+    repeat a trial before it can use the trial's models.
+    """
+    score: float | None = None
+    """The best score across all processes."""
+    remote_fold_seconds: float = 0.0
+    """The duration of a fold, as measured by another process."""
+
+    @property
+    def best(self) -> TrialResult | None:
+        """The best trial of this process."""
+        return self.kept[0].result if self.kept else None
+
+    @property
+    def fold_seconds(self) -> float:
+        """The expected duration of one fold."""
+        return self.seconds / self.folds if self.folds else self.remote_fold_seconds
