@@ -394,6 +394,22 @@ def test_a_redis_that_can_evict_quotas_is_reported(
         assert "may forget" in checkup.parts()["quotas"]["says"]
 
 
+def test_a_queue_without_workers_or_with_an_evicting_redis_is_a_problem(
+    checkup: Doctor, tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROWCAST_REDIS_PREFIX", "doctor")
+    monkeypatch.setenv("ROWCAST_QUEUE", redis_server.url)
+    alone = checkup.parts("queue")
+    with redis.serving(tmp_path, "--maxmemory-policy", "allkeys-lru") as server:
+        monkeypatch.setenv("ROWCAST_QUEUE", server.url)
+        evicts = checkup.parts("queue")
+
+    assert not alone["queue"]["ok"]
+    assert "no worker is live" in alone["queue"]["says"]
+    assert not evicts["queue"]["ok"]
+    assert "allkeys-lru" in evicts["queue"]["says"]
+
+
 async def test_a_redis_that_is_slower_than_the_time_limit_is_a_problem(
     checkup: Doctor, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

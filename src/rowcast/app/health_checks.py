@@ -99,6 +99,20 @@ def ray_failure(address: str) -> str:
     return ""
 
 
+def queue_state(settings: Settings, url: str) -> str:
+    """Describe the queue; raise an error if it cannot be used, can lose messages or has no workers."""
+    from rowcast.app.queueing import queue_admin
+    from rowcast.errors import Unavailable
+    from rowcast.setting_values import hide_credentials
+
+    report = queue_admin(settings).report()
+    policy = f"policy {report.policy}" if report.policy else "policy unknown, because the Redis user may not run INFO"
+    says = f"{hide_credentials(url)} responds; {policy}; {report.messages} messages, {report.parked_count} parked"
+    if not report.workers:
+        raise Unavailable(f"{says}; no worker is live; start one with `rowcast worker`", slug="no-worker")
+    return f"{says}; live workers: {len(report.workers)}"
+
+
 def redis_state(settings: Settings, setting: str, url: str) -> str:
     """Describe the Redis server at the URL of a setting; raise SettingsError if Rowcast cannot use it."""
     from rowcast.app.sharing import require_redis

@@ -10,7 +10,9 @@ from rowcast.errors import SettingsError
 if TYPE_CHECKING:
     from rowcast.adapters.redis.link import RedisLink
     from rowcast.adapters.redis.queue import RedisQueue
+    from rowcast.adapters.redis.queue_admin import QueueAdmin
     from rowcast.adapters.redis.queue_reader import RedisQueueReader
+    from rowcast.adapters.telemetry.prometheus import Metrics
     from rowcast.events import Listener
     from rowcast.serving.deployment import Deployment
     from rowcast.serving.health import Health
@@ -30,8 +32,8 @@ class QueueParts(NamedTuple):
     link: RedisLink
     queue: RedisQueue
 
-    def scorer(self, deployment: Deployment[ModelInterface], health: Health) -> QueueScorer:
-        """Return the scorer; register the health checks for the queue and for the workers of the default model."""
+    def scorer(self, deployment: Deployment[ModelInterface], health: Health, metrics: Metrics) -> QueueScorer:
+        """Return the scorer; register its metrics, and the checks of the queue and the default model's workers."""
         from rowcast.serving.queue_scorer import QueueScorer
 
         def workers_problem() -> str | None:
@@ -42,6 +44,7 @@ class QueueParts(NamedTuple):
 
         health.register("queue", self.queue.problem)
         health.register("queue workers", workers_problem, is_required=True)
+        metrics.watch_queue(lambda: self.queue.status)
         return QueueScorer(self.queue)
 
 
@@ -78,6 +81,16 @@ def reader_parts(settings: Settings, name: str, listen: Listener) -> ReaderParts
 
     link = _link(settings, settings.queue, listen, "the worker takes no messages")
     return ReaderParts(RedisQueueReader(link, settings.redis_prefix, name, listen), link)
+
+
+def queue_admin(settings: Settings) -> QueueAdmin:
+    """Return the operations on the queue for commands; raise SettingsError if there is no queue."""
+    if settings.queue is None:
+        raise SettingsError("there is no queue; set 'queue' to the URL of a Redis server")
+    require_redis("queue")
+    from rowcast.adapters.redis.queue_admin import QueueAdmin
+
+    return QueueAdmin(settings.queue, settings.redis_prefix)
 
 
 def _link(settings: Settings, url: str, listen: Listener, fallback: str) -> RedisLink:

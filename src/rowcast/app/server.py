@@ -63,7 +63,7 @@ def build_server(settings: Settings, place: Place | None = None) -> Server:
         live = serving.live_parts(settings, registry, state, listen)
         shared = sharing.shared_parts(settings, listen)
         queue = queueing.queue_parts(settings, listen)
-        scorer = None if queue is None else queue.scorer(live.deployment, health)
+        scorer = None if queue is None else queue.scorer(live.deployment, health, metrics)
         predicting = serving.prediction_parts(settings, live.deployment, listen, shared.cache, scorer)
         undo.callback(predicting.journal.close)
         native = NativeRoutes(predicting.service)

@@ -58,6 +58,7 @@ def build_worker(settings: Settings) -> Worker:
     reading = queueing.reader_parts(settings, name, metrics.listen)
     source = serving.worker_models(settings, models.registry(settings), metrics.listen)
     worker = QueueWorker(reading.reader, source, metrics.listen, concurrency=settings.worker_concurrency)
+    metrics.watch_queue(lambda: reading.reader.status)
     health = Health()
     health.register("queue", reading.link.problem, is_required=True)
     health.register("models", source.problem)

@@ -46,6 +46,7 @@ from rowcast.cli.options import (
     Wire,
     show_help,
 )
+from rowcast.cli.queue_commands import queue_app
 
 app = typer.Typer(
     help="Train, serve and audit models for tabular data.",
@@ -57,6 +58,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(history_app, name="history")
 app.add_typer(keys_app, name="keys")
+app.add_typer(queue_app, name="queue")
 
 
 @app.callback(invoke_without_command=True)

@@ -152,6 +152,7 @@ def _checks(loaded: Settings) -> Iterator[tuple[str, Check, str]]:
     yield "cache", lambda: _check_cache(loaded), redis.format("cache")
     yield "quotas", lambda: _check_quotas(loaded), redis.format("quotas")
     yield "ray", lambda: _check_ray(loaded), "correct the setting `ray_address`"
+    yield "queue", lambda: _check_queue(loaded), redis.format("queue")
     yield "push", lambda: _check_push(loaded), "correct the setting `push_gateway`"
     yield "otel", lambda: _check_otel(loaded), "correct the setting `otel_endpoint`"
 
@@ -388,6 +389,12 @@ def _check_ray(loaded: Settings) -> str:
     if reason:
         raise CheckFailed(reason, "start the cluster, or correct ray_address")
     return f"{version}; {loaded.ray_address} accepts connections"
+
+
+def _check_queue(loaded: Settings) -> str:
+    if loaded.queue is None:
+        return "off; each server process scores its own rows"
+    return health_checks.queue_state(loaded, loaded.queue)
 
 
 def _check_push(loaded: Settings) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -40,6 +40,22 @@ class Queue(Protocol):
         future can raise the same errors later.
         """
         ...
+
+
+class WorkerInfo(msgspec.Struct, frozen=True):
+    """The description that a worker publishes with each heartbeat."""
+
+    name: str
+    digests: list[str]
+    """The models that the worker has."""
+
+
+class QueueStatus(NamedTuple):
+    """The number of messages, the age of the oldest message that waits for a worker, and the live workers."""
+
+    messages: int
+    seconds: float
+    workers: tuple[WorkerInfo, ...]
 
 
 class Delivery(msgspec.Struct, frozen=True):

@@ -26,7 +26,7 @@ MAX_MESSAGES: Final = 64
 MAX_DELIVERIES: Final = 3
 """The maximum number of deliveries. A message that is delivered more often is parked, because it seems to kill
 workers."""
-MAX_RETURNS: Final = 10
+MAX_RETURNS: Final = 100
 """A message is parked after workers without its model have returned it this many times."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """The first and the longest pause, in seconds, before a message is returned again. Each pause is twice as long as the

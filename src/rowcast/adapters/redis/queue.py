@@ -6,14 +6,14 @@ import asyncio
 import uuid
 from collections.abc import Collection
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import msgspec
 from redis.asyncio import Redis
 
 from rowcast.adapters.redis.link import RedisLink
-from rowcast.adapters.redis.queue_keys import GROUP, STATUS, QueueKeys, Script, WorkerInfo
+from rowcast.adapters.redis.queue_keys import QueueKeys, Script, read_status
 from rowcast.errors import Overloaded, Unavailable
+from rowcast.serving.ports import QueueStatus
 
 BLOCK_SECONDS: Final = 1.0
 """How long one call waits for replies."""
@@ -25,15 +25,6 @@ PATIENCE_SECONDS: Final = 3.0
 RETRY_SECONDS: Final = 0.05
 
 _send = Script("queue_send.lua")
-_decode_worker = msgspec.msgpack.Decoder(WorkerInfo).decode
-
-
-class QueueStatus(NamedTuple):
-    """The number of messages, the age of the oldest message that waits for a worker, and the live workers."""
-
-    messages: int
-    seconds: float
-    workers: tuple[WorkerInfo, ...]
 
 
 class RedisQueue:
@@ -156,12 +147,7 @@ class RedisQueue:
 def _fail(reply: asyncio.Future[bytes], error: Exception) -> None:
     if not reply.done():
         reply.set_exception(error)
-
-
-async def read_status(client: Redis, keys: QueueKeys) -> QueueStatus:
-    """Return the status of a queue."""
-    messages, age, _, workers = await STATUS.run(client, [keys.messages, keys.workers], [GROUP, keys.alive])
-    return QueueStatus(int(messages), int(age) / 1000, tuple(_decode_worker(worker) for worker in workers))
+        reply.exception()  # asyncio logs an exception that nobody has read, but nobody may be waiting any longer
 
 
 async def _read(client: Redis, name: str, last: str) -> Collection[tuple[bytes, dict[bytes, bytes]]]:

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 from rowcast.errors import SettingsError
+from rowcast.serving.ports import QueueStatus, WorkerInfo
 
 FORMAT: Final = "queue1"
 """Part of every key. It changes with the format of the messages."""
@@ -23,13 +24,6 @@ REPLIES_MS: Final = 60_000
 """How long the replies to a process are kept if it does not read them."""
 EVICTING: Final = "allkeys-"
 """The policies that evict keys without a lifetime start like this."""
-
-
-class WorkerInfo(msgspec.Struct, frozen=True):
-    """The description that a worker publishes with each heartbeat."""
-
-    name: str
-    digests: list[str]
 
 
 class QueueKeys(msgspec.Struct, frozen=True):
@@ -78,7 +72,8 @@ class Script:
             return await client.eval(self._text, len(keys), *keys, *arguments)
 
 
-STATUS: Final = Script("queue_status.lua")
+_status = Script("queue_status.lua")
+_decode_worker = msgspec.msgpack.Decoder(WorkerInfo).decode
 
 
 def verify_queue(keys: QueueKeys) -> Callable[[Redis], Awaitable[None]]:
@@ -107,3 +102,9 @@ def check_policy(policy: str) -> None:
             "server with the policy noeviction for the queue, and another Redis server for the cache",
             slug="queue-evicts",
         )
+
+
+async def read_status(client: Redis, keys: QueueKeys) -> QueueStatus:
+    """Return the status of a queue."""
+    messages, age, _, workers = await _status.run(client, [keys.messages, keys.workers], [GROUP, keys.alive])
+    return QueueStatus(int(messages), int(age) / 1000, tuple(_decode_worker(worker) for worker in workers))

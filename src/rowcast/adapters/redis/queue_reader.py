@@ -1,6 +1,8 @@
 """A worker's side of a queue in Redis: takes messages from a stream and answers them.
 
-The worker's key expires without heartbeats. Another worker then adopts its messages.
+The worker's key expires without heartbeats. Another worker then adopts its messages. If a call that takes messages
+fails, Redis may have delivered messages that this process has not received. The worker then continues under another
+name, so that the messages of its former name are adopted.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ import msgspec
 from redis.asyncio import Redis
 
 from rowcast.adapters.redis.link import RedisLink
-from rowcast.adapters.redis.queue_keys import GROUP, LIFE_MS, REPLIES_MS, QueueKeys, Script, WorkerInfo
+from rowcast.adapters.redis.queue_keys import GROUP, LIFE_MS, REPLIES_MS, QueueKeys, Script, read_status
 from rowcast.events import Listener, MessagesFinished
-from rowcast.serving.ports import Delivery
+from rowcast.serving.ports import Delivery, QueueStatus, WorkerInfo
 
 BLOCK_SECONDS: Final = 1.0
 """How long one call waits for messages."""
@@ -33,24 +35,31 @@ class RedisQueueReader:
     def __init__(self, link: RedisLink, prefix: str, name: str, listen: Listener) -> None:
         self._link = link
         self._keys = QueueKeys(prefix)
+        self._base = name
         self._name = name
+        self._failures = 0
+        self._digests: list[str] = []
         self._listen = listen
         self._clock_offset = 0.0
         """The time of the Redis server minus the time of this machine, in milliseconds."""
         self._interrupted = asyncio.Event()
+        self.status = QueueStatus(0, 0.0, ())
+        """The status at the most recent heartbeat."""
 
     async def beat(self, digests: Sequence[str]) -> None:
         """Renew this worker's key and its description."""
-        info = msgspec.msgpack.encode(WorkerInfo(self._name, list(digests)))
+        self._digests = list(digests)
+        name, info = self._name, msgspec.msgpack.encode(WorkerInfo(self._base, self._digests))
 
         async def renew(client: Redis) -> Any:
             pipeline = client.pipeline(transaction=True)
-            pipeline.set(self._keys.alive + self._name, b"", px=LIFE_MS)
-            pipeline.hset(self._keys.workers, self._name, info)
+            pipeline.set(self._keys.alive + name, b"", px=LIFE_MS)
+            pipeline.hset(self._keys.workers, name, info)
             pipeline.time()
             return (await pipeline.execute())[2]
 
         now = await self._link.call(renew)
+        self.status = await self._link.call(lambda client: read_status(client, self._keys)) or self.status
         if now is not None:
             self._clock_offset = now[0] * 1000 + now[1] / 1000 - time.time() * 1000
 
@@ -59,14 +68,16 @@ class RedisQueueReader:
         if self._interrupted.is_set():
             return []
 
+        name = self._name
+
         async def read(client: Redis) -> Any:
             return await client.xreadgroup(
-                GROUP, self._name, {self._keys.messages: ">"}, count=most, block=round(BLOCK_SECONDS * 1000)
+                GROUP, name, {self._keys.messages: ">"}, count=most, block=round(BLOCK_SECONDS * 1000)
             )
 
         streams = await self._link.call(read, blocks=BLOCK_SECONDS)
         if streams is None:
-            await asyncio.sleep(RETRY_SECONDS)
+            await self._rename(name)
         return await self._valid([_delivery(entry, 1) for entry in streams[0][1]] if streams else [])
 
     def interrupt(self) -> None:
@@ -112,6 +123,15 @@ class RedisQueueReader:
             return await pipeline.execute()
 
         await self._link.call(forget)
+
+    async def _rename(self, failed: str) -> None:
+        """Continue under another name as soon as Redis responds."""
+        if self._name == failed:
+            self._failures += 1
+            self._name = f"{self._base}-{self._failures}"
+        await asyncio.sleep(RETRY_SECONDS)
+        if self._link.is_available:
+            await self.beat(self._digests)
 
     async def _move(
         self, delivery: Delivery, targets: Sequence[str], reply: bytes, fields: Sequence[str | bytes]

@@ -36,6 +36,7 @@ from rowcast.events import (
 )
 from rowcast.schema.prediction import label_text
 from rowcast.serving.fleet import CounterCells, Counters, Labels, ProcessStatus
+from rowcast.serving.ports import QueueStatus
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 BOUNDS = (*map(str, BUCKETS), "+Inf")
@@ -72,6 +73,7 @@ class Metrics:
         self._counts = counts
         self._backlog = backlog
         self._old_names = old_names
+        self._queue_status: Callable[[], QueueStatus] | None = None
         # Requests per duration bucket, requests above the last bucket, and the sum of all durations.
         self._answers: dict[tuple[str, str, int], CounterCells] = {}
         self._predictions: dict[tuple[str, int, object], CounterCells] = {}
@@ -143,6 +145,10 @@ class Metrics:
     def _messages_finished(self, event: MessagesFinished) -> None:
         self._counts.cells((MESSAGES, event.outcome), 1)[0] += event.count
 
+    def watch_queue(self, status: Callable[[], QueueStatus]) -> None:
+        """Also render the status of the queue between servers and workers."""
+        self._queue_status = status
+
     def exposition(self, processes: Sequence[ProcessStatus]) -> bytes:
         """Return the response to a scrape."""
         registry = CollectorRegistry()
@@ -155,6 +161,8 @@ class Metrics:
         slowest = _slowest(processes)
         yield from _counters(totals)
         yield from self._gauges(processes, slowest)
+        if self._queue_status is not None:
+            yield from _queue_gauges(self._queue_status())
         if self._old_names:
             requests = {labels[1:]: cells for labels, cells in totals.items() if labels[0] == REQUESTS}
             rows = sum(cells[0] for labels, cells in totals.items() if labels[0] == PREDICTIONS)
@@ -194,6 +202,14 @@ class Metrics:
             "Journal segments that have not been stored completely; one per server process is normal.",
             value=float(self._backlog()),
         )
+
+
+def _queue_gauges(status: QueueStatus) -> Iterator[Metric]:
+    yield GaugeMetricFamily("rowcast_queue_messages", "Messages to workers without a reply.", value=status.messages)
+    yield GaugeMetricFamily(
+        "rowcast_queue_message_age_seconds", "Age of the oldest message that no worker has taken.", value=status.seconds
+    )
+    yield GaugeMetricFamily("rowcast_queue_workers", "Live workers of the queue.", value=len(status.workers))
 
 
 class _Snapshot(Collector):

@@ -1,0 +1,123 @@
+"""Inspects a queue in Redis, and retries or drops its parked messages, for commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any, Final
+
+import msgspec
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError, RedisError
+from redis.retry import Retry
+
+from rowcast.adapters.redis.link import describe
+from rowcast.adapters.redis.queue_keys import GROUP, QueueKeys, check_policy
+from rowcast.errors import Unavailable
+from rowcast.serving.ports import WorkerInfo
+
+CALL_SECONDS: Final = 5.0
+RETRY_MS: Final = 60_000
+"""How long a message that is retried can wait for a worker."""
+MAX_SHOWN: Final = 1000
+
+_status = files(__package__).joinpath("queue_status.lua").read_text(encoding="utf-8")
+_requeue = files(__package__).joinpath("queue_requeue.lua").read_text(encoding="utf-8")
+
+
+class ParkedMessage(msgspec.Struct, frozen=True):
+    """A message that no worker can score."""
+
+    id: str
+    digest: str
+    bytes: int
+    reason: str
+
+
+class QueueReport(msgspec.Struct, frozen=True):
+    """The state of a queue."""
+
+    messages: int
+    """The number of messages without a reply."""
+    waiting_seconds: float
+    """The age of the oldest message that no worker has taken."""
+    workers: list[WorkerInfo]
+    """The live workers."""
+    parked: list[ParkedMessage]
+    parked_count: int
+    policy: str = ""
+    """The eviction policy of Redis; empty if the Redis user may not read it."""
+
+
+class QueueAdmin:
+    """The queue of one installation."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        self._url = url
+        self._keys = QueueKeys(prefix)
+
+    def report(self) -> QueueReport:
+        """Return the state; raise SettingsError if Redis may evict messages, or Unavailable if it does not respond."""
+        with self._connected() as client:
+            policy = _policy(client)
+            check_policy(policy)
+            exists = client.exists(self._keys.messages)
+            arguments = [self._keys.messages, self._keys.workers, GROUP, self._keys.alive]
+            messages, age, _, workers = client.eval(_status, 2, *arguments) if exists else (0, 0, 0, [])
+            parked: Any = client.xrange(self._keys.parked, count=MAX_SHOWN)
+            return QueueReport(
+                int(messages),
+                int(age) / 1000,
+                [msgspec.msgpack.decode(worker, type=WorkerInfo) for worker in workers],
+                [_parked(entry, fields) for entry, fields in parked],
+                int(client.xlen(self._keys.parked)),
+                policy,
+            )
+
+    def retry(self, ids: Sequence[str]) -> int:
+        """Put parked messages back into the queue, or all of them if `ids` is empty; return their number."""
+        with self._connected() as client:
+            keys = [self._keys.parked, self._keys.messages]
+            return sum(int(client.eval(_requeue, 2, *keys, each, RETRY_MS)) for each in ids or self._all(client))
+
+    def drop(self, ids: Sequence[str]) -> int:
+        """Delete parked messages, or all of them if `ids` is empty; return their number."""
+        with self._connected() as client:
+            chosen = list(ids or self._all(client))
+            return int(client.xdel(self._keys.parked, *chosen)) if chosen else 0
+
+    def _all(self, client: Redis) -> list[str]:
+        entries: Any = client.xrange(self._keys.parked)
+        return [entry.decode() for entry, _ in entries]
+
+    @contextmanager
+    def _connected(self) -> Iterator[Redis]:
+        client = Redis.from_url(
+            self._url,
+            protocol=2,
+            socket_timeout=CALL_SECONDS,
+            socket_connect_timeout=CALL_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+        try:
+            yield client
+        except (RedisError, OSError) as error:
+            raise Unavailable(
+                f"the queue is not available: {describe(error, self._url)}", slug="queue-unavailable"
+            ) from None
+        finally:
+            client.close()
+
+
+def _policy(client: Redis) -> str:
+    try:
+        return str(client.info("memory").get("maxmemory_policy", ""))
+    except NoPermissionError:
+        return ""
+
+
+def _parked(entry: bytes, fields: dict[bytes, bytes]) -> ParkedMessage:
+    texts = {name: fields.get(name, b"").decode(errors="replace") for name in (b"digest", b"reason")}
+    return ParkedMessage(entry.decode(), texts[b"digest"], len(fields.get(b"body", b"")), texts[b"reason"])
