@@ -54,6 +54,11 @@ class SettingPaths:
         return self.store or f"sqlite:///{(self.home / 'history.db').absolute()}"
 
     @property
+    def has_postgresql_store(self) -> bool:
+        """Whether the store is a PostgreSQL database, which also contains what several homes share."""
+        return self.store_url.partition("://")[0] in ("postgresql", "postgres")
+
+    @property
     def signing_key_path(self) -> Path:
         """The file that contains the secret key for signing chain heads and erasures."""
         return self.signing_key_file or self.repeats_file.with_name("signing.key")

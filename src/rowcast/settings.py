@@ -151,8 +151,7 @@ class Settings(SettingPaths, BaseSettings):
     max_wait_seconds: float = Field(
         10.0,
         gt=0,
-        description="Maximum time in the queue; rows that wait longer are not scored, and their requests fail "
-        "with 503.",
+        description="Maximum time in the queue; requests whose rows wait longer fail with 503.",
     )
     max_connections: int = Field(
         20_000,
@@ -188,8 +187,7 @@ class Settings(SettingPaths, BaseSettings):
     cache_entries: int = Field(
         100_000,
         ge=1,
-        description="Maximum number of scores that each server process caches in memory; each score takes up about 0.5 "
-        "KB.",
+        description="Maximum number of scores that each server process caches in memory, about 0.5 KB each.",
     )
     cache_seconds: float = Field(3600.0, gt=0, description="Lifetime of a cached score.")
     quotas: str | None = Field(

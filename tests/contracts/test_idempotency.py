@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from rowcast.access.ports import IdempotencyStore
 from rowcast.adapters.memory.idempotency import MemoryIdempotencyStore
+from rowcast.adapters.postgresql.idempotency import PostgresIdempotencyStore
 from rowcast.adapters.sqlite.idempotency import SqliteIdempotencyStore
 from rowcast.errors import RepeatConflict
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> IdempotencyStore:
+def new_store(request: pytest.FixtureRequest, folder: Path) -> IdempotencyStore:
     if request.param == "memory":
         return MemoryIdempotencyStore(60)
-    return SqliteIdempotencyStore(tmp_path / "a" / "repeats.db", 60)
+    if request.param == "sqlite":
+        return SqliteIdempotencyStore(folder / "a" / "repeats.db", 60)
+    return PostgresIdempotencyStore(request.getfixturevalue("database"), 60)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> IdempotencyStore:
+    return new_store(request, tmp_path)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def owners(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[IdempotencyStore, IdempotencyStore]:
+    """The same store as two processes open it."""
+    return new_store(request, tmp_path), new_store(request, tmp_path)
 
 
 def test_the_first_request_claims_the_key_and_later_requests_get_the_saved_reply(store: IdempotencyStore) -> None:
@@ -57,14 +71,61 @@ def test_a_claim_expires(store: IdempotencyStore) -> None:
     store.claim("k", b"f", 1.0)
 
     with pytest.raises(RepeatConflict):
-        store.claim("k", b"f", 60.9)
-    assert store.claim("k", b"f", 61.0) is None
+        store.claim("k", b"f", 60.5)
+    assert store.claim("k", b"f", 61.5) is None
     with pytest.raises(RepeatConflict):  # the second claim starts a new period
-        store.claim("k", b"f", 120.9)
+        store.claim("k", b"f", 121.0)
+
+
+def test_a_renewed_claim_expires_later(store: IdempotencyStore) -> None:
+    for key in ("k", "l", "other"):
+        store.claim(key, b"f", 1.0)
+    store.renew(["k", "l", "unknown"], 50.0)
+
+    assert store.claim("other", b"f", 100.0) is None
+    for key in ("k", "l"):
+        with pytest.raises(RepeatConflict):
+            store.claim(key, b"f", 109.5)
+        assert store.claim(key, b"f", 110.5) is None
+
+
+def test_renewing_does_not_change_a_saved_reply(store: IdempotencyStore) -> None:
+    store.claim("k", b"f", 1.0)
+    store.save_reply("k", b"reply", 1.0)
+    store.renew(["k"], 9.0)
+    store.purge(5.0)
+
+    assert store.claim("k", b"g", 10.0) is None
+
+
+def test_an_owner_that_lost_its_claim_changes_nothing(owners: tuple[IdempotencyStore, IdempotencyStore]) -> None:
+    slow, fast = owners
+    slow.claim("k", b"f", 1.0)
+    assert fast.claim("k", b"f", 62.0) is None
+
+    slow.release("k")
+    slow.renew(["k"], 100.0)
+    slow.save_reply("k", b"late", 63.0)
+    with pytest.raises(RepeatConflict):
+        slow.claim("k", b"f", 63.0)
+    fast.save_reply("k", b"reply", 64.0)
+
+    assert slow.claim("k", b"f", 66.0) == fast.claim("k", b"f", 66.0) == b"reply"
+
+
+def test_exactly_one_of_several_owners_claims_a_key(owners: tuple[IdempotencyStore, IdempotencyStore]) -> None:
+    def claim(number: int) -> bool:
+        try:
+            return owners[number % 2].claim("k", b"f", 1.0) is None
+        except RepeatConflict:
+            return False
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(claim, range(16))) == 1
 
 
 def test_purging_deletes_only_old_replies(store: IdempotencyStore) -> None:
-    for key, at in (("old", 4.9), ("new", 5.0)):
+    for key, at in (("old", 4.0), ("new", 6.0)):
         store.claim(key, b"f", at)
         store.save_reply(key, b"reply", at)
     store.purge(5.0)

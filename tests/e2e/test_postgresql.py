@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,66 @@ def test_an_erasure_covers_every_home_that_shares_the_database(
     assert [entry for entry in listed if "row" in entry] == []
     assert (verification["entries"], verification["erased"], verification["unrecorded"]) == (20, 4, 0)
     assert (verification["writers"], verification["unsigned_erasures"], verification["broken"]) == (2, 0, [])
+
+
+def test_homes_with_one_store_share_keys_replies_and_the_key_for_hashes(
+    home: Path, tmp_path: Path, loan_registry: Path, database: str
+) -> None:
+    other = models.with_models(tmp_path / "other", loan_registry)
+    settings = {"ROWCAST_STORE": database, "ROWCAST_SENSITIVE": "hash"}
+    created = answer("keys", "create", "shop", "--scope", "predict,read", home=home, settings=settings)
+    headers = {"x-api-key": created["key"], "idempotency-key": "order-7"}
+    with (
+        servers.running(home, settings=settings) as first,
+        servers.running(other, settings=settings) as second,
+        first.client(headers=headers) as client,
+        second.client(headers=headers) as second_client,
+        second.client() as stranger,
+    ):
+        reply = client.post("/predict", json=ROWS[0])
+        again = second_client.post("/predict", json=ROWS[0])
+        refused = stranger.post("/predict", json=ROWS[0])
+        answer("keys", "revoke", created["id"], home=home, settings=settings)
+        revoked_at = time.monotonic()
+        eventually(lambda: second_client.post("/predict", json=ROWS[1]).status_code == 401)
+        seconds = time.monotonic() - revoked_at
+
+    assert reply.status_code == 200, reply.text
+    assert (again.content, again.headers["idempotency-replayed"]) == (reply.content, "true")
+    assert refused.status_code == 401
+    assert seconds < 1
+    assert (home / "history.key").read_bytes() == (other / "history.key").read_bytes()
+    assert not (home / "keys.json").exists()
+    assert not (home / "repeats.db").exists()
+
+
+def test_without_the_database_only_requests_with_an_idempotency_key_are_refused(home: Path) -> None:
+    with postgresql.running() as postgres:
+        settings = {"ROWCAST_STORE": postgres.url}
+        key = answer("keys", "create", "shop", home=home, settings=settings)["key"]
+        with servers.running(home, settings=settings) as server, server.client(headers={"x-api-key": key}) as client:
+            postgres.kill()
+            plain = client.post("/predict", json=ROWS[0])
+            keyed = client.post("/predict", json=ROWS[0], headers={"idempotency-key": "k"})
+            unknown = client.post("/predict", json=ROWS[0], headers={"x-api-key": "rk_unknown"})
+        with (
+            servers.running(home, settings=settings, name="restarted") as server,
+            server.client(headers={"x-api-key": key}) as client,
+        ):
+            restarted = client.post("/predict", json=ROWS[0])
+
+    assert (plain.status_code, unknown.status_code, restarted.status_code) == (200, 401, 200)
+    assert (keyed.status_code, keyed.json()["type"]) == (503, "urn:rowcast:error:idempotency-unavailable")
+    assert "retry-after" in keyed.headers
+
+
+def test_a_server_does_not_start_without_the_keys_of_its_home(home: Path, database: str) -> None:
+    key = answer("keys", "create", "shop", home=home, settings={})
+
+    refused = rowcast("serve", "--port", "0", "--home", home, cwd=home, settings={"ROWCAST_STORE": database})
+
+    assert refused.returncode == 2
+    assert key["id"] in refused.stderr
 
 
 class Load:

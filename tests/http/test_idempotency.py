@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 import httpx
@@ -18,6 +18,7 @@ from rowcast.errors import RepeatConflict, RequestError, Unavailable
 from rowcast.http.idempotency import PURGE_EVERY_SECONDS, Idempotency
 from support import access, apps, v2
 from support.protected import ROW, predict, wait_for_entries
+from support.waiting import eventually
 
 # The shared client runs on the module's event loop.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -223,6 +224,27 @@ async def test_a_claim_is_settled_even_if_the_request_is_canceled_meanwhile(erro
     handler.error = None
 
     assert await ask() == ((b"reply 1", True) if error is None else (b"reply 3", False))
+
+
+async def test_the_claim_of_a_request_in_progress_is_renewed_until_the_request_ends() -> None:
+    renewed: list[tuple[str, ...]] = []
+
+    class NotingStore(MemoryIdempotencyStore):
+        def renew(self, keys: Collection[str], now: float) -> None:
+            renewed.append(tuple(keys))
+            super().renew(keys, now)
+
+    handler = Handler()
+    idempotency = Idempotency(NotingStore(lease_seconds=0.02), 60)
+    ask = asking(idempotency, handler)
+    handler.gate.clear()
+    first = asyncio.ensure_future(ask())
+    await asyncio.to_thread(eventually, lambda: len(renewed) >= 3)
+    handler.gate.set()
+    await first
+
+    assert {len(keys) for keys in renewed} == {1}
+    assert not idempotency._claims
 
 
 async def test_a_reply_is_sent_even_if_it_cannot_be_stored() -> None:

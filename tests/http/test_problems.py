@@ -77,7 +77,8 @@ STATUS = {
     429: "over-quota",
     431: "head-too-large",
     501: "not-supported",
-    503: "overloaded not-ready unavailable disk-low not-stored queue-unavailable no-worker worker-failed",
+    503: "overloaded not-ready unavailable disk-low not-stored idempotency-unavailable queue-unavailable no-worker "
+    "worker-failed",
     504: "too-late",
     505: "unsupported-version",
 }

@@ -5,26 +5,36 @@ Every adapter passes the contract tests in `tests/contracts/`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from rowcast.access.keys import Key
+from rowcast.errors import Unavailable
 
 IN_FLIGHT = "the first request with this Idempotency-Key is still in progress; retry in 1 s"
 OTHER_REQUEST = "this Idempotency-Key was used for a different request; use a new key for each request"
+LEASE_SECONDS = 20.0
+"""The time until a claim expires unless its owner renews it. A process can be suspended for most of this time."""
+
+
+def idempotency_unavailable(reason: str) -> Unavailable:
+    """Return the error to raise if the store of replies cannot be used."""
+    message = f"a request with an Idempotency-Key cannot be answered: {reason}; retry later"
+    return Unavailable(message, slug="idempotency-unavailable")
 
 
 class KeyReader(Protocol):
     """Reads the API keys. A running server detects changes by comparing revisions."""
 
     def all(self) -> Sequence[Key]:
-        """Return every key, including revoked keys; raise SettingsError if the keys cannot be read."""
+        """Return every key, including revoked keys; raise SettingsError or Unavailable if they cannot be read."""
         ...
 
     def revision(self) -> object:
         """Return a value that changes whenever the keys change.
 
-        The server calls this method every second, so it must be fast.
+        A server calls this method twice a second on its event loop. If it takes time, the server must call it in a
+        thread (`runtime/key_follower.py`).
         """
         ...
 
@@ -40,25 +50,33 @@ class KeyWriter(KeyReader, Protocol):
 class IdempotencyStore(Protocol):
     """Stores replies by idempotency key for all server processes, so that a repeated request receives the first reply.
 
-    A process claims the key of a new request. The claim lasts until the process saves a reply or releases the key.
-    Claims of dead processes and claims older than the store's limit are void. `now` is a Unix timestamp in seconds.
+    A process claims the key of a new request. The claim is a lease: it lasts until the process saves a reply, releases
+    the key or lets the lease expire. The process renews the lease while the request is in progress. A store can void
+    the claim of a dead process earlier. Each store object is one owner of claims. `now` is a Unix timestamp in seconds.
     """
+
+    lease_seconds: float
+    """The time until a claim expires unless it is renewed."""
 
     def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
         """Return the saved reply, or claim the key and return None.
 
         A caller that receives None must save a reply or release the key. Raise RepeatConflict if the key is already
         claimed, or if `fingerprint` differs from the first request's fingerprint. Raise Unavailable if the store cannot
-        be used.
+        be used, with the slug `idempotency-unavailable`.
         """
         ...
 
+    def renew(self, keys: Collection[str], now: float) -> None:
+        """Extend the leases of these claims. Claims that this owner has lost are not changed."""
+        ...
+
     def save_reply(self, key: str, reply: bytes, now: float) -> None:
-        """Save the reply for later requests with this key."""
+        """Save the reply for later requests with this key. This has no effect if this owner has lost the claim."""
         ...
 
     def release(self, key: str) -> None:
-        """Release a claim, so that the next request with this key is treated as a new request."""
+        """Release a claim of this owner, so that the next request with this key is treated as a new request."""
         ...
 
     def purge(self, before: float) -> None:

@@ -39,11 +39,12 @@ def store_failure(settings: Settings) -> str:
 
 def repeats_failure(settings: Settings) -> str:
     """Check that the idempotency store can be used, without creating or changing anything."""
-    from rowcast.adapters.sqlite.idempotency import SqliteIdempotencyStore
+    from rowcast.app.access import idempotency_store
     from rowcast.errors import RowcastError
 
     try:
-        SqliteIdempotencyStore(settings.repeats_file).check()
+        store, _ = idempotency_store(settings)
+        store.check()
     except RowcastError as error:
         return error.message
     return ""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def store(settings: Settings) -> Store:
     """Return the configured history store, without opening it."""
     scheme, _, location = settings.store_url.partition("://")
-    if scheme in ("postgresql", "postgres"):
+    if settings.has_postgresql_store:
         require_driver()
         from rowcast.adapters.postgresql.store import PostgresStore
 
@@ -55,9 +55,24 @@ def require_driver() -> None:
 
 def signing_key(settings: Settings) -> bytes:
     """Return the key that signs heads and erasures; create it if necessary."""
-    from rowcast.adapters.files.secret import load_secret
+    from rowcast.adapters.files.secret import FileSecret
+    from rowcast.history.secret import load_secret
 
-    return load_secret(settings.signing_key_path)
+    return load_secret(FileSecret(settings.signing_key_path))
+
+
+def history_key(settings: Settings) -> bytes:
+    """Return the key for the hashes of sensitive values. Homes with the same PostgreSQL store share it."""
+    from rowcast.adapters.files.secret import FileSecret
+    from rowcast.history.secret import load_secret, load_shared_secret
+
+    own = FileSecret(settings.history_key_file)
+    if not settings.has_postgresql_store:
+        return load_secret(own)
+    require_driver()
+    from rowcast.adapters.postgresql.secret import PostgresSecret
+
+    return load_shared_secret(PostgresSecret(settings.store_url, "history"), own)
 
 
 def verify_history(settings: Settings, published: Sequence[ChainHead]) -> Verification:

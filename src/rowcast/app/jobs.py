@@ -96,7 +96,7 @@ def _may_have_jobs(settings: Settings) -> bool:
 
 
 def _has_shared_store(settings: Settings) -> bool:
-    return settings.store_url.partition("://")[0] in ("postgresql", "postgres")
+    return settings.has_postgresql_store
 
 
 def run_jobs(settings: Settings, wait: Callable[[float], bool]) -> None:

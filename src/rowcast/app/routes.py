@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from rowcast.access.ports import KeyReader
     from rowcast.access.shared_quotas import SharedQuotas
+    from rowcast.app.sharing import SharedParts
     from rowcast.events import Listener
     from rowcast.history.service import History
     from rowcast.http.authentication import Authenticator
@@ -34,7 +36,7 @@ class HttpParts(NamedTuple):
     counters: Counters
     metrics: Callable[[], bytes]
     listen: Listener
-    quotas: SharedQuotas | None
+    shared: SharedParts
 
 
 class HttpApp(NamedTuple):
@@ -45,11 +47,10 @@ class HttpApp(NamedTuple):
     """The quick path, or None if the server logs or traces requests."""
 
 
-def authenticator(settings: Settings, quotas: SharedQuotas | None) -> Authenticator:
-    """Return an authenticator for the stored keys, with the access rules from the settings."""
+def authenticator(settings: Settings, keys: KeyReader, quotas: SharedQuotas | None) -> Authenticator:
+    """Return an authenticator for these keys, with the access rules from the settings."""
     from rowcast.access.addresses import parse_hosts, parse_networks
     from rowcast.access.quotas import parse_quota
-    from rowcast.app.access import keys
     from rowcast.http.authentication import AccessRules, Authenticator
 
     rules = AccessRules(
@@ -64,14 +65,14 @@ def authenticator(settings: Settings, quotas: SharedQuotas | None) -> Authentica
         proxies=parse_networks(settings.trusted_proxies),
         shared=quotas,
     )
-    return Authenticator(keys(settings), rules)
+    return Authenticator(keys, rules)
 
 
 def http_app(
     settings: Settings, parts: HttpParts, lifespan: Lifespan, tracer: Tracer | None, *, jobs: JobService
 ) -> HttpApp:
     """Return the edge with all routes behind it, and the quick path."""
-    from rowcast.adapters.sqlite.idempotency import SqliteIdempotencyStore
+    from rowcast.app.access import idempotency_store
     from rowcast.http.bodies import RequestIds
     from rowcast.http.cold_app import ColdApp
     from rowcast.http.cold_routes import add_cold_routes
@@ -101,11 +102,10 @@ def http_app(
     )
     router = Router(parts.native.routes, _dialects(parts), cold.routes)
     rules = RequestRules(settings.max_body_bytes, settings.max_wait_seconds, settings.root_path)
-    access, ids = authenticator(settings, parts.quotas), RequestIds(secrets.token_hex(6))
+    access, ids = authenticator(settings, parts.shared.keys, parts.shared.quotas), RequestIds(secrets.token_hex(6))
+    replies, threads = idempotency_store(settings)
     idempotency = Idempotency(
-        SqliteIdempotencyStore(settings.repeats_file),
-        settings.idempotency_seconds,
-        max_bytes=settings.idempotency_mb * 1024 * 1024,
+        replies, settings.idempotency_seconds, max_bytes=settings.idempotency_mb * 1024 * 1024, threads=threads
     )
     edge = Edge(router, cold.api, lifespan, parts.listen, access, idempotency, rules, ids)
     if settings.access_log or tracer is not None:

@@ -89,7 +89,7 @@ def build_server(settings: Settings, place: Place | None = None) -> Server:
         parts += [Closing(predicting.journal.close), serving.journal_monitor(settings, predicting, health)]
         lifecycle = Lifecycle(health, parts, process.drain)
         http = routes.HttpParts(
-            predicting.service, native, process, history(settings), health, counters, exposition, listen, shared.quotas
+            predicting.service, native, process, history(settings), health, counters, exposition, listen, shared
         )
         front = routes.http_app(settings, http, lifecycle, tracer, jobs=jobs.service)
         undo.pop_all()

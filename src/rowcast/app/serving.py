@@ -200,10 +200,10 @@ def redactor(settings: Settings) -> Redactor | None:
     """Return a redactor that hashes or drops sensitive columns, or None if they are recorded unchanged."""
     if settings.sensitive == "keep":
         return None
-    from rowcast.adapters.files.secret import load_secret
+    from rowcast.app.history import history_key
     from rowcast.schema.sensitive import Redactor
 
-    return Redactor(settings.sensitive, load_secret(settings.history_key_file) if settings.sensitive == "hash" else b"")
+    return Redactor(settings.sensitive, history_key(settings) if settings.sensitive == "hash" else b"")
 
 
 def _trial(settings: Settings, registry: RegistryWriter, state: ServerState) -> Callable[[Reference], None]:

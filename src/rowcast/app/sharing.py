@@ -1,4 +1,4 @@
-"""The score cache and the shared quotas: in this process, or in Redis for all server processes."""
+"""What server processes can share: API keys in the store, and the score cache and the use of quotas in Redis."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import importlib.util
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from rowcast.app.access import served_keys
 from rowcast.errors import SettingsError
 
 if TYPE_CHECKING:
+    from rowcast.access.ports import KeyReader
     from rowcast.access.shared_quotas import SharedQuotas
     from rowcast.adapters.redis.link import RedisLink
     from rowcast.events import Listener
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
 
 
 class SharedParts(NamedTuple):
-    """The cache and the quotas, with the connections that they use."""
+    """The keys, the cache and the quotas, with the connections that they use."""
 
+    keys: KeyReader
     cache: Cache | None
     quotas: SharedQuotas | None
     """The shared quotas; None if each process enforces its share."""
@@ -30,7 +33,7 @@ class SharedParts(NamedTuple):
 
 
 def shared_parts(settings: Settings, listen: Listener) -> SharedParts:
-    """Return the cache and the quotas. Redis is not imported unless a setting requires it."""
+    """Return the keys, the cache and the quotas. Redis is not imported unless a setting requires it."""
     connections: list[RedisLink] = []
     checks: dict[str, HealthCheck] = {}
     cache: Cache | None = None
@@ -47,7 +50,8 @@ def shared_parts(settings: Settings, listen: Listener) -> SharedParts:
         connections.append(link)
     if len(connections) == 2 and _server(settings.cache) == _server(settings.quotas or ""):
         connections[0].share_outages(connections[1])
-    return SharedParts(cache, quotas, tuple(connections), checks)
+    keys, parts = served_keys(settings)
+    return SharedParts(keys, cache, quotas, (*connections, *parts), checks)
 
 
 def require_redis(setting: str) -> None:

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from rowcast.app import models, queueing, serving, telemetry
+from rowcast.app.access import served_keys
 from rowcast.app.jobs import job_parts
 from rowcast.app.routes import authenticator
 
 if TYPE_CHECKING:
+    from rowcast.http.authentication import Authenticator
     from rowcast.http.routes import ASGIApp, Lifespan
     from rowcast.runtime.lifecycle import Part
     from rowcast.serving.health import Health
@@ -63,13 +65,21 @@ def build_worker(settings: Settings) -> Worker:
     health.register("queue", reading.link.problem, is_required=True)
     health.register("models", source.problem)
     jobs = job_parts(settings, is_worker=True)
-    parts: list[Part] = [Closing(jobs.service.close), jobs.child, reading.link, source, worker]
+    keys = served_keys(settings)
+    parts: list[Part] = [Closing(jobs.service.close), jobs.child, reading.link, source, worker, *keys.parts]
     lifecycle = Lifecycle(health, parts, worker.drain)
-    return Worker(_app(settings, source, health, lambda: metrics.exposition(()), lifecycle), source, lifecycle.drain)
+    access = authenticator(settings, keys.keys, None)
+    app = _app(settings, source, health, lambda: metrics.exposition(()), lifecycle, access)
+    return Worker(app, source, lifecycle.drain)
 
 
 def _app(
-    settings: Settings, source: WorkerModels, health: Health, exposition: Callable[[], bytes], lifespan: Lifespan
+    settings: Settings,
+    source: WorkerModels,
+    health: Health,
+    exposition: Callable[[], bytes],
+    lifespan: Lifespan,
+    access: Authenticator,
 ) -> ASGIApp:
     from rowcast.adapters.sqlite.idempotency import SqliteIdempotencyStore
     from rowcast.http.bodies import RequestIds
@@ -83,6 +93,5 @@ def _app(
     add_worker_routes(cold, source.deployment, health, exposition, open_metrics=settings.open_metrics)
     rules = RequestRules(settings.max_body_bytes, settings.max_wait_seconds, settings.root_path)
     idempotency = Idempotency(SqliteIdempotencyStore(settings.repeats_file), 1.0, max_bytes=1)
-    access, ids = authenticator(settings, None), RequestIds(secrets.token_hex(6))
-    router = Router({}, [], cold.routes)
+    router, ids = Router({}, [], cold.routes), RequestIds(secrets.token_hex(6))
     return Edge(router, cold.api, lifespan, lambda event: None, access, idempotency, rules, ids)

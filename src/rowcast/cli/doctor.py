@@ -145,9 +145,11 @@ def _checks(loaded: Settings) -> Iterator[tuple[str, Check, str]]:
     yield (
         "keys",
         lambda: _check_keys(loaded),
-        "restore the file from a backup, or delete it and create new keys with `rowcast keys create NAME`",
+        _fix_store(loaded)
+        if loaded.has_postgresql_store
+        else "restore the file from a backup, or delete it and create new keys with `rowcast keys create NAME`",
     )
-    yield "repeats", lambda: _check_repeats(loaded), "stop all servers and delete the file"
+    yield "repeats", lambda: _check_repeats(loaded), _fix_repeats(loaded)
     redis = "start Redis, or correct the setting `{}`"
     yield "cache", lambda: _check_cache(loaded), redis.format("cache")
     yield "quotas", lambda: _check_quotas(loaded), redis.format("quotas")
@@ -222,6 +224,10 @@ def _fix_store(loaded: Settings) -> str:
     if loaded.store_url.startswith("sqlite:"):
         return "restore the file from a backup, or correct the setting `store`"
     return "start the database and give the user write access to it, or correct the setting `store`"
+
+
+def _fix_repeats(loaded: Settings) -> str:
+    return _fix_store(loaded) if loaded.has_postgresql_store else "stop all servers and delete the file"
 
 
 def _check_journal(loaded: Settings) -> str:
@@ -358,7 +364,9 @@ def _check_keys(loaded: Settings) -> str:
 def _check_repeats(loaded: Settings) -> str:
     reason = health_checks.repeats_failure(loaded)
     if reason:
-        raise CheckFailed(reason, "stop all servers and delete the file")
+        raise CheckFailed(reason, _fix_repeats(loaded))
+    if loaded.has_postgresql_store:
+        return f"in {hide_credentials(loaded.store_url)}"
     return str(loaded.repeats_file) if loaded.repeats_file.exists() else "no replies stored yet"
 
 

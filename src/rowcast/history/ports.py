@@ -260,6 +260,26 @@ class StoreEraser(Protocol):
         ...
 
 
+class SecretStore(Protocol):
+    """Stores one random secret."""
+
+    @property
+    def location(self) -> str:
+        """Where the secret is stored, for messages. It contains no password."""
+        ...
+
+    def find(self) -> bytes | None:
+        """Return the secret, or None if it does not exist. Raise SettingsError or Unavailable if it cannot be read."""
+        ...
+
+    def keep(self, secret: bytes) -> bytes:
+        """Store the secret durably unless there is one, and return the stored secret.
+
+        If several processes call this at the same time, all of them receive the same secret.
+        """
+        ...
+
+
 class Store(StoreReader, StoreWriter, StoreEraser, Protocol):
     """The database of all entries. Use it as a context manager to open and close it."""
 

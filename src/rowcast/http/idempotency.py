@@ -19,6 +19,8 @@ from rowcast.errors import RequestError, RowcastError
 
 VALID_KEY = re.compile(rb"[\x21-\x7e]{1,255}").fullmatch
 PURGE_EVERY_SECONDS = 60.0
+RENEWALS_PER_LEASE = 4
+"""A process renews its claims this often before they would expire."""
 TRIMS_PER_LIMIT = 16
 """A process trims the store each time it has saved this fraction of the limit. Trimming is rare because it reads every
 key."""
@@ -30,7 +32,8 @@ log = structlog.get_logger("rowcast.http")
 class Idempotency:
     """Executes only the first request with each Idempotency-Key.
 
-    The store is called in a separate thread, never on the event loop.
+    The store is called in a separate thread, never on the event loop. While a request is in progress, its claim is
+    renewed.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Idempotency:
         now: Callable[[], float] = time.time,
         *,
         max_bytes: int = 256 * 1024 * 1024,
+        threads: int = 1,
     ) -> None:
         self._store = store
         self._seconds = seconds
@@ -48,7 +52,11 @@ class Idempotency:
         """The size of the replies that this process has saved since it last trimmed the store."""
         self._now = now
         self._purged_at = now()
-        self._thread = ThreadPoolExecutor(1, "idempotency")
+        self._threads = ThreadPoolExecutor(threads, "idempotency")
+        self._claims: set[str] = set()
+        """The keys of the requests in progress."""
+        self._next_renewal: asyncio.TimerHandle | None = None
+        self._renewal: asyncio.Future[None] | None = None
 
     async def answer(
         self, sent: bytes, caller: Caller, path: str, meaning: bytes, body: bytes, first: Callable[[], Awaitable[bytes]]
@@ -66,17 +74,33 @@ class Idempotency:
         stored = await self._claim(key, fingerprint, now)
         if stored is not None:
             return stored, True
+        self._claims.add(key)
+        self._schedule_renewal()
         try:
             reply = await first()
         except BaseException:
             await self._settle(self._store.release, key)
             raise
+        finally:
+            self._claims.discard(key)
         await self._settle(self._store.save_reply, key, reply, self._now())
         self._untrimmed_bytes += len(reply)
         if self._untrimmed_bytes > self._max_bytes / TRIMS_PER_LIMIT:
             self._untrimmed_bytes = 0
             await self._settle(self._store.trim, self._max_bytes)
         return reply, False
+
+    def _schedule_renewal(self) -> None:
+        if self._next_renewal is None:
+            loop, seconds = asyncio.get_running_loop(), self._store.lease_seconds / RENEWALS_PER_LEASE
+            self._next_renewal = loop.call_later(seconds, self._renew)
+
+    def _renew(self) -> None:
+        """Renew the claims of the requests in progress, and schedule the next renewal if there are any."""
+        self._next_renewal = None
+        if self._claims:
+            self._renewal = asyncio.ensure_future(self._settle(self._store.renew, tuple(self._claims), self._now()))
+            self._schedule_renewal()
 
     async def _claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
         """Return the saved reply, or claim the key and return None. A request that is canceled leaves no claim."""
@@ -91,7 +115,7 @@ class Idempotency:
             raise
 
     async def _settle(self, method: Callable[..., None], *arguments: object) -> None:
-        """Save the reply or release the claim. If this fails, the reply is still sent, and the claim expires later."""
+        """Save the reply, or release or renew claims. If this fails, the reply is still sent, and the claim expires."""
         try:
             await asyncio.shield(self._call(method, *arguments))
         except RowcastError as error:
@@ -103,4 +127,4 @@ class Idempotency:
             await self._call(self._store.purge, now - self._seconds)
 
     def _call(self, method: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, method, *arguments)
+        return asyncio.get_running_loop().run_in_executor(self._threads, method, *arguments)

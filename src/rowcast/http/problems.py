@@ -52,6 +52,7 @@ STATUS = {
     "no-worker": 503,
     "worker-failed": 503,
     "not-stored": 503,
+    "idempotency-unavailable": 503,
     "too-late": 504,
 }
 TITLES = {
@@ -93,6 +94,7 @@ TITLES = {
     "no-worker": "No worker for this model",
     "worker-failed": "Workers cannot score the row",
     "not-stored": "Prediction not stored in time",
+    "idempotency-unavailable": "Store of Idempotency-Key replies unavailable",
     "too-late": "Request deadline exceeded",
     "internal": "Internal server error",
 }

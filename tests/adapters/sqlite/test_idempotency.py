@@ -52,15 +52,16 @@ def test_an_unusable_file_makes_the_store_unavailable(tmp_path: Path, damage: Ca
         with pytest.raises(Unavailable) as refused:
             operation(SqliteIdempotencyStore(tmp_path / "r.db"))
         assert "r.db" in refused.value.message
+        assert refused.value.slug == "idempotency-unavailable"
 
 
-def test_a_claim_lasts_two_minutes_by_default(tmp_path: Path) -> None:
+def test_a_claim_lasts_20_seconds_by_default(tmp_path: Path) -> None:
     store = SqliteIdempotencyStore(tmp_path / "r.db")
     store.claim("k", b"f", 1.0)
 
     with pytest.raises(RepeatConflict):
-        store.claim("k", b"f", 120.9)
-    assert store.claim("k", b"f", 121.0) is None
+        store.claim("k", b"f", 20.9)
+    assert store.claim("k", b"f", 21.0) is None
 
 
 def test_only_the_owner_can_read_the_file_and_its_folder(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_other_processes_can_use_the_file_concurrently(tmp_path: Path) -> None:
         for name in ("journal_mode", "synchronous", "busy_timeout", "user_version")
     }
 
-    assert pragmas == {"journal_mode": "wal", "synchronous": 1, "busy_timeout": 10_000, "user_version": 1}
+    assert pragmas == {"journal_mode": "wal", "synchronous": 1, "busy_timeout": 10_000, "user_version": 2}
 
 
 def test_a_store_can_be_used_by_several_threads(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_a_store_can_be_used_by_several_threads(tmp_path: Path) -> None:
 def test_a_file_of_a_newer_release_is_rejected_and_not_locked(tmp_path: Path) -> None:
     SqliteIdempotencyStore(tmp_path / "r.db").claim("k", b"f", 1.0)
     with closing(sqlite3.connect(tmp_path / "r.db")) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
 
     with pytest.raises(Unavailable) as refused:
         SqliteIdempotencyStore(tmp_path / "r.db").claim("k", b"f", 1.0)

@@ -8,33 +8,50 @@ from contextlib import suppress
 from pathlib import Path
 
 from rowcast.errors import SettingsError
+from rowcast.history.secret import SECRET_BYTES
 from rowcast.private_files import make_private_folder
 
-SECRET_BYTES = 32
 
+class FileSecret:
+    """A secret in hexadecimal, in a file that only its owner can read."""
 
-def load_secret(path: Path) -> bytes:
-    """Return the secret in this file, and create the file if necessary; raise SettingsError on failure."""
-    try:
-        make_private_folder(path.parent)
-        if not path.exists():
-            _create(path)
-        secret = bytes.fromhex(path.read_text(encoding="ascii"))
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"cannot read or create the secret in {path}: {error}") from None
-    if len(secret) < SECRET_BYTES:
-        raise SettingsError(f"the secret in {path} is too short; restore the file from a backup")
-    return secret
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
+    @property
+    def location(self) -> str:
+        """The path of the file."""
+        return str(self._path)
 
-def _create(path: Path) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(descriptor, secrets.token_hex(SECRET_BYTES).encode() + b"\n")
-        os.fsync(descriptor)
-        with suppress(FileExistsError):  # another process created the file first; its secret is used
-            os.link(part, path)
-    finally:
-        os.close(descriptor)
-        part.unlink()
+    def find(self) -> bytes | None:
+        """Return the secret, or None if the file does not exist."""
+        try:
+            secret = bytes.fromhex(self._path.read_text(encoding="ascii"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"cannot read the secret in {self._path}: {error}") from None
+        if len(secret) < SECRET_BYTES:
+            raise SettingsError(f"the secret in {self._path} is too short; restore the file from a backup")
+        return secret
+
+    def keep(self, secret: bytes) -> bytes:
+        """Create the file unless it exists, and return the secret that it contains."""
+        try:
+            make_private_folder(self._path.parent)
+            self._create(secret)
+        except OSError as error:
+            raise SettingsError(f"cannot create the secret in {self._path}: {error}") from None
+        return self.find() or secret
+
+    def _create(self, secret: bytes) -> None:
+        part = self._path.with_name(f".{self._path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(descriptor, secret.hex().encode() + b"\n")
+            os.fsync(descriptor)
+            with suppress(FileExistsError):  # another process created the file first; its secret is used
+                os.link(part, self._path)
+        finally:
+            os.close(descriptor)
+            part.unlink()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
 from rowcast.access.fair_shares import fair_share
-from rowcast.access.ports import IN_FLIGHT, OTHER_REQUEST
+from rowcast.access.ports import IN_FLIGHT, LEASE_SECONDS, OTHER_REQUEST
 from rowcast.errors import RepeatConflict
 
 
 class MemoryIdempotencyStore:
     """Keeps claims and replies until the process exits."""
 
-    def __init__(self, claim_seconds: float = 120.0) -> None:
-        self._claim_seconds = claim_seconds
+    def __init__(self, lease_seconds: float = LEASE_SECONDS) -> None:
+        self.lease_seconds = lease_seconds
         self._claims: dict[str, tuple[bytes, float, bytes | None]] = {}
         """Maps each key to a fingerprint, a timestamp, and the saved reply or None."""
 
@@ -22,11 +23,17 @@ class MemoryIdempotencyStore:
         first, at, reply = self._claims.get(key, (fingerprint, now, None))
         if first != fingerprint:
             raise RepeatConflict(OTHER_REQUEST, slug="repeat-differs")
-        if reply is None and key in self._claims and now < at + self._claim_seconds:
+        if reply is None and key in self._claims and now < at + self.lease_seconds:
             raise RepeatConflict(IN_FLIGHT)
         if reply is None:
             self._claims[key] = (fingerprint, now, None)
         return reply
+
+    def renew(self, keys: Collection[str], now: float) -> None:
+        """Extend the leases of these claims."""
+        for key in keys:
+            if key in self._claims and self._claims[key][2] is None:
+                self._claims[key] = (self._claims[key][0], now, None)
 
     def save_reply(self, key: str, reply: bytes, now: float) -> None:
         """Save the reply for later requests."""

@@ -136,7 +136,7 @@ class Readers:
         self._action = action
         self._idle: deque[TimedConnection] = deque()
         # Many callers, such as commands, never close their readers.
-        self._close_idle = weakref.finalize(self, _close_all, self._idle)
+        self._close_idle = weakref.finalize(self, close_all, self._idle)
 
     def fetch(self, query: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query; return no rows if the store does not exist yet."""
@@ -180,10 +180,11 @@ class Readers:
 
     def close(self) -> None:
         """Close all idle connections."""
-        _close_all(self._idle)
+        close_all(self._idle)
 
 
-def _close_all(connections: deque[TimedConnection]) -> None:
+def close_all(connections: deque[TimedConnection]) -> None:
+    """Close idle connections."""
     with suppress(IndexError):
         while True:
             connections.pop().close()

@@ -15,11 +15,10 @@ import psycopg
 
 from rowcast.errors import HistoryError, Unavailable
 
-MIGRATIONS = ("0001_history.sql", "0003_jobs.sql")
+MIGRATIONS = ("0001_history.sql", "0002_shared_state.sql", "0003_jobs.sql")
 LOCKS = 0x726F7763
 """Identifies Rowcast's advisory locks in a database that is shared with other programs."""
-STORE_LOCK, PARTITION_LOCK = 1, 2
-JOBS_LOCK = 4
+STORE_LOCK, PARTITION_LOCK, REPEATS_LOCK, JOBS_LOCK = 1, 2, 3, 4
 OLDEST_SERVER = 130_000
 
 

@@ -7,18 +7,21 @@ purged, and the whole file can be deleted while no server is running.
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from rowcast.access.fair_shares import fair_share
-from rowcast.access.ports import IN_FLIGHT, OTHER_REQUEST
+from rowcast.access.ports import IN_FLIGHT, LEASE_SECONDS, OTHER_REQUEST, idempotency_unavailable
 from rowcast.errors import RepeatConflict, Unavailable
 from rowcast.private_files import make_private_folder
 
-VERSION = 1
+VERSION = 2
+PID_BITS = 32
+"""The lower bits of an owner are the id of its process, so that the claims of a dead process are void at once."""
 CREATE = """CREATE TABLE IF NOT EXISTS repeats (
     key TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, at REAL NOT NULL, owner INTEGER NOT NULL, reply BLOB
 ) WITHOUT ROWID"""
@@ -36,9 +39,10 @@ TRIM = """DELETE FROM repeats WHERE key IN (
 class SqliteIdempotencyStore:
     """Opens its file on the first request with an idempotency key."""
 
-    def __init__(self, path: Path, claim_seconds: float = 120.0) -> None:
+    def __init__(self, path: Path, lease_seconds: float = LEASE_SECONDS) -> None:
         self._path = path
-        self._claim_seconds = claim_seconds
+        self.lease_seconds = lease_seconds
+        self._owner = secrets.randbits(PID_BITS - 2) << PID_BITS | os.getpid()
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.Lock()
 
@@ -54,23 +58,34 @@ class SqliteIdempotencyStore:
                     raise RepeatConflict(OTHER_REQUEST, slug="repeat-differs")
                 if reply is not None:
                     return bytes(reply)
-                if now < at + self._claim_seconds and _is_running(owner):
+                if now < at + self.lease_seconds and _is_running(owner):
                     raise RepeatConflict(IN_FLIGHT)
             connection.execute(
                 "INSERT OR REPLACE INTO repeats (key, fingerprint, at, owner) VALUES (?, ?, ?, ?)",
-                [key, fingerprint, now, os.getpid()],
+                [key, fingerprint, now, self._owner],
             )
         return None
+
+    def renew(self, keys: Collection[str], now: float) -> None:
+        """Extend the leases of these claims."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "UPDATE repeats SET at = ? WHERE key = ? AND owner = ? AND reply IS NULL",
+                [(now, key, self._owner) for key in keys],
+            )
 
     def save_reply(self, key: str, reply: bytes, now: float) -> None:
         """Save the reply for later requests."""
         with self._transaction() as connection:
-            connection.execute("UPDATE repeats SET reply = ?, at = ? WHERE key = ?", [reply, now, key])
+            connection.execute(
+                "UPDATE repeats SET reply = ?, at = ? WHERE key = ? AND owner = ? AND reply IS NULL",
+                [reply, now, key, self._owner],
+            )
 
     def release(self, key: str) -> None:
         """Release a claim."""
         with self._transaction() as connection:
-            connection.execute("DELETE FROM repeats WHERE key = ? AND reply IS NULL", [key])
+            connection.execute("DELETE FROM repeats WHERE key = ? AND owner = ? AND reply IS NULL", [key, self._owner])
 
     def purge(self, before: float) -> None:
         """Delete old claims and replies."""
@@ -112,7 +127,7 @@ class SqliteIdempotencyStore:
                 raise self._unusable(error) from None
 
     def _unusable(self, reason: Exception | str) -> Unavailable:
-        return Unavailable(f"cannot use the idempotency store {self._path}: {reason}")
+        return idempotency_unavailable(f"cannot use {self._path}: {reason}")
 
     def _connect(self) -> sqlite3.Connection:
         make_private_folder(self._path.parent)
@@ -123,17 +138,17 @@ class SqliteIdempotencyStore:
         connection.execute("BEGIN IMMEDIATE")
         if connection.execute("PRAGMA user_version").fetchone()[0] > VERSION:
             connection.close()
-            raise Unavailable(f"{self._path} was written by a newer version of Rowcast")
+            raise idempotency_unavailable(f"{self._path} was written by a newer version of Rowcast")
         connection.execute(CREATE)
         connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
         return connection
 
 
-def _is_running(pid: int) -> bool:
+def _is_running(owner: int) -> bool:
     """Return whether the process that made a claim still exists."""
     try:
-        os.kill(pid, 0)
+        os.kill(owner & (1 << PID_BITS) - 1, 0)
     except ProcessLookupError:
         return False
     except PermissionError:

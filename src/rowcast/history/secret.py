@@ -1,0 +1,38 @@
+"""Secrets of the history: the key for the hashes of sensitive values, and the key for signatures."""
+
+from __future__ import annotations
+
+import secrets
+
+from rowcast.errors import SettingsError, Unavailable
+from rowcast.history.ports import SecretStore
+
+SECRET_BYTES = 32
+
+
+def load_secret(store: SecretStore) -> bytes:
+    """Return the secret, and create it if necessary."""
+    return store.find() or store.keep(secrets.token_bytes(SECRET_BYTES))
+
+
+def load_shared_secret(shared: SecretStore, copy: SecretStore) -> bytes:
+    """Return a secret that several homes share, and keep a copy in this home.
+
+    The first home shares its own secret, if it has one. With the copy, a server can start while the shared secret is
+    not available. Raise SettingsError if the copy differs, because equal values would have different hashes.
+    """
+    own = copy.find()
+    try:
+        secret = shared.find() or shared.keep(own or secrets.token_bytes(SECRET_BYTES))
+    except Unavailable:
+        if own is None:
+            raise
+        return own
+    if own is None:
+        return copy.keep(secret)
+    if own != secret:
+        raise SettingsError(
+            f"the secret in {copy.location} differs from the secret in {shared.location}; move the file away to use "
+            "the shared secret, with which equal values have other hashes than before"
+        )
+    return secret
