@@ -1,8 +1,8 @@
 # `make demo` and `make test` are the only targets that users need. The other targets are for development.
 .DEFAULT_GOAL := help
 .PHONY: help setup torch demo test check format docs docs-output lock vendor bench-startup bench-serve bench-batch \
-	bench-redis bench-processes bench-check bench-store bench-dialects bench-unseen bench-unseen-tables bench-hard fuzz \
-	fuzz-tensors fuzz-onnx mutants check-security drill drill-history measured clean
+	bench-redis bench-jobs bench-processes bench-check bench-store bench-dialects bench-unseen bench-unseen-tables bench-hard fuzz \
+	fuzz-tensors fuzz-onnx mutants check-security drill drill-history drill-jobs measured clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -74,6 +74,9 @@ fuzz: $(READY)  ## Test the server with malformed requests, zip bombs, slow bodi
 bench-batch: $(READY)  ## Score a table of a million rows and compare the throughput with ONNX Runtime's
 	@$(PY) bench/batch.py $(ARGS)
 
+bench-jobs: $(READY)  ## Score a million rows as a job, and compare the speed with that of `rowcast predict`
+	@$(PY) bench/jobs.py $(ARGS)
+
 bench-unseen: $(READY)  ## Compare Rowcast with AutoGluon and FLAML on tables that were not used in development (hours)
 	@$(PY) bench/unseen_tables.py list >/dev/null
 	@$(PY) bench/unseen.py run $(ARGS)
@@ -113,6 +116,9 @@ drill: $(READY)  ## Test two server processes under load while processes are kil
 
 drill-history: $(READY)  ## Test the history with full disks, clock jumps, a locked store and a damaged journal (requires root)
 	@$(PY) bench/drill_history.py $(ARGS)
+
+drill-jobs: $(READY)  ## Kill the runner of jobs at 20 random moments, and check the results and the history
+	@$(PY) bench/drill_jobs.py $(ARGS)
 
 measured: $(READY)  ## Generate docs/reference/measured.md from bench/results.jsonl
 	@$(PY) bench/page.py

@@ -19,6 +19,8 @@ BENCHES = {
     "drill history": ("Disk, clock, store and journal failures", "make drill-history"),
     "fuzz": ("Invalid requests and many connections", "make fuzz"),
     "batch": ("Scoring tables", "make bench-batch"),
+    "jobs": ("Jobs", "make bench-jobs"),
+    "drill jobs": ("Killed job runners", "make drill-jobs"),
     "check": ("Profiling tables", "make bench-check"),
     "store": ("History in PostgreSQL", "make bench-store"),
     "hard tables": ("Training time limit", "make bench-hard"),
@@ -47,6 +49,8 @@ or 200,000 rows.""",
 the peak memory.""",
     "store": """Predictions are moved from journals into PostgreSQL with `fsync=on`. Then entries are listed and looked
 up in a table that covers twelve months.""",
+    "jobs": "A table is scored as a job by a server with one process, and by `rowcast predict` on the same machine.",
+    "drill jobs": "The runner of jobs that record every row is killed at random moments.",
     "check": "The time and the peak memory that `rowcast check` needs to profile a million rows with 50 columns.",
 }
 FUZZ_LABELS = {
