@@ -17,7 +17,7 @@ compile() {
         --custom-compile-command "make lock" --quiet "$@"
 }
 
-compile pyproject.toml --extra train --extra redis --extra postgres --extra ray --extra otel --group dev "$@" --output-file requirements/lock.txt
+compile pyproject.toml --extra train --extra redis --extra postgres --extra ray --extra otel --extra s3 --group dev "$@" --output-file requirements/lock.txt
 compile requirements/torch.in --constraint requirements/lock.txt "$@" --output-file requirements/torch.txt
 for client in triton kserve mlflow; do
     compile "requirements/clients-$client.in" "$@" --output-file "requirements/clients-$client.txt"

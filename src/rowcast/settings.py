@@ -173,7 +173,9 @@ class Settings(SettingPaths, BaseSettings):
         "the most data are deleted early.",
     )
     files: str | None = Field(
-        None, description="Folder of the uploads and results of jobs: a path or `file:///PATH`. Default: `HOME/files`."
+        None,
+        description="Where the uploads and results of jobs are stored: a folder or `s3://BUCKET/PATH`, which requires "
+        "`rowcast[s3]`. Default: `HOME/files`.",
     )
     job_days: float = Field(7.0, gt=0, description="How long a job and its files are kept after it has ended (days).")
     job_upload_mb: int = Field(1024, ge=1, description="Maximum size (MiB) of a table that is uploaded for a job.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,22 @@ from rowcast.adapters.files.job_files import FolderFileStore
 from rowcast.adapters.memory.jobs import MemoryFileStore
 from rowcast.errors import NotFound
 from rowcast.jobs.ports import FileStore
+from support import s3
 
 
-@pytest.fixture(params=["memory", "folder"])
-def files(request: pytest.FixtureRequest, tmp_path: Path) -> FileStore:
-    return MemoryFileStore() if request.param == "memory" else FolderFileStore(tmp_path / "a" / "files")
+@pytest.fixture(params=["memory", "folder", "s3"])
+def files(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileStore]:
+    if request.param == "memory":
+        yield MemoryFileStore()
+    elif request.param == "folder":
+        yield FolderFileStore(tmp_path / "a" / "files")
+    else:
+        from rowcast.adapters.objects.job_files import ObjectFileStore
+
+        with s3.serving() as server:
+            for name, value in server.variables.items():
+                monkeypatch.setenv(name, value)
+            yield ObjectFileStore(f"s3://{s3.BUCKET}/some/path")
 
 
 def content(files: FileStore, name: str) -> bytes:
@@ -32,11 +44,11 @@ def test_a_file_has_the_content_that_was_put(files: FileStore) -> None:
 
 def test_a_created_file_appears_when_it_is_complete(files: FileStore) -> None:
     with files.create("j/input.csv") as path:
-        path.write_bytes(b"a" * 1_000_000)
+        path.write_bytes(bytes(range(256)) * 60_000)
         with pytest.raises(NotFound):
             files.read("j/input.csv")
 
-    assert content(files, "j/input.csv") == b"a" * 1_000_000
+    assert content(files, "j/input.csv") == bytes(range(256)) * 60_000
 
 
 def test_a_created_file_replaces_an_earlier_one(files: FileStore) -> None:

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from rowcast.tables import examples
-from support import models, servers
+from support import models, s3, servers
 from support.commands import rowcast
 from support.postgresql import Postgres
 from support.waiting import eventually
@@ -68,3 +68,18 @@ def test_a_job_waits_while_the_database_is_unavailable(
         shown = client.get(f"/jobs/{job}").json()
 
     assert shown["result"]["rows"] == ROWS
+
+
+def test_files_can_be_in_a_bucket(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in models.loan_rows(50)))
+    with s3.serving() as bucket:
+        settings = {"ROWCAST_FILES": f"s3://{s3.BUCKET}/jobs", **bucket.variables}
+        with servers.running(home, settings=settings) as server, server.client() as client:
+            with (tmp_path / "rows.jsonl").open("rb") as file:
+                job = client.post("/jobs", files={"file": file}).json()["id"]
+            eventually(lambda: client.get(f"/jobs/{job}").json()["state"] == "done", 120, every=0.2)
+            result = client.get(f"/jobs/{job}/result").text
+
+    assert result.count("\n") == 50
+    assert sorted(bucket.objects) == [f"jobs/{job}/rejects.jsonl", f"jobs/{job}/result.jsonl"]
+    assert not (home / "files").exists()

@@ -53,11 +53,23 @@ def file_store(settings: Settings) -> FileStore:
     """Return the store of job files, without opening it."""
     location = settings.files or str(settings.home / "files")
     scheme, separator, rest = location.partition("://")
+    if scheme == "s3" and rest.partition("/")[0]:
+        return _bucket(location)
     if separator and scheme != "file":
-        raise SettingsError(f"setting 'files' is {hide_credentials(location)!r}; expected a folder or file:///PATH")
+        raise SettingsError(
+            f"setting 'files' is {hide_credentials(location)!r}; expected a folder, file:///PATH or s3://BUCKET/PATH"
+        )
     from rowcast.adapters.files.job_files import FolderFileStore
 
     return FolderFileStore(Path(rest if separator else location), settings.min_free_mb * MEBIBYTE)
+
+
+def _bucket(url: str) -> FileStore:
+    try:
+        from rowcast.adapters.objects.job_files import ObjectFileStore
+    except ImportError:
+        raise SettingsError("setting 'files' is an S3 URL, but obstore is not installed; install rowcast[s3]") from None
+    return ObjectFileStore(url)
 
 
 def job_parts(settings: Settings, *, is_worker: bool = False) -> JobParts:
