@@ -90,6 +90,7 @@ def test_every_part_of_a_healthy_installation_is_reported(checkup: Doctor) -> No
         "server",
         "keys",
         "repeats",
+        "jobs",
         "cache",
         "quotas",
         "ray",
@@ -439,3 +440,14 @@ def test_a_postgresql_store_is_checked_and_its_password_is_never_shown(
     parts = checkup.parts("store")
     assert parts["store"]["fix"].startswith("start the database")
     assert STORE_PASSWORD not in str(parts)
+
+
+def test_a_damaged_job_database_or_an_unknown_file_store_is_reported(
+    checkup: Doctor, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert checkup.parts()["jobs"]["says"].endswith("files")
+    (home / "jobs.db").write_bytes(b"not a database" * 100)
+    checkup.parts("jobs")
+    (home / "jobs.db").unlink()
+    monkeypatch.setenv("ROWCAST_FILES", "ftp://host/path")
+    checkup.parts("jobs")

@@ -107,3 +107,9 @@ def test_the_place_of_a_store_does_not_change(files: FileStore) -> None:
     files.put("j/a", b"x")
 
     assert files.place == place
+
+
+def test_a_usable_store_passes_its_check_and_stays_empty(files: FileStore) -> None:
+    files.check()
+
+    assert files.jobs() == []

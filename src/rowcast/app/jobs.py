@@ -64,6 +64,17 @@ def file_store(settings: Settings) -> FileStore:
     return FolderFileStore(Path(rest if separator else location), settings.min_free_mb * MEBIBYTE)
 
 
+def check_jobs(settings: Settings) -> str:
+    """Check the stores of jobs, and return where the files are; raise RowcastError if a store cannot be used."""
+    jobs, files = job_store(settings), file_store(settings)
+    try:
+        jobs.check()
+        files.check()
+    finally:
+        jobs.close()
+    return f"files are in {settings.files or settings.home / 'files'}"
+
+
 def _bucket(url: str) -> FileStore:
     try:
         from rowcast.adapters.objects.job_files import ObjectFileStore

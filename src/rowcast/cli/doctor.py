@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 import rowcast
 from rowcast import settings
-from rowcast.app import access, health_checks, history, indexer, models
+from rowcast.app import access, health_checks, history, indexer, jobs, models
 from rowcast.cli import output
 from rowcast.errors import RowcastError
 from rowcast.history.ports import Position
@@ -150,6 +150,7 @@ def _checks(loaded: Settings) -> Iterator[tuple[str, Check, str]]:
         else "restore the file from a backup, or delete it and create new keys with `rowcast keys create NAME`",
     )
     yield "repeats", lambda: _check_repeats(loaded), _fix_repeats(loaded)
+    yield "jobs", lambda: jobs.check_jobs(loaded), "correct the setting `files` or the permissions of the folder"
     redis = "start Redis, or correct the setting `{}`"
     yield "cache", lambda: _check_cache(loaded), redis.format("cache")
     yield "quotas", lambda: _check_quotas(loaded), redis.format("quotas")

@@ -139,3 +139,7 @@ class FileStore(Protocol):
     def jobs(self) -> list[str]:
         """Return the ids of all jobs that have files."""
         ...
+
+    def check(self) -> None:
+        """Raise Unavailable if the store cannot be used; do not create or change anything."""
+        ...

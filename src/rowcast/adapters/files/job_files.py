@@ -112,6 +112,11 @@ class FolderFileStore:
         with self._translated("list"):
             return sorted(path.name for path in self._folder.iterdir() if path.is_dir())
 
+    def check(self) -> None:
+        """Check that the folder, if it exists, is writable."""
+        if self._folder.exists() and not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
+            raise Unavailable(f"this process cannot write to the folder {self._folder}")
+
     def _path(self, name: str) -> Path:
         parts = name.split("/")
         if not all(parts) or any(part.startswith(".") or "\\" in part for part in parts):

@@ -87,6 +87,10 @@ class ObjectFileStore:
         with self._translated("list", ""):
             return sorted(obstore.list_with_delimiter(self._store())["common_prefixes"])
 
+    def check(self) -> None:
+        """List the objects."""
+        self.jobs()
+
     def _store(self) -> Any:
         if self._objects is None:
             self._objects = S3Store.from_url(self._url, retry_config=RETRIES)
