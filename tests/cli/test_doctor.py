@@ -94,6 +94,7 @@ def test_every_part_of_a_healthy_installation_is_reported(checkup: Doctor) -> No
         "cache",
         "quotas",
         "ray",
+        "queue",
         "push",
         "otel",
         "open files",
@@ -437,7 +438,7 @@ def test_a_postgresql_store_is_checked_and_its_password_is_never_shown(
     assert STORE_PASSWORD not in str(parts)
 
     monkeypatch.setenv("ROWCAST_STORE", f"{database}-missing")
-    parts = checkup.parts("store")
+    parts = checkup.parts("store", "keys", "repeats", "jobs")
     assert parts["store"]["fix"].startswith("start the database")
     assert STORE_PASSWORD not in str(parts)
 

@@ -39,7 +39,7 @@ class JobParts(NamedTuple):
 
 def job_store(settings: Settings) -> JobStore:
     """Return the store of jobs, without opening it."""
-    if _has_shared_store(settings):
+    if settings.has_postgresql_store:
         require_driver()
         from rowcast.adapters.postgresql.jobs import PostgresJobStore
 
@@ -115,7 +115,7 @@ def _runner_check(settings: Settings, jobs: JobStore, files: FileStore, *, is_wo
 
 def _may_have_jobs(settings: Settings) -> bool:
     """Return whether a job can exist, without opening a database."""
-    return _has_shared_store(settings) or settings.jobs_file.exists()
+    return settings.has_postgresql_store or settings.jobs_file.exists()
 
 
 def _has_shared_store(settings: Settings) -> bool:
