@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +14,12 @@ from typing import Any
 
 import httpx
 
+from rowcast.adapters.postgresql.store import PostgresStore
+from rowcast.adapters.sqlite.store import SqliteStore
+from rowcast.history.ports import OpenErasure
 from support import models, postgresql, servers
 from support.commands import rowcast
+from support.entries import drafts, sealed
 from support.postgresql import PASSWORD, Postgres
 from support.waiting import eventually
 
@@ -137,6 +144,57 @@ def test_a_server_does_not_start_without_the_keys_of_its_home(home: Path, databa
 
     assert refused.returncode == 2
     assert key["id"] in refused.stderr
+
+
+def test_an_erasure_stays_open_until_a_stopped_home_has_erased_its_rows(
+    home: Path, tmp_path: Path, loan_registry: Path, database: str
+) -> None:
+    other = models.with_models(tmp_path / "other", loan_registry)
+    settings = {"ROWCAST_STORE": database, "ROWCAST_SIGNING_KEY_FILE": str(tmp_path / "signing.key")}
+    with servers.running(home, settings=settings) as first, first.client() as client:
+        with servers.running(other, settings=settings) as second, second.client() as second_client:
+            prediction = predict(second_client, 0, entity="customer-3")
+            eventually(lambda: client.get(f"/predictions/{prediction}").status_code == 200)
+            os.kill(second.indexer(), signal.SIGSTOP)  # the next prediction stays in the journal
+            late = predict(second_client, 1, entity="customer-3")
+            unknown = client.get(f"/predictions/{late}")
+            second.kill()
+        erased = answer("history", "erase", "--entity", "customer-3", home=home, settings=settings)
+        with servers.running(other, settings=settings, name="restarted"):
+            eventually(lambda: open_erasures(database) == [], 30)
+            entry = client.get(f"/predictions/{late}").json()
+        verification = answer("verify", home=home, settings=settings)
+
+    assert (unknown.status_code, "another server" in unknown.json()["detail"]) == (404, True)
+    assert (erased["rows"], len(erased["journals"])) == (1, 1)
+    assert "row" not in entry
+    assert (verification["erased"], verification["unrecorded"], verification["broken"]) == (2, 0, [])
+
+
+def open_erasures(url: str) -> list[OpenErasure]:
+    with PostgresStore(url) as store:
+        return store.open_erasures()
+
+
+def test_a_copy_that_is_killed_continues_and_has_valid_chains(home: Path, database: str) -> None:
+    count = 20_000
+    with SqliteStore(home / "history.db") as store:
+        store.record("w", sealed("w", drafts(0, count)))
+        store.record("x", sealed("x", drafts(count, count + 10)))
+    command = ["store", "copy", "--to", database, "--home", str(home)]
+    copying = subprocess.Popen([*servers.ROWCAST, *command], cwd=home, env=servers.environment())
+    eventually(lambda: PostgresStore(database).count(), 60)
+    copying.kill()
+    copying.wait()
+    partial = PostgresStore(database).count()
+    finished = answer(*command, home=home, settings={})
+    verification = answer("verify", home=home, settings={"ROWCAST_STORE": database})
+    heads = [answer("history", "heads", home=home, settings=settings) for settings in ({}, {"ROWCAST_STORE": database})]
+
+    assert 0 < partial < count
+    assert (finished["copied"], finished["present"]) == (count + 10 - partial, partial)
+    assert (verification["entries"], verification["writers"], verification["broken"]) == (count + 10, 2, [])
+    assert heads[0] == heads[1]
 
 
 class Load:

@@ -94,7 +94,9 @@ def history(settings: Settings) -> History:
     from rowcast.adapters.files.journal_reader import FolderJournalReader
     from rowcast.history.service import History
 
-    return History(store(settings), FolderJournalReader(settings.journal_folder))
+    return History(
+        store(settings), FolderJournalReader(settings.journal_folder), is_shared=settings.has_postgresql_store
+    )
 
 
 def newest_entry_time(settings: Settings) -> int | None:

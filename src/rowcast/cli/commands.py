@@ -47,6 +47,7 @@ from rowcast.cli.options import (
     show_help,
 )
 from rowcast.cli.queue_commands import queue_app
+from rowcast.cli.store_commands import store_app
 
 app = typer.Typer(
     help="Train, serve and audit models for tabular data.",
@@ -58,6 +59,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(history_app, name="history")
 app.add_typer(keys_app, name="keys")
+app.add_typer(store_app, name="store")
 app.add_typer(queue_app, name="queue")
 
 

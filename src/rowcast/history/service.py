@@ -25,8 +25,10 @@ POLL_SECONDS = 0.02
 class History:
     """All recorded predictions, whether they are in the store or still in a journal."""
 
-    def __init__(self, store: StoreReader, journals: JournalReader) -> None:
+    def __init__(self, store: StoreReader, journals: JournalReader, *, is_shared: bool = False) -> None:
         self.store = store
+        self.is_shared = is_shared
+        """Whether other homes write to the store. Their most recent predictions may not be stored yet."""
         self.journals = journals
 
     def get(self, prediction_id: str, visible: Selection = EVERYTHING) -> Record | None:

@@ -233,7 +233,8 @@ def _add_history_routes(cold: ColdApp, history: History) -> None:
     def show_prediction(prediction_id: str, request: Request) -> Record:
         record = history.get(prediction_id.lower(), _visible_entries(caller(request)))
         if record is None:
-            raise NotFound(f"unknown prediction {prediction_id[:64]!r}")
+            later = "; if another server made it within the last second, retry in 1 s" if history.is_shared else ""
+            raise NotFound(f"unknown prediction {prediction_id[:64]!r}{later}")
         return record
 
 

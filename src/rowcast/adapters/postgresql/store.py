@@ -255,6 +255,29 @@ class PostgresStore:
                 self._record_erasure(connection, request, number, at, len(ids))
         return ErasureStep(len(ids), examined[-1][0] if len(examined) == limit else None)
 
+    def erase_copies(self, writer: str, seqs: Sequence[int]) -> None:
+        """Erase the rows of these entries without recording an erasure."""
+        query = (
+            "SELECT e.id FROM rowcast.entries AS e JOIN rowcast.writers AS w ON w.number = e.writer "
+            "WHERE w.writer = %s AND e.seq = ANY (%s)"
+        )
+        with self._transaction() as connection:
+            _erase_rows(connection, [each for (each,) in connection.execute(query, [writer, list(seqs)])])
+
+    def add_erasures(self, erasures: Sequence[SealedEntry]) -> None:
+        """Continue the chain of erasures, and skip the numbers of the copied requests."""
+        with self._transaction() as connection:
+            connection.execute("LOCK TABLE rowcast.erasures IN EXCLUSIVE MODE")
+            for sealed in erasures:
+                connection.execute(
+                    "INSERT INTO rowcast.erasures VALUES (%s, %s, %s)", [sealed.seq, sealed.head, sealed.link]
+                )
+            connection.execute(
+                "SELECT setval(s, greatest(nextval(s), %s)) "
+                "FROM pg_get_serial_sequence('rowcast.requests', 'number') AS s",
+                [max((decode_erasure(sealed.head).request for sealed in erasures), default=0)],
+            )
+
     def newest_row(self, selection: Selection) -> str | None:
         """Return the id of the newest selected entry that still has its row, or None."""
         where, values = where_clause(selection)

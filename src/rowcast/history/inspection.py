@@ -1,0 +1,52 @@
+"""The state of a store: its schema, its tables and a sample of its chains."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import msgspec
+
+from rowcast.history.chain import link, row_hash
+from rowcast.history.ports import StoreReader
+
+WRITERS, ENTRIES = 100, 200
+"""A spot check reads this many entries of this many writers."""
+
+
+class SchemaState(msgspec.Struct, frozen=True):
+    """What a store's adapter knows about its tables."""
+
+    schema: int
+    """The number of applied migrations; 0 if the store does not exist yet."""
+    newest: int
+    """The number of migrations of this release."""
+    partitions: list[str]
+    problems: list[str]
+
+
+class StoreState(SchemaState, frozen=True):
+    """The state of a store."""
+
+    location: str
+    writers: int
+    entries: int
+    """The number of entries in the spot check."""
+
+
+def spot_check(store: StoreReader) -> tuple[int, int, list[str]]:
+    """Verify the newest entries of some writers; return the numbers of writers and entries, and the problems."""
+    problems: list[str] = []
+    count, writers = 0, store.writers()[:WRITERS]
+    for writer in writers:
+        position = store.position(writer)
+        assert position is not None
+        entries = list(store.chain(writer, max(-1, position.seq - ENTRIES)))
+        count += len(entries)
+        for before, entry in pairwise(entries):
+            is_linked = entry.seq == before.seq + 1 and entry.link == link(
+                before.link, entry.seq, entry.head, entry.row_hash
+            )
+            if not is_linked or (entry.row is not None and row_hash(entry.salt or b"", entry.row) != entry.row_hash):
+                problems.append(f"the chain of writer {writer} is broken at entry {entry.seq}; run `rowcast verify`")
+                break
+    return len(writers), count, problems
