@@ -336,6 +336,7 @@ class Settings(SettingPaths, BaseSettings):
             f"{PREFIX}STORE": self.store_url,
             f"{PREFIX}FILES": self.files or str((self.home / "files").absolute()),
             f"{PREFIX}JOB_UPLOAD_MB": str(self.job_upload_mb),
+            f"{PREFIX}SENSITIVE": self.sensitive,
             f"{PREFIX}SIGNING_KEY_FILE": str(self.signing_key_path.absolute()),
             f"{PREFIX}LOG_FORMAT": self.log_format,
             f"{PREFIX}LOG_LEVEL": self.log_level,

@@ -15,6 +15,7 @@ import pytest
 from rowcast.adapters.memory.idempotency import MemoryIdempotencyStore
 from rowcast.adapters.memory.jobs import MemoryFileStore, MemoryJobStore
 from rowcast.adapters.memory.keys import MemoryKeys
+from rowcast.errors import Unavailable
 from rowcast.http.authentication import AccessRules, Authenticator
 from rowcast.http.bodies import RequestIds
 from rowcast.http.cold_app import ColdApp
@@ -395,3 +396,18 @@ async def test_the_number_of_streams_is_limited(front: JobFront, monkeypatch: py
     reply = await front.client.get(f"/jobs/{job}/events")
 
     assert (reply.status_code, slug(reply)) == (503, "overloaded")
+
+
+async def test_an_upload_stops_when_the_disk_is_almost_full(front: JobFront, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise Unavailable("full", slug="disk-low")
+
+    monkeypatch.setattr("rowcast.http.job_uploads.WRITE_BYTES", 100)
+    monkeypatch.setattr("rowcast.http.job_uploads.CHECKED_BYTES", 1_000)
+    monkeypatch.setattr(front.files, "check", refuse)
+
+    small, large = await front.submit(), await front.submit(b"x" * 2_000)
+
+    assert small.status_code == 202
+    assert (large.status_code, slug(large)) == (503, "disk-low")
+    assert front.files.jobs() == [small.json()["id"]]

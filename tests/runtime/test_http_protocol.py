@@ -17,9 +17,10 @@ from uvicorn.server import ServerState
 
 from rowcast.events import RequestAnswered
 from rowcast.http.quick_path import QuickAnswer
+from rowcast.http.routes import LONG_BODY
 from rowcast.runtime.connections import ALONE_SECONDS, ConnectionLimits
 from rowcast.runtime.cycles import Cycle, QuickCycle
-from rowcast.runtime.http_protocol import MAX_QUICK_BODY
+from rowcast.runtime.http_protocol import LONG_BODY_SECONDS, MAX_QUICK_BODY
 from support.connections import MemoryTransport, Server, post
 from support.waiting import eventually_async
 
@@ -637,6 +638,32 @@ async def test_a_slow_request_times_out_but_a_slow_response_does_not() -> None:
     server.held.answers[0].set_result(b"quick")
     connection.expire()
     assert statuses(transport) == [200, 408]
+
+
+async def test_each_piece_of_a_long_body_extends_the_time_limit_up_to_a_maximum() -> None:
+    server = Server(ConnectionLimits(receive_seconds=30))
+    head, piece = CHUNKED[: CHUNKED.index(b"2\r\n")], b"2\r\n{}\r\n"
+    connection, _ = server.connect()
+    now = 1000.0
+    connection._time = lambda: now
+
+    connection.data_received(head)
+    now += 20
+    connection.data_received(piece)
+    assert connection.due == 1030  # other bodies must arrive within the time limit
+
+    connection.scope["extensions"][LONG_BODY]["allow"]()
+    connection.data_received(piece)
+    assert connection.due == 1050
+    now += LONG_BODY_SECONDS - 10
+    connection.data_received(piece)
+    assert connection.due == 1020 + LONG_BODY_SECONDS
+
+    connection.data_received(b"0\r\n\r\n")
+    await turns()
+    connection.data_received(head)
+    connection.data_received(piece)
+    assert connection.due == now + 30  # the next request has no more time than others
 
 
 async def test_the_log_ids_of_a_request_do_not_leak_into_the_next_request() -> None:

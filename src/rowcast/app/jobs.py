@@ -27,6 +27,8 @@ WORKER_SECONDS = 10.0
 """A worker that has not been seen for this long is assumed to be dead."""
 DAY_SECONDS = 86_400.0
 MEBIBYTE = 1024 * 1024
+SPARE = 2
+"""Files of jobs leave this many times the free space that predictions need, so that jobs cannot stop predictions."""
 LOW_PRIORITY = 5
 
 
@@ -61,7 +63,7 @@ def file_store(settings: Settings) -> FileStore:
         )
     from rowcast.adapters.files.job_files import FolderFileStore
 
-    return FolderFileStore(Path(rest if separator else location), settings.min_free_mb * MEBIBYTE)
+    return FolderFileStore(Path(rest if separator else location), SPARE * settings.min_free_mb * MEBIBYTE)
 
 
 def check_jobs(settings: Settings) -> str:

@@ -23,6 +23,7 @@ from rowcast.jobs.service import Upload, new_job_id
 from rowcast.jobs.uploads import SNIFFED_BYTES, JobOptions, UploadFormat, parse_options, sniff_format
 
 WRITE_BYTES = 1024 * 1024
+CHECKED_BYTES = 64 * 1024 * 1024
 MAX_FIELD_BYTES = 64 * 1024
 FILE_FIELD = "file"
 FORM = "multipart/form-data"
@@ -52,6 +53,8 @@ class UploadWriter:
         self._max_bytes = max_bytes
         self._buffer = bytearray()
         self._size = 0
+        self._unchecked = 0
+        """The number of bytes that have been written since the free space was checked."""
         self._digest = hashlib.sha256()
         self._format: UploadFormat | None = None
         self._file: IO[bytes] | None = None
@@ -87,6 +90,10 @@ class UploadWriter:
             self._file = self._stack.enter_context(path.open("wb"))
         self._digest.update(content)
         self._file.write(content)
+        self._unchecked += len(content)
+        if self._unchecked >= CHECKED_BYTES:
+            self._unchecked = 0
+            self._files.check()
 
     def _publish(self) -> None:
         self._flush()

@@ -42,6 +42,7 @@ from rowcast.tables.stream import Chunk, read_chunks
 MAX_GROWTH: Final = 20
 """The maximum ratio of a result's size to the size of the largest upload. A small compressed file can contain a very
 large table."""
+CHUNKS_PER_CHECK: Final = 16
 UPLOAD: Final = "the uploaded table"
 
 
@@ -158,7 +159,9 @@ class JobExecution:
         files = self._tools.files
 
         def pieces() -> Iterator[bytes]:
-            for digest in digests:
+            for index, digest in enumerate(digests):
+                if index % CHUNKS_PER_CHECK == 0:
+                    files.check()  # the result needs as much space as its chunks
                 piece = b"".join(files.read(chunk_name(self._job, digest)))
                 if hashlib.sha256(piece).hexdigest() != digest:
                     raise TableError("a chunk of the job is damaged; submit the job again", slug="damaged-chunk")

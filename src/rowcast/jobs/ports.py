@@ -141,5 +141,5 @@ class FileStore(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise Unavailable if the store cannot be used; do not create or change anything."""
+        """Raise Unavailable if the store is full or cannot be used; do not create or change anything."""
         ...

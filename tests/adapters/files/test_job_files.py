@@ -40,3 +40,6 @@ def test_new_files_are_refused_if_the_disk_is_almost_full(tmp_path: Path) -> Non
     with pytest.raises(Unavailable) as refused:
         files.put("j/a", b"x")
     assert refused.value.slug == "disk-low"
+    with pytest.raises(Unavailable) as unhealthy:
+        files.check()
+    assert unhealthy.value.slug == "disk-low"

@@ -16,6 +16,7 @@ from rowcast.private_files import make_private_folder
 
 READ_BYTES = 256 * 1024
 ID_FILE = "id"
+MEBIBYTE = 1024 * 1024
 
 
 class FolderFileStore:
@@ -113,9 +114,12 @@ class FolderFileStore:
             return sorted(path.name for path in self._folder.iterdir() if path.is_dir())
 
     def check(self) -> None:
-        """Check that the folder, if it exists, is writable."""
-        if self._folder.exists() and not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
+        """Check that the folder, if it exists, is writable, and that its disk has free space."""
+        if not self._folder.exists():
+            return
+        if not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
             raise Unavailable(f"this process cannot write to the folder {self._folder}")
+        self._check_space()
 
     def _path(self, name: str) -> Path:
         parts = name.split("/")
@@ -127,7 +131,7 @@ class FolderFileStore:
         disk = os.statvfs(self._folder)
         if disk.f_bavail * disk.f_frsize < self._min_free:
             raise Unavailable(
-                f"the disk of {self._folder} has less free space than min_free_mb; delete old jobs or other files",
+                f"the disk of {self._folder} has less than {self._min_free // MEBIBYTE} MiB of free space",
                 slug="disk-low",
             )
 
