@@ -1,8 +1,9 @@
 # `make demo` and `make test` are the only targets that users need. The other targets are for development.
 .DEFAULT_GOAL := help
 .PHONY: help setup torch demo test check format docs docs-output lock vendor bench-startup bench-serve bench-batch \
-	bench-redis bench-jobs bench-processes bench-check bench-store bench-dialects bench-unseen bench-unseen-tables bench-hard fuzz \
-	fuzz-tensors fuzz-onnx mutants check-security drill drill-history drill-jobs measured clean
+	bench-redis bench-queue bench-jobs bench-processes bench-check bench-store bench-dialects bench-unseen \
+	bench-unseen-tables bench-hard fuzz fuzz-tensors fuzz-onnx mutants check-security drill drill-history drill-jobs \
+	measured clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -67,6 +68,10 @@ bench-processes: $(READY)  ## Compare two server processes with one, and track m
 bench-redis: $(READY)  ## Compare cache hits through Redis with cache hits in memory, and measure outages of Redis
 	@scripts/system-packages.sh test
 	@PYTHONPATH=tests $(PY) bench/shared_cache.py $(ARGS)
+
+bench-queue: $(READY)  ## Compare predictions through the queue with direct predictions and with a list of single rows
+	@scripts/system-packages.sh bench
+	@PYTHONPATH=tests $(PY) bench/queue_service.py $(ARGS)
 
 fuzz: $(READY)  ## Test the server with malformed requests, zip bombs, slow bodies and idle connections
 	@$(PY) bench/fuzz.py $(ARGS)

@@ -15,6 +15,7 @@ BENCHES = {
     "processes": ("Two server processes and memory", "make bench-processes"),
     "dialects": ("Dialects", "make bench-dialects"),
     "redis": ("Cache in Redis", "make bench-redis"),
+    "queue": ("Queue and workers", "make bench-queue"),
     "drill": ("Killed processes, reloads and shutdowns", "make drill"),
     "drill history": ("Disk, clock, store and journal failures", "make drill-history"),
     "fuzz": ("Invalid requests and many connections", "make fuzz"),
@@ -36,6 +37,9 @@ memory use over two million requests.""",
     "dialects": "The same rows sent as native JSON and as binary V2 tensors, compared within one run.",
     "redis": """Cache hits through Redis compared with cache hits in memory, and eight clients while Redis is stopped,
 killed or paused for ten seconds. A server waits at most 50 ms for Redis.""",
+    "queue": """One server that sends rows through Redis to one worker, compared with a server that scores its own rows,
+and with a service that sends each row on its own through a list. The API or the server has one core; Redis, the
+worker and the load generator share the other core.""",
     "drill": """Two server processes under constant load. Every acknowledged prediction must be in the history exactly
 once and match its reply.""",
     "drill history": """One server under constant load while its disk fills up, its clock changes, its store is locked

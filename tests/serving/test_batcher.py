@@ -11,7 +11,7 @@ import math
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,10 @@ from rowcast.schema.prediction import Score
 from rowcast.serving.batcher import Batcher
 from rowcast.serving.cache import ScoreCache
 from rowcast.serving.live_models import LiveModel
+from rowcast.serving.recorder import Recorder
 from rowcast.serving.requests import EXPIRED, PendingRequest
 from rowcast.serving.rows import Row
-from rowcast.serving.scorer import MAX_SLOW_ROWS, LocalScorer
+from rowcast.serving.scorer import MAX_SLOW_ROWS, LocalScorer, ScoredBatch
 from support import models
 from support.serving import Serving
 from support.waiting import eventually_async
@@ -73,6 +74,51 @@ class SynchronousAnswer:
 
     def set_exception(self, error: Exception, /) -> None:
         self.result = error
+
+
+class RemoteScorer(LocalScorer):
+    """Scores two batches of a slow model at the same time, each when the test allows it."""
+
+    max_batches = 2
+    max_rows = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[tuple[list[int], asyncio.Future[ScoredBatch]]] = []
+
+    def score_later(self, model: Any, requests: Sequence[PendingRequest]) -> asyncio.Future[ScoredBatch]:
+        scoring: asyncio.Future[ScoredBatch] = asyncio.get_running_loop().create_future()
+        self.batches.append(([len(request.rows) for request in requests], scoring))
+        return scoring
+
+
+async def test_a_scorer_limits_the_batches_in_progress_and_their_rows(model: LiveModel) -> None:
+    scorer, answers = RemoteScorer(), []
+    batcher = Batcher(scorer, Recorder(CountingJournal(), lambda event: None))
+    model.is_slow = True
+    row = Row(model.encoder.read(BODY), BODY)
+    for rows in (2, 1, 3, 1, 1, 1):
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answers.append(answer)
+        batcher.submit(PendingRequest(model, [row] * rows, RequestContext("test", "r"), answer, False))
+
+    await eventually_async(_holds(lambda: len(scorer.batches) == 2))
+    assert [sizes for sizes, _ in scorer.batches] == [[2, 1], [3]]
+    scorer.batches[1][1].set_result(ScoredBatch([Score(3.0)] * 3, {}))
+    await answers[2]
+
+    assert [sizes for sizes, _ in scorer.batches[2:]] == [[1, 1, 1]]
+    for sizes, scoring in (scorer.batches[0], scorer.batches[2]):
+        scoring.set_result(ScoredBatch([Score(3.0)] * sum(sizes), {}))
+    await asyncio.gather(*answers)
+    assert batcher.queue().rows == 0
+
+
+def _holds(condition: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
+    async def holds() -> bool:
+        return condition()
+
+    return holds
 
 
 async def test_a_single_request_is_answered_in_the_next_iteration_of_the_event_loop(model: LiveModel) -> None:

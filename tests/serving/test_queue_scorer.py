@@ -21,7 +21,7 @@ from rowcast.events import Event, MessagesFinished, RowsTaken
 from rowcast.schema.prediction import Score
 from rowcast.serving.live_models import LiveModel
 from rowcast.serving.queue_messages import Malformed, decode_rows, encode_rows
-from rowcast.serving.queue_scorer import QueueScorer
+from rowcast.serving.queue_scorer import BATCHES_PER_WORKER, QueueScorer
 from rowcast.serving.queue_worker import MAX_DELIVERIES, QueueWorker
 from rowcast.serving.remote_models import RemoteModel, load_remote
 from rowcast.serving.requests import PendingRequest
@@ -228,3 +228,12 @@ def test_a_message_of_another_format_is_refused(world: World) -> None:
     fields = msgspec.msgpack.decode(encode_rows([]))
     with pytest.raises(Malformed, match="format 99"):
         decode_rows(msgspec.msgpack.encode([99, *fields[1:]]))
+
+
+async def test_the_number_of_unanswered_batches_grows_with_the_number_of_live_workers(world: World) -> None:
+    assert world.scorer.max_batches == BATCHES_PER_WORKER
+
+    for name in ("a", "b"):
+        await MemoryQueueReader(world.queue, name).beat([])
+
+    assert world.scorer.max_batches == 2 * BATCHES_PER_WORKER

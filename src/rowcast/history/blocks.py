@@ -1,25 +1,25 @@
 """Blocks: the columns and the graph output of one large request, recorded in a single journal write.
 
 A block is written before the reply is sent. The block determines every byte of its entries, because their ids and salts
-are derived from a random seed in the block.
+are derived from a random seed in the block. Only the functions that read a block load numpy.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from rowcast.history.chain import SALT_BYTES, Draft, Entry, encode_head
-from rowcast.schema import tensors
 from rowcast.schema.encoding import NO_WARNINGS, RowWarning, limit_warnings
 from rowcast.schema.identity import uuid7_randomness, uuid7s
 from rowcast.schema.prediction import Decision, encode_replies
-from rowcast.schema.scores import score_rows
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SEED_BYTES = 32
 
@@ -86,11 +86,15 @@ def contains(block: Block, prediction_id: str) -> bool:
 
 def output(block: Block) -> NDArray[np.float32]:
     """Return the graph's output, one row per prediction."""
+    import numpy as np
+
     return np.frombuffer(block.output, "<f4").reshape(block.rows, -1)
 
 
 def rows(block: Block) -> list[bytes]:
     """Return each row as JSON, as the native dialect would have received it."""
+    from rowcast.schema import tensors
+
     columns: list[Sequence[Any]] = []
     at, memory = 0, memoryview(block.body)
     for column in block.columns:
@@ -105,6 +109,8 @@ def row_warnings(block: Block) -> list[tuple[RowWarning, ...]]:
     """Return the warnings about each row."""
     if not block.warnings:
         return [NO_WARNINGS] * block.rows
+    import numpy as np
+
     listed: list[list[RowWarning]] = [[] for _ in range(block.rows)]
     for each in block.warnings:
         warning = RowWarning(each.column, each.code, each.message)
@@ -116,6 +122,8 @@ def row_warnings(block: Block) -> list[tuple[RowWarning, ...]]:
 
 def entries(block: Block) -> Iterator[Draft]:
     """Yield one entry per row, exactly as if each row had been recorded individually."""
+    from rowcast.schema.scores import score_rows
+
     scores = score_rows(block.decision, output(block))
     replies = encode_replies(
         block.model,

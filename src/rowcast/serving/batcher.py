@@ -13,20 +13,23 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextvars import Context
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from numpy.typing import NDArray
 
 from rowcast.access.context import RequestContext
 from rowcast.errors import NoAnswer, Overloaded, TooLate, Unavailable
 from rowcast.history.blocks import Block, BlockColumn
 from rowcast.serving.cache import ScoreCache
 from rowcast.serving.interface import ModelInterface
-from rowcast.serving.live_models import LiveModel
 from rowcast.serving.recorder import Recorder
 from rowcast.serving.requests import EXPIRED, PendingRequest, expire
 from rowcast.serving.scorer import ScoredBatch, Scorer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rowcast.serving.live_models import LiveModel
 
 MAX_TURNS = 8
 """The maximum number of event-loop iterations for which a batch waits for more requests."""

@@ -32,6 +32,11 @@ class Cache(Protocol):
 class Queue(Protocol):
     """A server's side of the queue. A message is delivered to one worker, whose reply is delivered to the sender."""
 
+    @property
+    def workers(self) -> int:
+        """The number of live workers, as far as this process knows."""
+        ...
+
     def send(self, body: bytes, digest: str, seconds: float) -> asyncio.Future[bytes]:
         """Send a message for the model with this digest; the future returns the reply.
 

@@ -17,9 +17,11 @@ from rowcast.serving.requests import PendingRequest, expire
 from rowcast.serving.rows import Row
 from rowcast.serving.scorer import ScoredBatch
 
-MAX_BATCHES: Final = 16
-"""The maximum number of unanswered batches of a model. Further rows wait until a reply arrives, and form larger
-batches."""
+BATCHES_PER_WORKER: Final = 2
+"""The number of unanswered batches of a model for each live worker. Later rows wait and form larger batches.
+
+With more batches, the batches are smaller, so that each row costs more CPU time (`make bench-queue`).
+"""
 MAX_ROWS: Final = 256
 FOREVER: Final = 3600.0
 """How long a message without a deadline is kept, in seconds."""
@@ -28,11 +30,15 @@ FOREVER: Final = 3600.0
 class QueueScorer:
     """Sends batches to workers. A request whose deadline passes is answered without waiting for a worker."""
 
-    max_batches = MAX_BATCHES
     max_rows = MAX_ROWS
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
+
+    @property
+    def max_batches(self) -> int:
+        """The maximum number of unanswered batches of a model."""
+        return BATCHES_PER_WORKER * max(1, self._queue.workers)
 
     def score(self, model: ModelInterface, requests: Sequence[Sequence[Row]]) -> ScoredBatch:
         """Return the cached scores. The batcher calls this method only if every row has one."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from itertools import repeat
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from rowcast.access.context import RequestContext
 from rowcast.errors import NoAnswer
@@ -19,13 +17,17 @@ from rowcast.history.ports import Journal
 from rowcast.schema.encoding import OUT_OF_RANGE, OUTSIDE
 from rowcast.schema.identity import uuid7_randomness, uuid7s
 from rowcast.schema.prediction import Score, encode_replies
-from rowcast.schema.range_checks import OutOfRange
-from rowcast.schema.scores import non_finite_rows
 from rowcast.schema.sensitive import Redactor
 from rowcast.serving.interface import ModelInterface
-from rowcast.serving.live_models import LiveModel
 from rowcast.serving.randomness import RandomBlocks
 from rowcast.serving.rows import Row
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rowcast.schema.range_checks import OutOfRange
+    from rowcast.serving.live_models import LiveModel
 
 
 class Recorder:
@@ -93,6 +95,10 @@ class Recorder:
         outside: Sequence[OutOfRange] = (),
     ) -> Block:
         """Write the predictions of one request as one block of columns. Hot path."""
+        import numpy as np  # a server with a queue records no blocks and does not load numpy
+
+        from rowcast.schema.scores import non_finite_rows
+
         if not np.isfinite(output).all():
             raise NoAnswer(non_finite_rows(output))
         block = Block(

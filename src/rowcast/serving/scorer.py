@@ -32,8 +32,11 @@ class ScoredBatch(NamedTuple):
 class Scorer(Protocol):
     """Computes the scores of a batch."""
 
-    max_batches: int
-    """The maximum number of batches of one slow model that are scored at the same time."""
+    @property
+    def max_batches(self) -> int:
+        """The maximum number of batches of one slow model that are scored at the same time."""
+        ...
+
     max_rows: int
     """The maximum number of rows in a batch of a slow model, unless a single request has more."""
 

@@ -7,8 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
-from numpy.typing import NDArray
-
 from rowcast.access.context import RequestContext
 from rowcast.history.blocks import Block, BlockColumn
 from rowcast.serving.batcher import Batcher
@@ -21,6 +19,8 @@ from rowcast.serving.requests import PendingRequest
 from rowcast.serving.rows import Row
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from rowcast.serving.live_models import LiveModel
 
 

@@ -44,6 +44,11 @@ class MemoryQueue:
         self._waiting: dict[str, asyncio.Future[bytes]] = {}
         self._readers: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def workers(self) -> int:
+        """The number of live workers."""
+        return len(self.alive)
+
     def send(self, body: bytes, digest: str, seconds: float) -> asyncio.Future[bytes]:
         """Send a message; the future returns the reply."""
         if len(self.messages) >= self._max_messages:

@@ -70,6 +70,11 @@ class RedisQueue:
         self._link.run(self._add(number, reply, body, digest, seconds))
         return reply
 
+    @property
+    def workers(self) -> int:
+        """The number of live workers at the most recent look."""
+        return len(self.status.workers)
+
     def problem(self) -> str | None:
         """Return why messages cannot be sent, or None."""
         return self._link.problem()

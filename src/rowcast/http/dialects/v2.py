@@ -13,15 +13,16 @@ import msgspec
 from rowcast.access.scopes import Scope as KeyScope
 from rowcast.errors import BodyError, Forbidden, RequestError, Unavailable
 from rowcast.http.authentication import allow_model
-from rowcast.http.dialects import v2_infer, v2_metadata
+from rowcast.http.dialects import v2_metadata
 from rowcast.http.dialects.scoring import DialectScoring, check_keys, read_object, write_error
 from rowcast.http.dialects.v2_repository import Repository
 from rowcast.http.dialects.v2_statistics import ModelStatistics
 from rowcast.http.routes import UNMATCHED, Handler, Request, Response, Route, answer_not_found
-from rowcast.schema.tensors import Tensor
 from rowcast.version import VERSION
 
 if TYPE_CHECKING:
+    from rowcast.http.dialects import v2_infer
+    from rowcast.schema.tensors import Tensor
     from rowcast.serving.interface import ModelInterface
 
 V2 = "v2"
@@ -161,6 +162,8 @@ class V2Routes:
         return response
 
     async def _scored(self, model: ModelInterface, request: Request) -> tuple[int, Response]:
+        from rowcast.http.dialects import v2_infer  # loads numpy, which a server with a queue does not need otherwise
+
         call = v2_infer.read(request, model)
         outputs = v2_infer.requested_outputs(model, call.inference)
         inputs = v2_infer.inputs_by_name(model, call.inputs, self._scoring.max_rows)
@@ -184,6 +187,8 @@ class V2Routes:
 
         Hot path.
         """
+        from rowcast.http.dialects import v2_infer
+
         service, rows = self._scoring.service, call.inputs[0].rows
         columns = v2_infer.block_columns(call, rows)
         if columns is None or not service.can_record_blocks(model):
@@ -245,7 +250,7 @@ def _post(pattern: str, handler: Handler, scope: KeyScope) -> Route:
         handler=handler,
         scope=scope,
         dialect=V2,
-        content_types=v2_infer.CONTENT_TYPES,
+        content_types=v2_metadata.CONTENT_TYPES,
         error_form=write_error,
         is_idempotent=scope == "predict",
     )

@@ -16,8 +16,8 @@ from rowcast.errors import BodyError, RequestError
 from rowcast.history import blocks
 from rowcast.history.blocks import Block
 from rowcast.http.dialects.scoring import ScoredRow, read_object
-from rowcast.http.dialects.v2_metadata import DATATYPES_BY_KIND, ID, OutputSpec, label_datatype, outputs
-from rowcast.http.routes import JSON, Request, Response
+from rowcast.http.dialects.v2_metadata import DATATYPES_BY_KIND, ID, OCTETS, OutputSpec, label_datatype, outputs
+from rowcast.http.routes import Request, Response
 from rowcast.schema import tensors
 from rowcast.schema.datatypes import BYTES
 from rowcast.schema.decoding import DATATYPES, decode_columns
@@ -31,9 +31,6 @@ from rowcast.serving.rows import check_count
 if TYPE_CHECKING:
     from rowcast.serving.interface import ModelInterface
 
-OCTETS = b"application/octet-stream"
-CONTENT_TYPES = frozenset((JSON, OCTETS, b"application/x-www-form-urlencoded"))
-"""The accepted content types. They include the form type because `curl -d` sends this type by default."""
 HEADER_LENGTH = b"inference-header-content-length"
 MAX_WARNINGS = 100
 MIN_BLOCK_ROWS = 16

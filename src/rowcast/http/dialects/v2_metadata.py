@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from rowcast.http.routes import JSON
 from rowcast.schema.datatypes import BOOL, BYTES
 
 if TYPE_CHECKING:
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from rowcast.schema.schema import Column
     from rowcast.serving.interface import ModelInterface
 
+OCTETS = b"application/octet-stream"
+CONTENT_TYPES = frozenset((JSON, OCTETS, b"application/x-www-form-urlencoded"))
+"""The accepted content types. They include the form type because `curl -d` sends this type by default."""
 ID = "id"
 """The output that contains the prediction id. The metadata does not list this output, but clients can request it."""
 DATATYPES_BY_KIND = {"number": "FP64", "integer": "INT64", "boolean": BOOL, "category": BYTES, "datetime": BYTES}
