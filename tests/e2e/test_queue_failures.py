@@ -18,6 +18,8 @@ import httpx
 import pytest
 
 from rowcast.adapters.files.registry import FolderRegistry
+from rowcast.registry import bundle
+from rowcast.registry.ports import Reference
 from support import models, servers
 from support.redis import RedisServer, serving
 from support.servers import Server
@@ -196,6 +198,29 @@ def test_a_worker_loads_another_version_that_a_server_asks_for(world: World) -> 
         answered = predict(api, 2.0)
 
     assert (answered.status_code, answered.json()["version"], answered.json()["prediction"]) == (200, 1, 3)
+
+
+def test_a_version_that_no_worker_can_load_does_not_replace_the_old_version(world: World) -> None:
+    world.settings["ROWCAST_TRIAL_SECONDS"] = "5"
+    worker = world.worker("worker")
+    api = world.api()
+    ready(api)
+    registry = FolderRegistry(world.home / "models")
+    opened = bundle.open(registry.folder(Reference("sum", 1)))
+    files = {
+        bundle.MODEL: b"not a graph",
+        bundle.GOLDEN: bundle.read_file(opened.folder, bundle.GOLDEN, opened.manifest),
+    }
+    broken = registry.publish("sum", lambda folder: bundle.pack(folder, opened.manifest, files) and None)
+    registry.point(broken, "champion")
+
+    with api.client() as client:
+        error = eventually(lambda: client.get("/health").json()["processes"][0]["reload_error"], LONG)
+    answered = predict(api, 1.0)
+
+    assert "no live worker has loaded sum@2" in error
+    assert (answered.status_code, answered.json()["version"]) == (200, 1)
+    assert not outcomes(worker, "parked")
 
 
 @pytest.mark.parametrize("way", ["kill", "pause"])

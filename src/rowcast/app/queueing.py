@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rowcast.app.sharing import require_redis
-from rowcast.errors import SettingsError
+from rowcast.errors import BundleError, SettingsError
 
 if TYPE_CHECKING:
     from rowcast.adapters.redis.link import RedisLink
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from rowcast.adapters.redis.queue_reader import RedisQueueReader
     from rowcast.adapters.telemetry.prometheus import Metrics
     from rowcast.events import Listener
+    from rowcast.registry.ports import Reference, RegistryReader
     from rowcast.serving.deployment import Deployment
     from rowcast.serving.health import Health
     from rowcast.serving.interface import ModelInterface
@@ -24,6 +27,7 @@ MIN_SECONDS: Final = 2.0
 """The minimum time limit of a call. It is longer than the cache's limit, because no request can be answered without the
 queue."""
 CHECK_SECONDS: Final = 2.0
+POLL_SECONDS: Final = 0.1
 
 
 class QueueParts(NamedTuple):
@@ -46,6 +50,23 @@ class QueueParts(NamedTuple):
         health.register("queue workers", workers_problem, is_required=True)
         metrics.watch_queue(lambda: self.queue.status)
         return QueueScorer(self.queue)
+
+    def trial(self, settings: Settings, registry: RegistryReader) -> Callable[[Reference], None]:
+        """Return a function that waits until a live worker has a version, and raises BundleError if none loads it.
+
+        A new version then replaces the old version only if workers can score with it.
+        """
+        from rowcast.registry import bundle
+
+        def wait_for_worker(reference: Reference) -> None:
+            digest = bundle.read_manifest(registry.folder(reference)).digest
+            end = time.monotonic() + settings.trial_seconds
+            while self.queue.workers and not self.queue.is_served(digest):
+                if time.monotonic() > end:
+                    raise BundleError(f"no live worker has loaded {reference} within {settings.trial_seconds:g} s")
+                time.sleep(POLL_SECONDS)
+
+        return wait_for_worker
 
 
 class ReaderParts(NamedTuple):

@@ -60,9 +60,10 @@ def build_server(settings: Settings, place: Place | None = None) -> Server:
         counters = state.counters(number) if place else LocalCounters()
         metrics = telemetry.metrics(settings, counters)
         listen = metrics.listen
-        live = serving.live_parts(settings, registry, state, listen)
-        shared = sharing.shared_parts(settings, listen)
         queue = queueing.queue_parts(settings, listen)
+        trial = None if queue is None else queue.trial(settings, registry)
+        live = serving.live_parts(settings, registry, state, listen, trial)
+        shared = sharing.shared_parts(settings, listen)
         scorer = None if queue is None else queue.scorer(live.deployment, health, metrics)
         predicting = serving.prediction_parts(settings, live.deployment, listen, shared.cache, scorer)
         undo.callback(predicting.journal.close)

@@ -40,7 +40,13 @@ class PredictionParts(NamedTuple):
     journal: FileJournal
 
 
-def live_parts(settings: Settings, registry: RegistryWriter, state: ServerState, listen: Listener) -> LiveParts:
+def live_parts(
+    settings: Settings,
+    registry: RegistryWriter,
+    state: ServerState,
+    listen: Listener,
+    trial: Callable[[Reference], None] | None = None,
+) -> LiveParts:
     """Load every model that this server serves. If there is a queue, only the workers load graphs."""
     from rowcast.runtime.server_process import LiveParts, StartingPoint
     from rowcast.schema.encoding import RowLimits
@@ -52,7 +58,7 @@ def live_parts(settings: Settings, registry: RegistryWriter, state: ServerState,
         settings.models,
         model_loader(settings, registry),
         listen,
-        trial=_trial(settings, registry, state) if settings.queue is None else lambda reference: None,
+        trial=trial or _trial(settings, registry, state),
         served_versions=ServedVersions(state.last_served, state.record_served),
         unloaded=state.unloaded_models,
         temporary_default=partial(preferred_model, settings),

@@ -225,7 +225,7 @@ def serve(
 @app.command()
 def worker(
     models: Annotated[
-        list[str] | None, typer.Argument(help="Models to score with: NAME, NAME@3 or NAME@alias [every champion].")
+        str | None, typer.Option(help="Models to score with, separated by commas: NAME or NAME@alias [every champion].")
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address of the health and metrics [127.0.0.1].")] = None,
     port: Annotated[
@@ -241,8 +241,7 @@ def worker(
     from rowcast import settings
     from rowcast.cli import worker
 
-    named = tuple(models) if models else None
-    loaded = settings.load(models=named, host=host, worker_port=port, worker_concurrency=concurrency, home=home)
+    loaded = settings.load(models=models, host=host, worker_port=port, worker_concurrency=concurrency, home=home)
     return worker.run(loaded, as_json=json)
 
 

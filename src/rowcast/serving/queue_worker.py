@@ -120,14 +120,16 @@ class QueueWorker:
         by_digest: dict[str, list[Delivery]] = {}
         for delivery in deliveries:
             by_digest.setdefault(delivery.digest, []).append(delivery)
-        answers: list[tuple[Delivery, bytes]] = []
-        for digest, group in by_digest.items():
-            model = await self._source.find(digest)
-            if model is None:
-                for delivery in group:
-                    self._hand_back_later(delivery)
-            else:
-                answers += await self._score_group(model, group)
+        # Messages for a model that must be loaded first do not delay the others.
+        await asyncio.gather(*[self._process_group(digest, group) for digest, group in by_digest.items()])
+
+    async def _process_group(self, digest: str, group: Sequence[Delivery]) -> None:
+        model = await self._source.find(digest)
+        if model is None:
+            for delivery in group:
+                self._hand_back_later(delivery)
+            return
+        answers = await self._score_group(model, group)
         if answers:
             sent = await self._reader.answer(answers)
             self._listen(MessagesFinished("answered", sent))
