@@ -24,6 +24,7 @@ BENCHES = {
     "drill jobs": ("Killed job runners", "make drill-jobs"),
     "check": ("Profiling tables", "make bench-check"),
     "store": ("History in PostgreSQL", "make bench-store"),
+    "store durability": ("Waiting for the commit in PostgreSQL", "make bench-store"),
     "hard tables": ("Training time limit", "make bench-hard"),
     "mutants": ("Mutations detected by the tests", "make mutants"),
 }
@@ -53,6 +54,8 @@ or 200,000 rows.""",
 the peak memory.""",
     "store": """Predictions are moved from journals into PostgreSQL with `fsync=on`. Then entries are listed and looked
 up in a table that covers twelve months.""",
+    "store durability": """Two servers with 128 connections in alternating runs. One waits until PostgreSQL, with
+`fsync=on`, has committed a prediction before it replies; the other has the default settings.""",
     "jobs": "A table is scored as a job by a server with one process, and by `rowcast predict` on the same machine.",
     "drill jobs": "The runner of jobs that record every row is killed at random moments.",
     "check": "The time and the peak memory that `rowcast check` needs to profile a million rows with 50 columns.",

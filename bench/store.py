@@ -4,13 +4,16 @@
 
 The benchmark starts its own PostgreSQL server. First, it moves `--entries` predictions from journals into the store, as
 an indexer does. Then it fills the table up to `--stored` entries over twelve months, and measures lists and lookups. It
-also checks that no query reads a whole partition.
+also checks that no query reads a whole partition. Finally, it compares two servers with 128 connections: one waits
+until PostgreSQL has committed each prediction (`durability=store`), the other has the default settings
+(`durability=process` and SQLite). `--only-durability` measures only this.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -32,11 +35,14 @@ from rowcast.adapters.postgresql.store import PostgresStore
 from rowcast.history.chain import Draft, Entry, encode_head
 from rowcast.history.entry_filter import Selection
 from rowcast.schema.identity import uuid7_randomness, uuid7s
-from support import models, postgresql
+from support import models, postgresql, servers
 from support.postgresql import Postgres
+from support.servers import Server
 
 BATCH = 50
 PER_SECOND, MILLISECONDS = 20_000, 50.0
+CONNECTIONS, ROUNDS, SECONDS = 128, 5, 3
+DURABLE_SHARE = 0.3
 LOOKUPS, PAGES = 200, 20
 FIRST, MONTHS = Month(2025, 11), 12
 MONTH_MS = 30 * 24 * 3600 * 1000
@@ -55,7 +61,14 @@ def main() -> int:
     parser.add_argument("--entries", type=int, default=200_000)
     parser.add_argument("--stored", type=int, default=5_000_000)
     parser.add_argument("--no-record", action="store_true", help="do not write to results.jsonl")
+    parser.add_argument("--only-durability", action="store_true", help="compare only the two servers")
     options = parser.parse_args()
+    kept = options.only_durability or measure_store(options)
+    return 0 if measure_durability(options) and kept else 1
+
+
+def measure_store(options: argparse.Namespace) -> bool:
+    """Measure the indexer and the queries; return whether the requirements are met."""
     with postgresql.running(**OPTIONS) as postgres, PostgresStore(postgres.url) as store:
         checks = index(store, options.entries)
         fill(store, options.stored - options.entries)
@@ -67,7 +80,18 @@ def main() -> int:
     if not options.no_record:
         figures = {check.name: round(check.value, 2) for check in checks}
         record("store", entries=options.entries, stored=stored, checks=figures, kept=kept)
-    return 0 if kept else 1
+    return kept
+
+
+def measure_durability(options: argparse.Namespace) -> bool:
+    """Compare the two servers; return whether the requirement is met."""
+    with postgresql.running(**OPTIONS) as postgres:
+        checks = durability(postgres)
+    show(Console(width=110), checks, f"durability=store with {CONNECTIONS} connections")
+    kept = all(check.kept for check in checks)
+    if not options.no_record:
+        record("store durability", checks={check.name: round(check.value, 3) for check in checks}, kept=kept)
+    return kept
 
 
 def index(store: PostgresStore, count: int) -> list[Check]:
@@ -186,6 +210,38 @@ def refuse_scans(postgres: Postgres, store: PostgresStore, query: str, values: A
     empty = [str(name) for (name,) in postgres.execute("SELECT relname FROM pg_class WHERE reltuples <= 0")]
     scans = [line for line in plan.splitlines() if "Seq Scan on entries" in line]
     assert all(any(f"on {name} " in line for name in empty) for line in scans), plan
+
+
+def durability(postgres: Postgres) -> list[Check]:
+    """Compare a server that waits for PostgreSQL with one that does not, in alternating runs of wrk."""
+    with tempfile.TemporaryDirectory(prefix="rowcast-bench-") as scratch:
+        folder = Path(scratch)
+        registry = models.trained_loans(folder / "models").root
+        script = folder / "post.lua"
+        body = msgspec.json.encode(models.loan_rows(1)[0]).decode()
+        script.write_text(
+            f"wrk.method = 'POST'\nwrk.headers['content-type'] = 'application/json'\nwrk.body = '{body}'\n"
+        )
+        homes = [models.with_models(folder / name, registry) for name in ("process", "store")]
+        settings = {"ROWCAST_STORE": postgres.url, "ROWCAST_DURABILITY": "store"}
+        with servers.running(homes[0]) as usual, servers.running(homes[1], settings=settings) as durable:
+            rounds = [(requests_per_second(usual, script), requests_per_second(durable, script)) for _ in range(ROUNDS)]
+    ratio = statistics.median(second / first for first, second in rounds)
+    return [
+        Check("requests/s: durability=process with SQLite", statistics.median(first for first, _ in rounds)),
+        Check("requests/s: durability=store with PostgreSQL", statistics.median(second for _, second in rounds)),
+        Check("requests/s: durability=store with PostgreSQL / process with SQLite", ratio, least=DURABLE_SHARE),
+    ]
+
+
+def requests_per_second(server: Server, script: Path) -> float:
+    """Return the successful requests per second with 128 connections; fail if a request fails."""
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "-s", str(script), f"{server.address}/predict"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "Non-2xx" not in output, output
+    assert "Socket errors" not in output, output
+    (line,) = [line for line in output.splitlines() if line.startswith("Requests/sec:")]
+    return float(line.split()[1])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -47,6 +48,19 @@ def sealed(writer: str, entries: Sequence[Draft]) -> list[SealedEntry]:
     """Seal entries as the complete chain of a writer."""
     chain = Chain(writer)
     return [chain.seal(entry) for entry in entries]
+
+
+def draft_at(moment: datetime, number: int = 0) -> Draft:
+    """Return a draft of a prediction at this time."""
+    milliseconds = int(moment.timestamp() * 1000)
+    (prediction_id,) = uuid7s(milliseconds, number.to_bytes(uuid7_randomness(1)))
+    reply = msgspec.json.encode(Prediction(prediction_id, "loans", 1, "Approved", 0.75))
+    return Draft(encode_head(Entry(milliseconds * 1000, "rb1-00", "native", "r", reply)), bytes(16), b"{}")
+
+
+def utc(*parts: int) -> datetime:
+    """Return a time in UTC."""
+    return datetime(*parts, tzinfo=UTC)  # type: ignore[misc,arg-type]
 
 
 MIXED = [

@@ -165,7 +165,9 @@ class Maintenance(Eraser):
                 self._store.unregister_folder(self._journals.folder_id)
 
     def _retain(self, now: int, days: int) -> None:
-        """Erase one batch of rows older than the retention period. After the final batch, schedule the next pass.
+        """Erase a whole partition or one batch of rows older than the retention period.
+
+        After the final batch, schedule the next pass.
 
         A wrong clock must not erase the history, so a pass does not begin while the rows are far overdue.
         """
@@ -176,6 +178,8 @@ class Maintenance(Eraser):
                 self._retention_due = now + RETENTION_INTERVAL_US
                 return
         end = max(0, now // 1000 - days * DAY_MS)
+        if self._retention_after is None and self._shared_store.erase_partition(first_id(end), at=now) is not None:
+            return  # continue in the next round
         request = ErasureRequest(Selection(first=self._retention_first, end=first_id(end)), "retention", "retention")
         step = self._store.erase(request, number=0, at=now, limit=ENTRIES_PER_STEP, after=self._retention_after)
         self._erased_any = self._erased_any or step.rows > 0

@@ -247,6 +247,15 @@ class StoreEraser(Protocol):
         """
         ...
 
+    def erase_partition(self, before: str, *, at: int) -> int | None:
+        """Erase all rows of one whole partition whose ids are all below `before`, and free the disk space of the rows.
+
+        This takes one transaction, which records the erasure as retention. Return the number of erased rows, or None if
+        no such partition is left, if it is in use, or if the store has no partitions. Only one process may call this at
+        a time (see `Store.maintenance`). Entries and hashes remain, as in `erase`.
+        """
+        ...
+
     def newest_row(self, selection: Selection) -> str | None:
         """Return the id of the newest selected entry that still has its row, or None."""
         ...

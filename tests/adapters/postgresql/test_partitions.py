@@ -5,29 +5,14 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
-import msgspec
 import pytest
 
 from rowcast.adapters.postgresql.partitions import Month, month_of
 from rowcast.adapters.postgresql.store import PostgresStore
 from rowcast.errors import Unavailable
-from rowcast.history.chain import Draft, Entry, encode_head
 from rowcast.schema.identity import uuid7_randomness, uuid7s
-from rowcast.schema.prediction import Prediction
-from support.entries import sealed
+from support.entries import draft_at, sealed, utc
 from support.postgresql import Postgres
-
-
-def draft_at(moment: datetime, number: int = 0) -> Draft:
-    """Return a draft of a prediction at this time."""
-    milliseconds = int(moment.timestamp() * 1000)
-    (prediction_id,) = uuid7s(milliseconds, number.to_bytes(uuid7_randomness(1)))
-    reply = msgspec.json.encode(Prediction(prediction_id, "loans", 1, "Approved", 0.75))
-    return Draft(encode_head(Entry(milliseconds * 1000, "rb1-00", "native", "r", reply)), bytes(16), b"{}")
-
-
-def utc(*parts: int) -> datetime:
-    return datetime(*parts, tzinfo=UTC)  # type: ignore[misc,arg-type]
 
 
 def partitions(postgres: Postgres) -> dict[str, int]:

@@ -164,6 +164,9 @@ class MemoryStore:
             self._erasures.append(seal_erasure(len(self._erasures), previous, erasure))
         return ErasureStep(rows, examined[-1] if len(examined) == limit else None)
 
+    def erase_partition(self, before: str, *, at: int) -> int | None:
+        """Return None: this store has no partitions."""
+
     def newest_row(self, selection: Selection) -> str | None:
         """Return the id of the newest selected entry that still has its row, or None."""
         keys = (key for key in sorted(self._places, reverse=True) if self._at(key).sealed.row is not None)

@@ -11,6 +11,7 @@ from rowcast.adapters.postgresql.partitions import SELECT_NAMES, Month
 from rowcast.history.inspection import SchemaState
 
 INDEXES = ("entries_id", "entries_model", "entries_label", "entries_tenant", "entries_entity")
+SELECT_USED = "SELECT 1 FROM rowcast.{} LIMIT 1"
 PROBLEMS = {
     "SELECT c.relname FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid "
     "WHERE c.relnamespace = 'rowcast'::regnamespace AND NOT i.indisvalid": "the index {} is not valid; run REINDEX",
@@ -42,6 +43,7 @@ def _problems(connection: TimedConnection, partitions: list[str]) -> list[str]:
     now = datetime.now(UTC)
     month = Month(now.year, now.month)
     found = [text.format(name) for query, text in PROBLEMS.items() for (name,) in connection.execute(query)]
-    if month.partition in partitions and month.next.partition not in partitions:
+    is_used = month.partition in partitions and connection.execute(SELECT_USED.format(month.partition)).fetchone()
+    if is_used and month.next.partition not in partitions:
         found.append(f"the partition {month.next.partition} was not created ahead; the next stored entry creates it")
     return found

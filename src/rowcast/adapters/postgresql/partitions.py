@@ -15,6 +15,25 @@ from rowcast.history.entry_filter import milliseconds_of
 CREATE = """CREATE TABLE rowcast.{name} (LIKE rowcast.entries INCLUDING DEFAULTS INCLUDING CONSTRAINTS);
 CREATE UNIQUE INDEX {name}_writer ON rowcast.{name} (writer, seq);
 ALTER TABLE rowcast.entries ATTACH PARTITION rowcast.{name} FOR VALUES FROM ('{first}') TO ('{end}')"""
+COUNT_ROWS = 'SELECT count(*) FROM rowcast.{name} WHERE "row" IS NOT NULL'
+COPY_WITHOUT_ROWS = """CREATE TABLE rowcast.{name}_new
+    (LIKE rowcast.entries INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES);
+INSERT INTO rowcast.{name}_new
+    SELECT writer, seq, id, model, version, label, tenant, entity, head, NULL, NULL, row_hash, link
+    FROM rowcast.{name} ORDER BY id;
+CREATE UNIQUE INDEX {name}_new_writer ON rowcast.{name}_new (writer, seq);
+ALTER TABLE rowcast.{name}_new ADD CONSTRAINT {name}_range CHECK (id >= '{first}' AND id < '{end}')"""
+# The constraint proves to ATTACH that all ids are in the range, so that it does not read the table.
+REPLACE = """DELETE FROM rowcast.unscrubbed WHERE to_regclass(partition) = 'rowcast.{name}'::regclass;
+ALTER TABLE rowcast.entries DETACH PARTITION rowcast.{name};
+DROP TABLE rowcast.{name};
+ALTER TABLE rowcast.{name}_new RENAME TO {name};
+ALTER INDEX rowcast.{name}_new_writer RENAME TO {name}_writer;
+ALTER TABLE rowcast.entries ATTACH PARTITION rowcast.{name} FOR VALUES FROM ('{first}') TO ('{end}');
+ALTER TABLE rowcast.{name} DROP CONSTRAINT {name}_range;
+INSERT INTO rowcast.emptied_partitions (partition) VALUES ('{name}')"""
+LOCK_MILLISECONDS = 200
+"""How long replacing a partition waits for readers, and how long it can then delay other readers."""
 SELECT_NAMES = (
     "SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid "
     "WHERE i.inhparent = 'rowcast.entries'::regclass"
@@ -76,3 +95,29 @@ class Partitions:
                     statements = CREATE.format(name=month.partition, first=month.first_id, end=month.next.first_id)
                     connection.execute(statements)
         self._existing = existing | {month.partition for month in months}
+
+
+def due_month(connection: psycopg.Connection[Any], before: str) -> Month | None:
+    """Return the oldest month that ends before this id and whose partition has not been emptied yet."""
+    emptied = "SELECT partition FROM rowcast.emptied_partitions"
+    rows = connection.execute(f"{SELECT_NAMES} AND c.relname NOT IN ({emptied}) ORDER BY c.relname").fetchall()
+    for (name,) in rows:
+        _, year, month = name.split("_")
+        if Month(int(year), int(month)).next.first_id <= before:
+            return Month(int(year), int(month))
+    return None
+
+
+def empty_partition(connection: psycopg.Connection[Any], month: Month) -> int:
+    """Replace the partition of a month by one that contains no rows, and drop it; return the number of removed rows.
+
+    This requires a transaction. Readers are locked out only while the tables are exchanged. Writers of this month wait.
+    """
+    names = {"name": month.partition, "first": month.first_id, "end": month.next.first_id}
+    connection.execute(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}")
+    connection.execute(f"LOCK TABLE rowcast.{month.partition} IN SHARE MODE")
+    row = connection.execute(COUNT_ROWS.format(**names)).fetchone()
+    connection.execute(COPY_WITHOUT_ROWS.format(**names))
+    connection.execute("LOCK TABLE rowcast.erasures IN EXCLUSIVE MODE")
+    connection.execute(REPLACE.format(**names))
+    return int(row[0]) if row else 0

@@ -18,7 +18,7 @@ import psycopg
 from rowcast.adapters.postgresql import queries
 from rowcast.adapters.postgresql.database import LOCK_SECONDS, WRITE_SECONDS, Database, Readers, TimedConnection
 from rowcast.adapters.postgresql.migrations import LOCKS, STORE_LOCK, schema_version
-from rowcast.adapters.postgresql.partitions import Partitions
+from rowcast.adapters.postgresql.partitions import Partitions, due_month, empty_partition
 from rowcast.adapters.postgresql.queries import is_id, page_query, storable, where_clause
 from rowcast.adapters.sql import changed_fields, decode_names, encode_names, to_entry
 from rowcast.errors import Unavailable
@@ -254,6 +254,26 @@ class PostgresStore:
                 _erase_rows(connection, ids)
                 self._record_erasure(connection, request, number, at, len(ids))
         return ErasureStep(len(ids), examined[-1][0] if len(examined) == limit else None)
+
+    def erase_partition(self, before: str, *, at: int) -> int | None:
+        """Replace the oldest partition before this id by one without rows; return the number of erased rows."""
+        with self._writing() as connection:
+            month = due_month(connection, before)
+            if month is None:
+                return None
+            connection.seconds = None  # copying the heads of a large partition takes minutes
+            try:
+                with connection.transaction():
+                    rows = empty_partition(connection, month)
+                    if rows:
+                        selection = Selection(first=month.first_id, end=month.next.first_id)
+                        request = ErasureRequest(selection, "retention", "retention")
+                        self._record_erasure(connection, request, 0, at, rows)
+            except psycopg.errors.LockNotAvailable:
+                return None  # a reader uses the table; the next pass of retention tries again
+            finally:
+                connection.seconds = WRITE_SECONDS
+        return rows
 
     def erase_copies(self, writer: str, seqs: Sequence[int]) -> None:
         """Erase the rows of these entries without recording an erasure."""

@@ -236,6 +236,9 @@ class SqliteStore:
                 self._record_erasure(connection, request, number, at, len(places))
         return ErasureStep(len(places), examined[-1][2] if len(examined) == limit else None)
 
+    def erase_partition(self, before: str, *, at: int) -> int | None:
+        """Return None: this store has no partitions."""
+
     def newest_row(self, selection: Selection) -> str | None:
         """Return the id of the newest selected entry that still has its row, or None."""
         where, values = where_clause(selection)
