@@ -120,8 +120,15 @@ def test_results_are_in_order_and_calls_are_read_only_as_slots_become_free(engin
 
 
 def test_the_first_error_ends_the_results_and_cancels_the_tasks_that_wait(engine: Engine, tmp_path: Path) -> None:
+    shared = engine.share(tmp_path)
+
     with pytest.raises(InvalidRows):
-        list(run_in_order(engine, tasks.fail, engine.share(None), ((number,) for number in range(100))))
+        list(run_in_order(engine, tasks.fail_or_wait, shared, ((name,) for name in ("fail", "a", "b", "c", "d"))))
+
+    for name in "ab":  # end the two tasks that may be running, so that the others could start
+        (tmp_path / name).touch()
+    assert engine.submit(tasks.add, engine.share(1), 1).result() == 2
+    assert [name for name in "cd" if (tmp_path / f"{name}.started").exists()] == []
 
 
 def test_a_task_runs_again_after_its_process_was_killed(ray_cluster: RayCluster, tmp_path: Path) -> None:

@@ -15,7 +15,12 @@ import pytest
 from support.servers import free_port
 
 TESTS = Path(__file__).resolve().parents[1]
-QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 2}
+QUICK = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 2,
+    "worker_niceness": 0,
+}
 """The cluster notices a dead node within a second. By default, it takes Ray about 15 seconds."""
 
 

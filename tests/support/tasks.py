@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rowcast.errors import InvalidRows, ValueProblem
 
@@ -15,7 +15,7 @@ def add(value: int, number: int) -> int:
     return value + number
 
 
-def fail(value: Any, number: int) -> None:
+def fail(value: Any, number: int) -> NoReturn:
     raise InvalidRows([ValueProblem("x", "missing", "no value", row=number)])
 
 
@@ -33,6 +33,10 @@ def wait_for(folder: Path, name: str) -> str:
     while not (folder / name).exists():
         time.sleep(0.01)
     return name
+
+
+def fail_or_wait(folder: Path, name: str) -> str:
+    return fail(folder, 0) if name == "fail" else wait_for(folder, name)
 
 
 def crash(value: Any) -> None:

@@ -236,6 +236,27 @@ def test_the_time_limit_stops_a_search_on_an_engine(tmp_path: Path, jobs: int) -
     assert 3 <= sum(each.trials for each in result.candidates) < 10_000
 
 
+class StuckTask(LateTask):
+    """A task that never ends."""
+
+    def result(self, seconds: float | None = None) -> Any:
+        assert seconds is not None
+        raise TimeoutError
+
+
+class StuckEngine(ReversedEngine):
+    """Returns no result: the cluster is overloaded."""
+
+    def submit(self, function: Callable[..., Any], shared: Shared[Any], *arguments: Any) -> Task[Any]:
+        return StuckTask(self._run_all)
+
+
+def test_a_search_on_an_engine_that_returns_nothing_in_time_still_returns_a_model(tmp_path: Path) -> None:
+    result = train_model(tmp_path, LOANS, "loan_status", engine=StuckEngine(), jobs=3, timeout=5.0, **SMALL)
+
+    assert [each.name for each in result.candidates] == ["logistic"]
+
+
 def test_ctrl_c_on_an_engine_publishes_the_best_model_so_far(tmp_path: Path) -> None:
     events: list[TrainingEvent] = []
 

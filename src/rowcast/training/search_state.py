@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -28,6 +28,8 @@ LIKELY_MICROSECONDS: Final = 50.0
 """The assumed cost of a row until every candidate has been tried. The preset can lower it."""
 LEAST_SHARE: Final = 0.3
 """A trial whose fits can stop early starts only if at least this share of its expected duration remains."""
+LATE_SECONDS: Final = 1.0
+"""The time for a fit that this process repeats because an engine did not return it in time."""
 KEPT_TRIALS: Final = 3
 """The number of trials of each candidate that can become members of an average."""
 
@@ -76,14 +78,22 @@ class Search:
         return self._compare(lambda: self.validator.combine(trial.candidate, trial.params, results, count), trial.slot)
 
     def _results(self, trial: StartedTrial) -> Iterator[FoldResult]:
-        """Yield the results of the folds in order; raise TrialPruned if a fold takes longer than the time limit."""
-        for task in trial.tasks:
-            left = self.seconds_for_trial()
+        """Yield the results of the folds in order; raise TrialPruned if a fold takes longer than the time limit.
+
+        If there is no model yet, this process fits a late fold itself, because the search must return a model.
+        """
+        for index, task in enumerate(trial.tasks):
+            left = max(self.seconds_for_trial(), 0.0)
             try:
-                yield task.result(max(left, 0.0) if self.has_model and left < np.inf else None)
+                result = task.result(left if left < np.inf else None)
             except TimeoutError:
-                trial.trial.set_user_attr(NO_TIME, True)
-                raise optuna.TrialPruned from None
+                if self.has_model:
+                    trial.trial.set_user_attr(NO_TIME, True)
+                    raise optuna.TrialPruned from None
+                task.cancel()
+                setting = replace(self.validator.setting, jobs=1)
+                result = self.validator.fit_fold(trial.candidate, trial.params, setting, index, LATE_SECONDS)
+            yield result
 
     def _compare(self, validate: Callable[[], TrialResult], slot: int) -> TrialResult:
         """Validate a configuration, and keep the result if it is one of the best."""

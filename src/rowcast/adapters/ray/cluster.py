@@ -30,6 +30,8 @@ PRIVATE: Final[Mapping[str, str]] = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the only switch for the loopback interface, on every platform
 }
 """The environment of a cluster that only this process can use. Ray reads these variables when it is imported."""
+SYSTEM: Final[Mapping[str, Any]] = {"worker_niceness": 0}
+"""The processes that run tasks compute for the user who waits. By default, Ray gives them a low priority."""
 QUIET: Final[dict[str, Any]] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 _imported_privately = False
@@ -66,7 +68,12 @@ def _local_cluster(cores: int) -> Iterator[None]:
         with (
             _environment({**variables, **(PRIVATE if _imported_privately else {})}),
             _connection(
-                "on this machine", address="local", num_cpus=cores, include_dashboard=False, _temp_dir=str(folder)
+                "on this machine",
+                address="local",
+                num_cpus=cores,
+                include_dashboard=False,
+                _temp_dir=str(folder),
+                _system_config=dict(SYSTEM),
             ),
         ):
             yield
