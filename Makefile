@@ -87,10 +87,10 @@ bench-unseen: $(READY)  ## Compare Rowcast with AutoGluon and FLAML on tables th
 	@$(PY) bench/unseen.py run $(ARGS)
 	@$(PY) bench/unseen.py page
 
-bench-unseen-tables: $(READY)  ## List all tables that bench-unseen can draw, and the other ones with the reason
+bench-unseen-tables: $(READY)  ## List the tables that bench-unseen can draw, and the excluded tables with the reasons
 	@$(PY) bench/unseen_tables.py list $(ARGS)
 
-bench-hard: $(READY)  ## Train on generated tables that make a time limit hard to keep
+bench-hard: $(READY)  ## Train on generated tables for which a time limit is hard to meet
 	@$(PY) bench/hard_tables.py $(ARGS)
 
 bench-check: $(READY)  ## Profile a table of a million rows and 50 columns, and compare the time and memory with their limits

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
 WAITING: Final = 2
-"""The number of tasks that wait while every slot is in use, so that a slot that becomes free has work."""
+"""The number of tasks that wait while every slot is in use, so that a free slot gets work at once."""
 
 
 class Shared(NamedTuple, Generic[Value]):
@@ -42,7 +42,7 @@ class Task(Protocol[Result_co]):
 
 
 class Engine(Protocol):
-    """Runs tasks in the order in which they are submitted, as far as slots are free. The creator closes the engine."""
+    """Starts tasks in the order of submission whenever a slot is free. The creator closes the engine."""
 
     @property
     def slots(self) -> int:

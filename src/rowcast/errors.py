@@ -49,7 +49,7 @@ class RowcastError(Exception):
             self.slug = slug
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Make every error picklable, whatever the arguments of its class are; the nodes of a cluster return errors."""
+        """Make errors of every class picklable, because the nodes of a cluster return errors."""
         return _restored, (type(self), self.args, self.__dict__)
 
 

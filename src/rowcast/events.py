@@ -83,7 +83,7 @@ class RowsTaken(msgspec.Struct, frozen=True, gc=False):
 
 
 class MessagesFinished(msgspec.Struct, frozen=True, gc=False):
-    """A worker has finished messages. The outcome `late` means that another worker has finished them before."""
+    """A worker has finished messages. The outcome `late` means that another worker finished them first."""
 
     outcome: MessageOutcome
     count: int

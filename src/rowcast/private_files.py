@@ -45,8 +45,8 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
 
 
 def acquire_lock(descriptor: int, path: Path, seconds: float = LOCK_SECONDS) -> None:
-    """Lock an open file. Raise LockTimeout after `seconds`. The function polls, because the kernel cannot wait with a
-    time limit."""
+    """Lock an open file. Raise LockTimeout after `seconds`. This function polls, because the kernel cannot limit
+    the time for which a lock call waits."""
     end = time.monotonic() + seconds
     pause = 0.001
     while True:

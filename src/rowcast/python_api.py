@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rowcast.training.result import TrainingResult
 
 Names = str | Sequence[str]
-"""Names of columns. A string is one name."""
+"""The names of columns. A string is a single name."""
 Row = Mapping[str, Any]
 
 

@@ -143,7 +143,7 @@ class Settings(SettingPaths, BaseSettings):
         256 * 1024, ge=1024, description="Maximum size of one row in JSON. Models with many columns accept larger rows."
     )
     max_text_characters: int = Field(
-        10_000, ge=1, description="Maximum length of a text in a row. Longer texts from training are accepted too."
+        10_000, ge=1, description="Maximum length of a text in a row. Longer texts in training data are accepted, too."
     )
     max_waiting_rows: int = Field(
         20_000, ge=1, description="Maximum number of queued rows; if the queue is full, new requests fail with 503."
@@ -161,7 +161,7 @@ class Settings(SettingPaths, BaseSettings):
     receive_seconds: float = Field(30.0, gt=0, description="Time limit for receiving a whole request.")
     idle_seconds: float = Field(75.0, gt=0, description="Time after which an idle connection is closed.")
     busy_poll_us: int = Field(
-        100, ge=0, le=10_000, description="How long (microseconds) to poll for a lone client's next request."
+        100, ge=0, le=10_000, description="How long (microseconds) to poll for the next request of a single client."
     )
     idempotency_seconds: float = Field(
         86_400.0, gt=0, description="How long replies to requests with an Idempotency-Key are kept."
@@ -221,7 +221,7 @@ class Settings(SettingPaths, BaseSettings):
         ge=1,
         le=10_000,
         description="Maximum time (milliseconds) that a request waits for Redis. If Redis takes longer or fails, the "
-        "server does without it until it responds again.",
+        "server works without Redis until it responds again.",
     )
     redis_prefix: str = Field(
         "rowcast",

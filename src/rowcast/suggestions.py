@@ -6,7 +6,7 @@ import difflib
 from functools import lru_cache
 
 CLOSE = 0.65
-"""How similar a name must be to be suggested, from 0 to 1. A suggestion that is not close is worse than none."""
+"""How similar a name must be to be suggested, from 0 to 1. A poor suggestion is worse than none."""
 MAX_NAMES, MAX_CHARACTERS = 500, 100
 """Longer lists and names get no suggestion, so that requests cannot make the search slow."""
 

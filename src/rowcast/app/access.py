@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rowcast.settings import Settings
 
 THREADS = 8
-"""The number of requests with an Idempotency-Key for which a process calls PostgreSQL at the same time."""
+"""The maximum number of concurrent PostgreSQL calls of a process for requests with an Idempotency-Key."""
 
 
 class ServedKeys(NamedTuple):

@@ -51,7 +51,7 @@ class EvaluationOptions:
     group: str | None = None
     """By default, the group column of the training run, if the table has it."""
     map: tuple[str, ...] = ()
-    """Label corrections, each in the form `OLD=NEW`. Those of the training run apply first."""
+    """Label corrections, each in the form `OLD=NEW`. The corrections of the training run are applied first."""
     rejects: Path | None = None
     """The file for rows that are not measured. If this is None, a row that cannot be scored is an error."""
     report: Path | None = None

@@ -28,7 +28,7 @@ WORKER_SECONDS = 10.0
 DAY_SECONDS = 86_400.0
 MEBIBYTE = 1024 * 1024
 SPARE = 2
-"""Files of jobs leave this many times the free space that predictions need, so that jobs cannot stop predictions."""
+"""Jobs require this multiple of `min_free_mb`, so that predictions do not run out of disk space because of jobs."""
 LOW_PRIORITY = 5
 
 

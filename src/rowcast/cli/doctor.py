@@ -295,7 +295,7 @@ def _readers(folder: Path) -> str:
     group = path[0].st_gid
     for readers, bits in (
         ("other users", [each.st_mode & 0o007 for each in path]),
-        # On a folder of another group, the members of the group have the rights of other users.
+        # If a folder belongs to another group, the members of this group access it as other users.
         ("the members of its group", [(each.st_mode >> (3 if each.st_gid == group else 0)) & 0o007 for each in path]),
     ):
         if bits[0] & 0o004 and all(bit & 0o001 for bit in bits):

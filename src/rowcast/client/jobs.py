@@ -175,7 +175,7 @@ class Jobs:
         return self._download(job_id, "result", path)
 
     def rejects(self, job_id: str, path: str | Path) -> int:
-        """Do the same as `result` for the rows that could not be scored."""
+        """Download the rows that could not be scored to a file, as `result` does, and return the file's size."""
         return self._download(job_id, "rejects", path)
 
     def _download(self, job_id: str, what: Literal["result", "rejects"], path: str | Path) -> int:
@@ -273,7 +273,7 @@ def _decode(reply: HttpReply, kind: type[T]) -> T:
 
 
 def read_pieces(path: Path, size: int = 256 * 1024) -> Iterator[bytes]:
-    """Yield the content of a file that is uploaded; raise BadCall if it cannot be read."""
+    """Yield the content of a file for an upload; raise BadCall if it cannot be read."""
     try:
         with path.open("rb") as file:
             while piece := file.read(size):

@@ -120,13 +120,13 @@ def _run_graph(
 
 
 def problem_row(problem: ValueProblem) -> int:
-    """Return the row of a problem that concerns one of several rows."""
+    """Return the row of a problem in a request or table, which always names a row."""
     assert isinstance(problem.row, int)
     return problem.row
 
 
 def in_lines(problems: list[ValueProblem], rows: Rows) -> list[ValueProblem]:
-    """Return the problems with their lines in the chunk, counted from 0, in place of positions in the frame."""
+    """Return the problems with lines in the chunk, counted from 0, instead of positions in the frame."""
     if not rows.excluded:
         return problems
     positions = rows.positions().tolist()

@@ -272,7 +272,7 @@ class JobPage(msgspec.Struct, frozen=True):
 
 
 def status_of(job: Job) -> JobStatus:
-    """Return what clients can see of a job."""
+    """Return the part of a job that clients can see."""
     spec = job.spec
     return JobStatus(
         id=job.id,

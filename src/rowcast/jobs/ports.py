@@ -76,11 +76,11 @@ class JobStore(Protocol):
         ...
 
     def is_work_due(self, place: str) -> bool:
-        """Return whether any job in this place is open or can be deleted."""
+        """Return whether any job with files in `place` is open or can be deleted."""
         ...
 
     def expired(self, place: str) -> list[str]:
-        """Return the ids of the jobs in this place that can be deleted."""
+        """Return the ids of the jobs with files in `place` that can be deleted."""
         ...
 
     def remove(self, job_id: str) -> None:
@@ -88,7 +88,7 @@ class JobStore(Protocol):
         ...
 
     def register_worker(self, worker: str, place: str) -> None:
-        """Record that a worker that runs jobs in this place is alive. Call this every few seconds."""
+        """Record that a worker that runs jobs with files in `place` is alive. Call this every few seconds."""
         ...
 
     def has_worker(self, place: str, seconds: float) -> bool:

@@ -45,7 +45,7 @@ class Execute(Protocol):
 
 
 class JobRunner:
-    """Runs jobs whose files are in one place.
+    """Runs the jobs whose files are in one file store.
 
     `dead_runner` is an earlier runner that is known to have exited. Its jobs can continue immediately.
     """

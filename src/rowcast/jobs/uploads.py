@@ -33,7 +33,7 @@ def sniff_format(head: bytes) -> UploadFormat:
         try:
             head = zlib.decompressobj(31).decompress(head, SNIFFED_BYTES)
         except zlib.error:
-            head = b""  # reading the table reports the damage
+            head = b""  # the table reader reports the damage
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     return UploadFormat("input.jsonl", "jsonl") if text[:1] in (b"{", b"[") else UploadFormat("input.csv", "csv")
 

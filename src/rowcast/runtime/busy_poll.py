@@ -1,4 +1,4 @@
-"""Wait for a lone client's next request without letting the CPU sleep."""
+"""Waits for the next request of a single client without letting the CPU sleep."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ MAX_MISSES = 8
 
 class BusyPoll:
     """Keeps an event loop polling for a moment after a response, because the client may send its next request
-    immediately. An idle CPU goes to sleep and, on a virtual machine, takes long to wake up (decision 0060). If a client
-    repeatedly takes longer than `seconds`, polls become rare, so such a client, or one that needs this CPU itself,
-    loses almost nothing.
+    immediately.
+
+    An idle CPU goes to sleep and, on a virtual machine, takes a long time to wake up (decision 0060). If a client
+    repeatedly takes longer than `seconds`, polls become rare. Polling therefore costs almost nothing for a slow client,
+    or for a client that needs this CPU itself.
     """
 
     def __init__(self, seconds: float) -> None:

@@ -311,7 +311,7 @@ class Connection(CycleOwner):
             self.tasks.discard(asyncio.current_task())
 
     def _allow_long_body(self) -> None:
-        """Give the client `receive_seconds` for each piece of the body, and `LONG_BODY_SECONDS` for the whole body."""
+        """Give the client `receive_seconds` for each chunk of the body, and `LONG_BODY_SECONDS` for the whole body."""
         self._long_body_until = self._time() + LONG_BODY_SECONDS
 
     def on_body(self, body: bytes) -> None:

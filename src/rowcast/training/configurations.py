@@ -1,4 +1,4 @@
-"""The configuration of each trial: default parameters first, then suggestions of Optuna."""
+"""The configuration of each trial: default parameters first, then Optuna's suggestions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Runs several trials at the same time, and records their results in the order of their slots.
 
-With a window of N trials, slot S starts after exactly the slots up to S - N have been recorded. The suggestions of
-Optuna are therefore the same in every run, however long each trial takes.
+With a window of N trials, slot S starts after exactly the slots up to S - N have been recorded. Optuna's
+suggestions are therefore the same in every run, no matter how long each trial takes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ def run_in_window(
     finish: Callable[[StartedTrial], None],
     abandon: Callable[[optuna.Trial], None],
 ) -> None:
-    """Run trials until `start` returns None and all are finished. If an exception ends the run, abandon the others."""
+    """Run trials until `start` returns None and all are finished.
+
+    If an exception ends the run, abandon the unfinished trials.
+    """
     running: deque[StartedTrial] = deque()
     try:
         while True:

@@ -32,7 +32,7 @@ class FolderFileStore:
 
     @property
     def place(self) -> str:
-        """The random id in the folder, so that a copy of the setting on another machine is not the same place."""
+        """A random id that is stored in the folder: the same path on another machine can be a different folder."""
         if not self._id:
             with self._translated("use"):
                 make_private_folder(self._folder)
@@ -143,4 +143,4 @@ class FolderFileStore:
             raise self._unusable(action, error) from None
 
     def _unusable(self, action: str, error: OSError) -> Unavailable:
-        return Unavailable(f"cannot {action} files of jobs in {self._folder}: {error.strerror or error}")
+        return Unavailable(f"cannot {action} the files of jobs in {self._folder}: {error.strerror or error}")

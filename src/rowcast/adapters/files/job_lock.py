@@ -1,6 +1,6 @@
 """The lock that lets only one process of a home run jobs. The kernel releases it when the process exits.
 
-The file contains the name of the process that holds the lock, or that held it last.
+The file contains the name of the process that holds the lock, or that held it most recently.
 """
 
 from __future__ import annotations

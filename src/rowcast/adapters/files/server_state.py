@@ -85,7 +85,7 @@ class ServerFolder:
         return [_read_status(self.folder / f"process-{number}", number) for number in range(self.process_count)]
 
     def request_reload(self) -> int:
-        """Ask every server process to reload. It has reloaded once its `asked` is at least the returned number."""
+        """Ask every server process to reload. A process has reloaded once its `asked` reaches the returned number."""
         with locked(self.folder / ".lock"):
             number = self.reload_requests() + 1
             _replace(self.folder / "reload", str(number).encode())

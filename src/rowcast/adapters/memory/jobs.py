@@ -139,7 +139,7 @@ class MemoryFileStore:
 
     @contextmanager
     def create(self, name: str) -> Iterator[Path]:
-        """Yield the path of a temporary file, whose content is stored."""
+        """Yield the path of a temporary file; store its content if the `with` block succeeds."""
         with tempfile.TemporaryDirectory(prefix="rowcast-") as folder:
             path = Path(folder) / Path(name).name
             yield path
@@ -154,7 +154,7 @@ class MemoryFileStore:
             yield path
 
     def read(self, name: str) -> Iterator[bytes]:
-        """Return the content as one piece."""
+        """Return an iterator over the content, which is a single chunk."""
         return iter([self._content(name)])
 
     def delete(self, name: str) -> None:

@@ -13,7 +13,7 @@ from rowcast.errors import Overloaded
 from rowcast.serving.ports import Delivery
 
 LIFE_SECONDS = 3.0
-"""A worker without a heartbeat for this time is dead."""
+"""A worker that sends no heartbeat for this long is considered dead."""
 WAIT_SECONDS = 0.3
 """How long `take` waits for messages."""
 
@@ -34,7 +34,7 @@ class MemoryQueue:
         self.owners: dict[str, str] = {}
         """The worker that has taken each message."""
         self.alive: dict[str, float] = {}
-        """When each worker dies unless it sends another heartbeat."""
+        """When each worker is considered dead unless it sends another heartbeat."""
         self.digests: dict[str, list[str]] = {}
         """The models of each worker."""
         self.parked: list[ParkedDelivery] = []
@@ -89,7 +89,7 @@ class MemoryQueue:
 
 
 class MemoryQueueReader:
-    """The side of one worker."""
+    """A worker's side of the queue."""
 
     def __init__(self, queue: MemoryQueue, name: str) -> None:
         self._queue = queue

@@ -35,7 +35,7 @@ class ObjectFileStore:
 
     @property
     def place(self) -> str:
-        """The URL: every machine that has it can read the same objects."""
+        """The URL, which refers to the same objects on every machine."""
         return self._url
 
     def put(self, name: str, content: bytes) -> None:
@@ -88,7 +88,7 @@ class ObjectFileStore:
             return sorted(obstore.list_with_delimiter(self._store())["common_prefixes"])
 
     def check(self) -> None:
-        """List the objects."""
+        """Raise Unavailable if the objects cannot be listed."""
         self.jobs()
 
     def _store(self) -> Any:
@@ -106,4 +106,4 @@ class ObjectFileStore:
             raise NotFound(unknown_file(name)) from None
         except (BaseError, OSError) as error:
             reason = str(error).splitlines()[0][:200]
-            raise Unavailable(f"cannot {action} files of jobs in {self._url}: {reason}") from None
+            raise Unavailable(f"cannot {action} the files of jobs in {self._url}: {reason}") from None

@@ -1,1 +1,1 @@
-"""PostgreSQL adapter: a history store that several machines can share."""
+"""PostgreSQL adapters: stores that several machines can share."""

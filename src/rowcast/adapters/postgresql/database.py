@@ -95,7 +95,7 @@ class Database:
         connection = self.connect(seconds, **parameters)
         try:
             connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
-            # Entries must be on disk before their journal is deleted, whatever the default of the database.
+            # Entries must be on disk before their journal is deleted, regardless of the database's default.
             connection.execute(
                 "SELECT set_config('synchronous_commit', 'on', false) "
                 "WHERE current_setting('synchronous_commit') IN ('off', 'local')"

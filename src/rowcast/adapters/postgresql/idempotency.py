@@ -24,7 +24,7 @@ from rowcast.errors import RepeatConflict
 SECONDS = 2
 """How long a request waits for the database. Without the database, the request fails with 503."""
 PAUSE_SECONDS = 1.0
-"""The time after a failure in which requests fail at once."""
+"""How long requests fail immediately after a failure of the database."""
 CLAIM = """INSERT INTO rowcast.repeats AS r (key, fingerprint, at, owner, expires)
     VALUES (%(key)s, %(fingerprint)s, %(now)s, %(owner)s, %(now)s + %(seconds)s)
     ON CONFLICT (key) DO UPDATE
@@ -71,7 +71,7 @@ class PostgresIdempotencyStore:
                     "SELECT fingerprint, reply FROM rowcast.repeats WHERE key = %s", [key]
                 ).fetchone()
                 if row is None:
-                    continue  # it was released in the meantime
+                    continue  # the claim was released in the meantime
                 if row[0] != fingerprint:
                     raise RepeatConflict(OTHER_REQUEST, slug="repeat-differs")
                 if row[1] is None:
@@ -157,7 +157,7 @@ class PostgresIdempotencyStore:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                break  # another thread took the last one
+                break  # another thread took the last idle connection
             if not _was_closed(connection):
                 return connection
             connection.close()

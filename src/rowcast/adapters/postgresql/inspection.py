@@ -45,5 +45,7 @@ def _problems(connection: TimedConnection, partitions: list[str]) -> list[str]:
     found = [text.format(name) for query, text in PROBLEMS.items() for (name,) in connection.execute(query)]
     is_used = month.partition in partitions and connection.execute(SELECT_USED.format(month.partition)).fetchone()
     if is_used and month.next.partition not in partitions:
-        found.append(f"the partition {month.next.partition} was not created ahead; the next stored entry creates it")
+        found.append(
+            f"the partition {month.next.partition} was not created in advance; the next stored entry creates it"
+        )
     return found

@@ -23,7 +23,7 @@ INSERT INTO rowcast.{name}_new
     FROM rowcast.{name} ORDER BY id;
 CREATE UNIQUE INDEX {name}_new_writer ON rowcast.{name}_new (writer, seq);
 ALTER TABLE rowcast.{name}_new ADD CONSTRAINT {name}_range CHECK (id >= '{first}' AND id < '{end}')"""
-# The constraint proves to ATTACH that all ids are in the range, so that it does not read the table.
+# The constraint proves to ATTACH that all ids are in the range, so ATTACH does not read the table.
 REPLACE = """DELETE FROM rowcast.unscrubbed WHERE to_regclass(partition) = 'rowcast.{name}'::regclass;
 ALTER TABLE rowcast.entries DETACH PARTITION rowcast.{name};
 DROP TABLE rowcast.{name};
@@ -109,7 +109,7 @@ def due_month(connection: psycopg.Connection[Any], before: str) -> Month | None:
 
 
 def empty_partition(connection: psycopg.Connection[Any], month: Month) -> int:
-    """Replace the partition of a month by one that contains no rows, and drop it; return the number of removed rows.
+    """Replace the partition of a month with one that contains no rows, and drop it; return the number of removed rows.
 
     This requires a transaction. Readers are locked out only while the tables are exchanged. Writers of this month wait.
     """

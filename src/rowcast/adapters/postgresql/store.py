@@ -76,7 +76,7 @@ class PostgresStore:
         self.close()
 
     def check(self) -> None:
-        """Connect, and check that the database accepts writes by this user; do not create anything."""
+        """Connect, and check that the database accepts writes from this user; do not create anything."""
         with (
             self._database.translated("write to the history"),
             self._database.connect(CHECK_SECONDS, connect_timeout=CHECK_SECONDS) as connection,
@@ -256,7 +256,7 @@ class PostgresStore:
         return ErasureStep(len(ids), examined[-1][0] if len(examined) == limit else None)
 
     def erase_partition(self, before: str, *, at: int) -> int | None:
-        """Replace the oldest partition before this id by one without rows; return the number of erased rows."""
+        """Replace the oldest partition before this id with one without rows; return the number of erased rows."""
         with self._writing() as connection:
             month = due_month(connection, before)
             if month is None:

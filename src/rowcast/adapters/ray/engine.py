@@ -60,6 +60,6 @@ class _RayTask(Generic[Result]):
 
 
 def last_line(error: Exception) -> str:
-    """Return the last line of an error of Ray, which says what went wrong; the lines before it are a traceback."""
+    """Return the last line of a Ray error, which names the cause. The lines before it are a traceback."""
     lines = str(error).strip().splitlines()
     return lines[-1].strip()[:500] if lines else type(error).__name__

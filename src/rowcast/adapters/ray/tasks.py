@@ -1,4 +1,4 @@
-"""The part that runs on the nodes of a Ray cluster."""
+"""The functions that run on the nodes of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SharedValue(NamedTuple):
 
 
 _kept: dict[str, Any] = {}
-"""The shared value that this process used last, by its key."""
+"""The shared value that this process used most recently, by its key."""
 
 
 def run_task(
@@ -50,7 +50,7 @@ def run_task(
 
 
 def check_versions(versions: Mapping[str, str]) -> None:
-    """Raise Unavailable if this node has other versions than the driver, because its results could differ."""
+    """Raise Unavailable if this node's packages differ from the driver's, because its results could differ."""
     own = installed_versions()
     for package, version in versions.items():
         if own.get(package) != version:

@@ -1,1 +1,1 @@
-"""Adapters for Redis: the shared cache and the shared quotas."""
+"""Adapters for Redis: the shared cache, the shared quotas and the queue."""

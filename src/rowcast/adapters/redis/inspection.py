@@ -53,7 +53,7 @@ def inspect(url: str, seconds: float) -> RedisState:
 
 
 def eviction_policy(url: str, seconds: float) -> str:
-    """Return the eviction policy, or an empty string if Redis does not respond or does not tell it."""
+    """Return the eviction policy, or an empty string if Redis does not respond or does not return the policy."""
     client = Redis.from_url(
         url, protocol=2, socket_timeout=seconds, socket_connect_timeout=seconds, retry=Retry(NoBackoff(), 0)
     )

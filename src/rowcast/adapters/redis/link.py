@@ -78,9 +78,9 @@ class RedisLink:
         return self._client is not None
 
     def share_outages(self, twin: RedisLink) -> None:
-        """Treat an outage of one connection as an outage of both, which are connections to the same server.
+        """Treat an outage of one connection as an outage of both, because both connect to the same server.
 
-        A request that uses both then waits only once.
+        A request that uses both connections then waits only once.
         """
         self._twin, twin._twin = twin, self
 

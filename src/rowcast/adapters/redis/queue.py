@@ -45,13 +45,13 @@ class RedisQueue:
         self.status = QueueStatus(0, 0.0, ())
 
     async def start(self) -> None:
-        """Begin to read replies and to watch the workers."""
+        """Start to read replies and to watch the workers."""
         self._started = asyncio.get_running_loop().time()
         await self._refresh()
         self._tasks = [self._link.run(self._read_replies()), self._link.run(self._watch())]
 
     async def stop(self) -> None:
-        """Fail the requests that still wait, and delete the unread replies."""
+        """Fail the requests that are still waiting, and delete the unread replies."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -72,7 +72,7 @@ class RedisQueue:
 
     @property
     def workers(self) -> int:
-        """The number of live workers at the most recent look."""
+        """The number of live workers at the most recent check."""
         return len(self.status.workers)
 
     def problem(self) -> str | None:
@@ -113,7 +113,7 @@ class RedisQueue:
             reply.add_done_callback(partial(self._withdraw, added[0]))
 
     def _withdraw(self, message: bytes, reply: asyncio.Future[bytes]) -> None:
-        """Delete a message that nobody waits for any longer, so that it does not take up space in the queue."""
+        """Delete a message whose request has been canceled, so that it does not take up space in the queue."""
         if reply.cancelled() and self._link.is_available:
             self._link.run(self._link.call(lambda client: client.xdel(self._keys.messages, message)))
 
@@ -152,7 +152,7 @@ class RedisQueue:
 def _fail(reply: asyncio.Future[bytes], error: Exception) -> None:
     if not reply.done():
         reply.set_exception(error)
-        reply.exception()  # asyncio logs an exception that nobody has read, but nobody may be waiting any longer
+        reply.exception()  # otherwise, asyncio logs the exception if no request is waiting for it
 
 
 async def _read(client: Redis, name: str, last: str) -> Collection[tuple[bytes, dict[bytes, bytes]]]:

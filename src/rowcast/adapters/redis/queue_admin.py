@@ -20,7 +20,7 @@ from rowcast.serving.ports import WorkerInfo
 
 CALL_SECONDS: Final = 5.0
 RETRY_MS: Final = 60_000
-"""How long a message that is retried can wait for a worker."""
+"""How long a retried message can wait for a worker."""
 MAX_SHOWN: Final = 1000
 
 _status = files(__package__).joinpath("queue_status.lua").read_text(encoding="utf-8")

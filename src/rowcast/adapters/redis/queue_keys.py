@@ -19,11 +19,11 @@ FORMAT: Final = "queue1"
 GROUP: Final = "workers"
 """The consumer group of all workers."""
 LIFE_MS: Final = 3000
-"""A worker without a heartbeat for this time is dead."""
+"""A worker that sends no heartbeat for this long is considered dead."""
 REPLIES_MS: Final = 60_000
 """How long the replies to a process are kept if it does not read them."""
 EVICTING: Final = "allkeys-"
-"""The policies that evict keys without a lifetime start like this."""
+"""The prefix of the policies that can evict keys without an expiry time."""
 
 
 class QueueKeys(msgspec.Struct, frozen=True):

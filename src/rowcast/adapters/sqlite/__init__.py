@@ -1,1 +1,1 @@
-"""SQLite adapters: the history store and the idempotency store."""
+"""SQLite adapters: the history store, the idempotency store and the job store."""
