@@ -60,7 +60,7 @@ def copy_to(settings: Settings, url: str, report: Callable[[int, int], None]) ->
     target = settings.model_copy(update={"store": url})
     if settings.has_postgresql_store or not target.has_postgresql_store:
         raise SettingsError("the store to copy must be a SQLite history, and --to must be a PostgreSQL URL")
-    has_secret = _copy_secret(target)  # first, because a different key must not be noticed after a long copy
+    has_secret = _copy_secret(target)  # first, so that a different key is detected before a long copy
     history.require_driver()
     from rowcast.adapters.postgresql.store import PostgresStore
 
@@ -82,7 +82,7 @@ def _copy_keys(settings: Settings, target: Settings) -> int:
 
 
 def _copy_secret(target: Settings) -> bool:
-    """Share the key for hashes if this home has one; raise SettingsError if the target has another."""
+    """Share the key for hashes if this home has one; raise SettingsError if the target has a different key."""
     if not target.history_key_file.exists():
         return False
     history.history_key(target)

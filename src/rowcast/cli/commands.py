@@ -97,7 +97,7 @@ def train(
     trials: Trials = None,
     timeout: Timeout = None,
     seed: Annotated[int, typer.Option(help="Random seed; the same data, options and seed produce the same model.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Number of threads, or on Ray, of trials at the same time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of threads, or of concurrent trials on Ray.")] = 1,
     engine: Engine = "local",
     storage: Storage = None,
     alias: Annotated[
@@ -261,7 +261,7 @@ def predict(
         str | None, typer.Option(help="Input columns to copy to the output, separated by commas [all].")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Number of threads, or of tasks on Ray [one per core].")
+        int | None, typer.Option(min=1, max=256, help="Number of threads, or of concurrent Ray tasks [one per core].")
     ] = None,
     engine: Engine = "local",
     home: Home = None,

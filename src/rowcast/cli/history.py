@@ -125,7 +125,7 @@ def _verification_warnings(result: Verification, published: int) -> Iterator[str
     """Yield what the verification could not prove."""
     if not published and result.entries and not result.broken:
         yield (
-            "without published heads, a recomputed or truncated chain is not noticed; see `rowcast history heads -h`"
+            "without published heads, a recomputed or truncated chain is not detected; see `rowcast history heads -h`"
         )
     if result.unsigned_heads:
         yield f"{output.counted(result.unsigned_heads, 'published head')} cannot be trusted without a valid signature"

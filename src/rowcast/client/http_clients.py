@@ -138,8 +138,8 @@ class Client(_BaseClient):
         a RowErrors for each invalid row instead. Problems contain the row's position.
 
         Rows that do not fit in one request are sent in several requests, one after another. Each request has its own
-        timeout. If one of them fails, the earlier ones are recorded; to continue, repeat the call with the same
-        `idempotency_key`.
+        timeout. If a request fails, the rows of earlier requests are already recorded. To continue, repeat the call
+        with the same `idempotency_key`.
         """
         checked = CheckedOptions(**options)
         batches = self._model_calls.predict_many(rows, model, checked, partial=partial)

@@ -43,12 +43,14 @@ class StoreCopy(msgspec.Struct, frozen=True):
 
 
 def copy_store(source: Store, target: CopyTarget, report: Callable[[int], None]) -> StoreCopy:
-    """Copy all entries and erasures; raise HistoryError before the first copy if the target contains others.
+    """Copy all entries and erasures; raise HistoryError before copying if the target contains different ones.
 
     `report` receives the number of entries that have been copied or were present.
     """
     if source.open_erasures():
-        raise HistoryError("an erasure is not complete; start a server with this store until `doctor` reports none")
+        raise HistoryError(
+            "an erasure is not complete; start a server with this store, and repeat the copy when the erasure has ended"
+        )
     starts = {writer: _common_seq(source, target, writer) for writer in source.writers()}
     new_erasures = _new_erasures(source.erasures(), target.erasures())
     present, copied = sum(start + 1 for start in starts.values()), 0
@@ -81,7 +83,8 @@ def _common_seq(source: Store, target: Store, writer: str) -> int:
     links = [next(store.chain(writer, seq - 1)).link for store in (source, target)]
     if links[0] != links[1]:
         raise HistoryError(
-            f"the target contains other entries of writer {writer} (entry {seq} differs); copy into an empty database"
+            f"the target has different entries of writer {writer}, starting at or before entry {seq}; "
+            "copy into an empty database"
         )
     return seq
 

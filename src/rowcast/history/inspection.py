@@ -10,7 +10,7 @@ from rowcast.history.chain import link, row_hash
 from rowcast.history.ports import StoreReader
 
 WRITERS, ENTRIES = 100, 200
-"""A spot check reads this many entries of this many writers."""
+"""The number of writers that a spot check covers, and the number of entries that it reads for each writer."""
 
 
 class SchemaState(msgspec.Struct, frozen=True):

@@ -32,7 +32,7 @@ def load_shared_secret(shared: SecretStore, copy: SecretStore) -> bytes:
         return copy.keep(secret)
     if own != secret:
         raise SettingsError(
-            f"the secret in {copy.location} differs from the secret in {shared.location}; move the file away to use "
-            "the shared secret, with which equal values have other hashes than before"
+            f"the secret in {copy.location} differs from the secret in {shared.location}; to use the shared "
+            "secret, move the file to another folder; equal values will then have different hashes than before"
         )
     return secret

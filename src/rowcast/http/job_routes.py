@@ -52,7 +52,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "record": {
         "type": "string",
         "enum": ["job", "rows"],
-        "description": "`job` records one history entry for the whole job, and `rows` also one for each row.",
+        "description": "`job` records one history entry for the whole job; `rows` also records an entry for each row.",
     },
 }
 SUBMIT_BODY: dict[str, Any] = {

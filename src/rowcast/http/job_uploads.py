@@ -61,7 +61,7 @@ class UploadWriter:
         self._stack = ExitStack()
 
     async def write(self, content: bytes) -> None:
-        """Append a piece; raise BodyError if the table is too large."""
+        """Append a chunk; raise BodyError if the table is too large."""
         self._size += len(content)
         if self._size > self._max_bytes:
             raise too_large(self._max_bytes)

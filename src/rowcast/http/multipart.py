@@ -37,7 +37,7 @@ MultipartEvent = PartStart | PartData | PartEnd
 
 
 class MultipartParser:
-    """Converts the pieces of a body into events. Each piece may end anywhere."""
+    """Converts the chunks of a body into events. A chunk may end anywhere."""
 
     def __init__(self, content_type: bytes) -> None:
         match = _find_boundary(content_type)
@@ -54,7 +54,7 @@ class MultipartParser:
         return self._state == "end"
 
     def feed(self, content: bytes) -> Iterator[MultipartEvent]:
-        """Parse the next piece; raise BodyError if the body is malformed."""
+        """Parse the next chunk; raise BodyError if the body is malformed."""
         self._buffer += content
         while True:
             if self._state == "end":

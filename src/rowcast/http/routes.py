@@ -121,7 +121,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     is_probe: bool = False
     """Whether the route reports only whether the server is alive or ready. A probe is answered for every client."""
     is_streamed: bool = False
-    """Whether the cold app reads the body piece by piece and limits its size. Otherwise, the edge reads the body."""
+    """Whether the cold app reads the body in chunks and limits its size. Otherwise, the edge reads the body."""
     dialect: str = ""
     """The `source` recorded in the history for predictions from this route."""
     content_types: frozenset[bytes] = ONLY_JSON

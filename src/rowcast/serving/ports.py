@@ -73,9 +73,9 @@ class Delivery(msgspec.Struct, frozen=True):
     sender: str
     """The process that waits for the reply."""
     number: str
-    """The number that the sender has given the message."""
+    """The number that the sender assigned to the message."""
     expires: str
-    """When the message expires, by the queue's clock."""
+    """When the message expires, according to the queue's clock."""
     deliveries: int = 1
     """The number of workers that have taken the message, including this one."""
     returns: int = 0

@@ -18,9 +18,9 @@ from rowcast.serving.rows import Row
 from rowcast.serving.scorer import ScoredBatch
 
 BATCHES_PER_WORKER: Final = 2
-"""The number of unanswered batches of a model for each live worker. Later rows wait and form larger batches.
+"""The maximum number of unanswered batches of a model per live worker. Further rows wait and form larger batches.
 
-With more batches, the batches are smaller, so that each row costs more CPU time (`make bench-queue`).
+A higher limit makes batches smaller, so each row costs more CPU time (`make bench-queue`).
 """
 MAX_ROWS: Final = 256
 FOREVER: Final = 3600.0
@@ -41,7 +41,7 @@ class QueueScorer:
         return BATCHES_PER_WORKER * max(1, self._queue.workers)
 
     def score(self, model: ModelInterface, requests: Sequence[Sequence[Row]]) -> ScoredBatch:
-        """Return the cached scores. The batcher calls this method only if every row has one."""
+        """Return the cached scores. The batcher calls this method only if every row has a cached score."""
         return ScoredBatch([row.cached_score for rows in requests for row in rows if row.cached_score is not None], {})
 
     def score_later(self, model: ModelInterface, requests: Sequence[PendingRequest]) -> asyncio.Future[ScoredBatch]:

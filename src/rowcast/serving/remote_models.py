@@ -18,7 +18,7 @@ class RemoteModel(ModelInterface):
 
 
 def load_remote(reference: Reference, registry: RegistryReader) -> RemoteModel:
-    """Open a published version and check its files. Workers verify the golden rows before they score with it."""
+    """Open a published version and check its files. Workers verify the golden rows before they use the version."""
     opened = bundle.open(registry.folder(reference))
     if not opened.golden:
         raise BundleError(f"{reference} has no golden rows and cannot be verified")

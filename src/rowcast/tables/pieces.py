@@ -1,5 +1,5 @@
-"""Encode the frames of one file as pieces that can be stored and later joined into the file. Identical frames have
-identical pieces, and identical pieces produce identical files.
+"""Encode the frames of a file as chunks that can be stored and later joined into the file. Identical frames produce
+identical chunks, and identical chunks produce identical files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rowcast.tables.write import COLUMNAR_WRITERS, LINE_WRITERS, extension, open
 
 
 def encode_piece(frame: pl.DataFrame, suffix: str, *, first: bool) -> bytes:
-    """Return a part of the file, or the frame as an Arrow file if the format is columnar."""
+    """Return a chunk of the file, or the frame as an Arrow file if the format is columnar."""
     if suffix in COLUMNAR_WRITERS:
         buffer = io.BytesIO()
         frame.write_ipc(buffer)
@@ -24,7 +24,7 @@ def encode_piece(frame: pl.DataFrame, suffix: str, *, first: bool) -> bytes:
 
 
 def join_pieces(pieces: Iterable[bytes], path: Path) -> None:
-    """Write a file that consists of these pieces. The extension of its name determines the format."""
+    """Write a file that consists of these chunks. The extension of its name determines the format."""
     if extension(path) in LINE_WRITERS:
         with path.open("wb") as file:
             file.writelines(pieces)

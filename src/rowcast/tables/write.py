@@ -98,7 +98,7 @@ def extension(path: str | Path) -> str:
 def prepare_frame(suffix: str, frame: pl.DataFrame, *, first: bool) -> Any:
     """Do the expensive part of writing a frame to a file with this extension, in any thread or process.
 
-    Identical frames produce identical bytes. Each piece of a compressed file is a complete gzip member.
+    Identical frames produce identical bytes. Each chunk of a compressed file is a complete gzip member.
     """
     if suffix in COLUMNAR_WRITERS:
         return frame
