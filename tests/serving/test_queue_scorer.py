@@ -59,8 +59,14 @@ class World:
         self.events: list[Event] = []
         self.worker = self.new_worker("worker")
 
-    def new_worker(self, name: str) -> QueueWorker:
-        return QueueWorker(MemoryQueueReader(self.queue, name), self.source, self.events.append, concurrency=1)
+    def new_worker(self, name: str, source: Source | None = None, drain_seconds: float = 60) -> QueueWorker:
+        return QueueWorker(
+            MemoryQueueReader(self.queue, name),
+            source or self.source,
+            self.events.append,
+            concurrency=1,
+            drain_seconds=drain_seconds,
+        )
 
     def request(self, *values: float, deadline: float = math.inf, cached: Score | None = None) -> PendingRequest:
         rows = [Row(self.model.encoder.read(b'{"x0":%r}' % value), b"", cached_score=cached) for value in values]
@@ -179,7 +185,7 @@ async def test_a_worker_leaves_a_message_for_a_model_that_it_lacks_to_others(wor
         return world.finished("returned") > 2
 
     await eventually_async(is_returned)
-    other = QueueWorker(MemoryQueueReader(world.queue, "other"), Source(world.live), world.events.append, concurrency=1)
+    other = world.new_worker("other", Source(world.live))
     await other.start()
     try:
         assert predictions((await scoring).scores) == [2]
@@ -237,3 +243,29 @@ async def test_the_number_of_unanswered_batches_grows_with_the_number_of_live_wo
         await MemoryQueueReader(world.queue, name).beat([])
 
     assert world.scorer.max_batches == 2 * BATCHES_PER_WORKER
+
+
+class StuckSource(Source):
+    """Never finds a model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_asked = asyncio.Event()
+
+    async def find(self, digest: str) -> LiveModel | None:
+        self.is_asked.set()
+        await asyncio.Event().wait()
+        return None
+
+
+async def test_a_worker_that_cannot_finish_in_time_leaves_its_messages_to_others(world: World) -> None:
+    source = StuckSource()
+    stuck = world.new_worker("stuck", source, drain_seconds=0.05)
+    await stuck.start()
+    scoring = world.scorer.score_later(world.model, [world.request(2)])
+    await asyncio.wait_for(source.is_asked.wait(), 10)
+    await stuck.stop()
+
+    await world.worker.start()
+
+    assert predictions((await scoring).scores) == [2]

@@ -59,7 +59,13 @@ def build_worker(settings: Settings) -> Worker:
     metrics = telemetry.metrics(settings, LocalCounters())
     reading = queueing.reader_parts(settings, name, metrics.listen)
     source = serving.worker_models(settings, models.registry(settings), metrics.listen)
-    worker = QueueWorker(reading.reader, source, metrics.listen, concurrency=settings.worker_concurrency)
+    worker = QueueWorker(
+        reading.reader,
+        source,
+        metrics.listen,
+        concurrency=settings.worker_concurrency,
+        drain_seconds=settings.drain_seconds,
+    )
     metrics.watch_queue(lambda: reading.reader.status)
     health = Health()
     health.register("queue", reading.link.problem, is_required=True)

@@ -7,9 +7,9 @@ worker scores it if this one dies.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
+from weakref import WeakKeyDictionary
 
 import structlog
 
@@ -51,22 +51,32 @@ class ModelSource(Protocol):
 class QueueWorker:
     """Scores messages from the queue. It starts and stops with the process."""
 
-    def __init__(self, reader: QueueReader, source: ModelSource, listen: Listener, *, concurrency: int) -> None:
+    def __init__(
+        self,
+        reader: QueueReader,
+        source: ModelSource,
+        listen: Listener,
+        *,
+        concurrency: int,
+        drain_seconds: float,
+    ) -> None:
         self._reader = reader
         self._source = source
         self._listen = listen
         self._concurrency = concurrency
+        self._drain_seconds = drain_seconds
         self._is_draining = False
         self._takers: list[asyncio.Task[None]] = []
-        self._keepers: list[asyncio.Task[None]] = []
+        self._keeper: asyncio.Task[None] | None = None
         self._returns: set[asyncio.Task[None]] = set()
-        self._locks: dict[LiveModel, asyncio.Lock] = {}
+        self._locks: WeakKeyDictionary[LiveModel, asyncio.Lock] = WeakKeyDictionary()
 
     async def start(self) -> None:
         """Register this worker and begin to take messages."""
         await self._beat()
         self._takers = [asyncio.create_task(self._repeat(self._work)) for _ in range(self._concurrency)]
-        self._keepers = [asyncio.create_task(self._keep_beating()), asyncio.create_task(self._repeat(self._adopt))]
+        self._takers.append(asyncio.create_task(self._repeat(self._adopt)))
+        self._keeper = asyncio.create_task(self._keep_beating())
 
     def drain(self) -> None:
         """Take no more messages."""
@@ -74,13 +84,18 @@ class QueueWorker:
         self._reader.interrupt()
 
     async def stop(self) -> None:
-        """Finish the messages that this worker has taken, and unregister."""
+        """Finish the messages that this worker has taken, and unregister.
+
+        Other workers adopt the messages that are not finished within `drain_seconds`.
+        """
         self.drain()
-        await asyncio.gather(*self._takers, *self._keepers[1:], *self._returns)
-        for task in self._keepers[:1]:
+        working = [*self._takers, *self._returns]
+        if working:
+            await asyncio.wait(working, timeout=self._drain_seconds)
+        keeper = [] if self._keeper is None else [self._keeper]
+        for task in [*working, *keeper]:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*working, *keeper, return_exceptions=True)
         await self._reader.leave()
 
     async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
@@ -94,7 +109,10 @@ class QueueWorker:
     async def _keep_beating(self) -> None:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
-            await self._beat()
+            try:
+                await self._beat()
+            except Exception:  # without further heartbeats, the other workers would take this worker for dead
+                log.exception("a worker failed to send a heartbeat")
 
     async def _beat(self) -> None:
         await self._reader.beat([model.digest for model in self._source.loaded()])
