@@ -39,7 +39,7 @@ def test_redis_is_used_only_if_a_setting_names_it() -> None:
     off = sharing.shared_parts(settings.load(), lambda event: None)
     memory = sharing.shared_parts(settings.load(cache="memory"), lambda event: None)
 
-    assert off == (None, None, (), {})
+    assert (off.cache, off.quotas, off.connections, off.checks) == (None, None, (), {})
     assert isinstance(memory.cache, MemoryCache)
     assert memory[1:] == (None, (), {})
 
