@@ -52,7 +52,7 @@ def test_a_copy_contains_the_history_the_keys_and_the_key_for_hashes(folder: Pat
     assert PostgresSecret(database, "history").find() == SECRET
 
 
-def test_a_copy_stops_before_it_begins_if_the_target_has_another_key_for_hashes(folder: Path, database: str) -> None:
+def test_nothing_is_copied_if_the_target_has_a_different_key_for_hashes(folder: Path, database: str) -> None:
     PostgresSecret(database, "history").keep(bytes(32))
 
     run("copy", "--to", database, folder=folder, status=2)

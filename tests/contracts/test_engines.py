@@ -59,7 +59,7 @@ def test_a_task_gets_the_shared_value_and_its_arguments(engine: Engine) -> None:
     assert [task.result() for task in tasks_in_reverse] == [14, 13, 12, 11, 10]
 
 
-def test_tasks_of_different_shared_values_do_not_mix(engine: Engine) -> None:
+def test_tasks_with_different_shared_values_do_not_interfere(engine: Engine) -> None:
     one, two = engine.share(1), engine.share(2)
 
     pairs = [(engine.submit(tasks.add, one, 0), engine.submit(tasks.add, two, 0)) for _ in range(4)]
@@ -87,7 +87,7 @@ def test_waiting_for_a_result_can_end_early(engine: Engine, tmp_path: Path) -> N
     assert task.result() == "a"
 
 
-def test_a_cancelled_task_that_waits_does_not_start(engine: Engine, tmp_path: Path) -> None:
+def test_a_canceled_waiting_task_does_not_start(engine: Engine, tmp_path: Path) -> None:
     shared = engine.share(tmp_path)
     first, second, third = [engine.submit(tasks.wait_for, shared, name) for name in "abc"]
     eventually((tmp_path / "b.started").exists, 30)
@@ -119,7 +119,7 @@ def test_results_are_in_order_and_calls_are_read_only_as_slots_become_free(engin
     assert list(results) == [*range(2, submitted + 1), *range(submitted + 2, 22)]
 
 
-def test_the_first_error_ends_the_results_and_cancels_the_tasks_that_wait(engine: Engine, tmp_path: Path) -> None:
+def test_the_first_error_ends_the_results_and_cancels_the_waiting_tasks(engine: Engine, tmp_path: Path) -> None:
     shared = engine.share(tmp_path)
 
     with pytest.raises(InvalidRows):

@@ -33,7 +33,7 @@ def content(files: FileStore, name: str) -> bytes:
     return b"".join(files.read(name))
 
 
-def test_a_file_has_the_content_that_was_put(files: FileStore) -> None:
+def test_a_file_has_the_content_that_was_stored(files: FileStore) -> None:
     files.put("j/chunks/d", b"abc")
     files.put("j/chunks/d", b"abc")
 

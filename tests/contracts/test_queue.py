@@ -206,7 +206,7 @@ async def test_an_interrupted_worker_takes_nothing_more(world: QueueUnderTest) -
     assert list(await reader.take(1)) == []
 
 
-async def test_a_worker_that_leaves_gives_its_messages_away(world: QueueUnderTest) -> None:
+async def test_other_workers_adopt_the_messages_of_a_worker_that_leaves(world: QueueUnderTest) -> None:
     leaving, other = await live_reader(world, "leaving"), await live_reader(world, "other")
     world.queue.send(b"x", "d", LONG)
     await take(leaving)

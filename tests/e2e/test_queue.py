@@ -75,7 +75,7 @@ def test_scores_from_workers_are_bit_identical_to_scores_from_the_server_itself(
     ]
 
 
-def test_a_worker_runs_jobs_in_a_child_process_of_its_own(api: Server, worker: Server) -> None:
+def test_a_worker_runs_jobs_in_its_own_child_process(api: Server, worker: Server) -> None:
     def runners(server: Server) -> list[int]:
         return [pid for pid in servers.children(server.process.pid) if servers.command_of(pid).endswith(" job-runner")]
 

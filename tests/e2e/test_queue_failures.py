@@ -1,4 +1,7 @@
-"""A queue while workers die, stop or drain, and while Redis is away. Every request has one answer and one entry."""
+"""A queue while workers die, stop or drain, and while Redis is unavailable.
+
+Every request has one answer and one entry.
+"""
 
 from __future__ import annotations
 
@@ -224,7 +227,7 @@ def test_a_version_that_no_worker_can_load_does_not_replace_the_old_version(worl
 
 
 @pytest.mark.parametrize("way", ["kill", "pause"])
-def test_requests_fail_clearly_while_redis_is_away_and_succeed_afterward(world: World, way: str) -> None:
+def test_requests_fail_clearly_while_redis_is_unavailable_and_succeed_afterward(world: World, way: str) -> None:
     world.settings["ROWCAST_MAX_WAIT_SECONDS"] = "10"
     world.worker("worker")
     api = world.api()

@@ -107,7 +107,7 @@ def test_a_target_that_is_ahead_keeps_its_entries(source: SqliteStore, target: P
     assert target.count() == 38
 
 
-def test_other_entries_of_the_same_writer_are_refused_before_anything_is_copied(
+def test_different_entries_of_the_same_writer_are_refused_before_anything_is_copied(
     source: SqliteStore, target: PostgresStore
 ) -> None:
     target.record("b", sealed("b", [draft(999)]))
@@ -119,7 +119,7 @@ def test_other_entries_of_the_same_writer_are_refused_before_anything_is_copied(
     assert target.count() == 1
 
 
-def test_other_erasures_are_refused(source: SqliteStore, target: PostgresStore) -> None:
+def test_different_erasures_are_refused(source: SqliteStore, target: PostgresStore) -> None:
     target.record("c", sealed("c", drafts(500, 502)))
     target.erase(ErasureRequest(Selection(), "user", "erase"), number=1, at=1, limit=10)
     erase(source)

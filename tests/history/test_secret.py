@@ -1,4 +1,4 @@
-"""Secrets that a home has alone or shares with other homes."""
+"""Secrets of a single home, and secrets that homes share."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_later_homes_receive_the_shared_secret_and_keep_a_copy(shared: SecretSto
     assert load_shared_secret(Missing(), copy) == OWN
 
 
-def test_a_home_with_another_secret_is_refused(shared: SecretStore, copy: SecretStore) -> None:
+def test_a_home_with_a_different_secret_is_refused(shared: SecretStore, copy: SecretStore) -> None:
     shared.keep(bytes(32))
     copy.keep(OWN)
 

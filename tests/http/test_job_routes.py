@@ -200,7 +200,7 @@ async def test_a_malformed_body_is_refused_and_leaves_nothing_behind(
     assert front.files.jobs() == []
 
 
-async def test_a_form_with_two_files_or_too_long_fields_is_refused(front: JobFront) -> None:
+async def test_a_form_with_two_files_or_oversized_fields_is_refused(front: JobFront) -> None:
     two = await front.client.post("/jobs", files=[("file", ("a", CSV)), ("file", ("b", CSV))])
     long = await front.client.post("/jobs", files=[("file", ("a", CSV)), ("columns", (None, "x" * 70_000))])
 

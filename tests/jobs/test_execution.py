@@ -288,7 +288,7 @@ def test_a_table_that_cannot_be_scored_fails_without_revealing_the_path(
     assert case.history.writers() == []
 
 
-def test_a_result_that_is_much_larger_than_an_upload_can_be_fails(model: Any, source: Path) -> None:
+def test_a_job_fails_if_its_result_is_much_larger_than_the_largest_upload(model: Any, source: Path) -> None:
     case = Case(model, source)
     case.max_bytes = 100
 

@@ -18,7 +18,7 @@ from support.waiting import eventually
 
 
 class RemoteKeys(MemoryKeys):
-    """Keys in a database that can be away."""
+    """Keys in a database that can be unavailable."""
 
     is_away = False
 

@@ -108,7 +108,7 @@ async def test_a_row_that_cannot_be_scored_fails_only_its_request(world: World) 
     assert isinstance(batch.errors[1], NoAnswer)
 
 
-async def test_cached_rows_are_not_sent_and_keep_their_places(world: World) -> None:
+async def test_cached_rows_are_not_sent_and_keep_their_positions(world: World) -> None:
     await world.worker.start()
     cached = world.request(1, cached=Score(7.0)).rows
     mixed = PendingRequest(
@@ -134,7 +134,7 @@ async def test_a_request_fails_at_its_own_deadline_while_the_others_wait(world: 
     assert predictions((await scoring).scores) == [1, 2]
 
 
-async def test_a_batch_without_waiting_requests_is_given_up(world: World) -> None:
+async def test_a_batch_without_waiting_requests_is_abandoned(world: World) -> None:
     request = world.request(1, deadline=time.perf_counter() + 0.02)
     scoring = world.scorer.score_later(world.model, [request])
 

@@ -1,4 +1,4 @@
-"""Pieces of a file: equal frames give equal bytes, and the joined file contains all frames."""
+"""Chunks of a file: identical frames produce identical bytes, and the joined file contains all frames."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_joined_file_contains_the_rows_of_all_frames(tmp_path: Path, ending:
 
 
 @pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".jsonl", ".parquet"])
-def test_equal_frames_have_equal_pieces(ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_identical_frames_have_identical_chunks(ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = encode_piece(FRAMES[0], ending, first=True)
     monkeypatch.setattr("time.time", lambda: 1e9)  # a gzip header can contain the time
 

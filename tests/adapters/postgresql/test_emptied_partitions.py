@@ -1,4 +1,4 @@
-"""Retention replaces whole partitions by partitions without rows."""
+"""Retention replaces whole partitions with partitions without rows."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_new_partition_has_all_indexes_and_accepts_late_entries(
     assert [stored.writer for stored in store.latest(1, Selection(end=Month(2026, 9).first_id))] == ["late"]
 
 
-def test_a_partition_that_somebody_reads_is_kept_until_the_next_pass(store: PostgresStore, database: str) -> None:
+def test_a_partition_that_is_being_read_is_kept_until_the_next_pass(store: PostgresStore, database: str) -> None:
     with psycopg.connect(database) as reader:
         reader.execute("SELECT count(*) FROM rowcast.entries")
         assert store.erase_partition(OCTOBER, at=7) is None

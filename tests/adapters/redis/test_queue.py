@@ -50,7 +50,7 @@ async def _outcome(reply: object) -> object:
         return error.slug
 
 
-async def test_a_request_that_nobody_waits_for_leaves_the_queue(redis_server: RedisServer) -> None:
+async def test_a_canceled_request_leaves_the_queue(redis_server: RedisServer) -> None:
     prefix = uuid.uuid4().hex
     async with redis_queue(redis_server, 10, prefix) as world:
         reply = world.queue.send(b"x", "d", LONG)
