@@ -30,7 +30,7 @@ from jobs import ROWCAST, predict, runners, serving
 from rowcast.client import Client
 
 LONGEST_SECONDS = 4.0
-"""The longest time between the start of a runner and its end. Starting one takes about a second."""
+"""The maximum time between the start of a runner and its kill. Starting a runner takes about a second."""
 
 
 def main() -> int:

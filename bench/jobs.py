@@ -2,8 +2,8 @@
 
     python bench/jobs.py [--rows 1000000] [--more 4000000] [--rounds 3]
 
-The time of a job is the time from its start to its end, including the start of the libraries. Both run with the same
-priority, one after the other. The memory is the peak of the job runner.
+The time of a job is the time from its start to its end, including the time to load libraries. The job and
+`rowcast predict` run one after the other with the same priority. The memory is the peak of the job runner.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rowcast.client import Client, JobStatus
 
 ROWCAST = [sys.executable, "-m", "rowcast.cli"]
 PRIORITY = 5
-"""The server gives its job runner a lower priority by this number."""
+"""The server increases the niceness of its job runner by this number."""
 LEAST_SPEED, MOST_GROWTH = 0.8, 1.1
 WAIT_SECONDS = 3600.0
 

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Services:
-    """The processes of an example. The last service that was started is stopped first."""
+    """The processes of an example. The service that was started last is stopped first."""
 
     def __init__(self) -> None:
         self._running: list[tuple[str, subprocess.Popen[bytes], signal.Signals]] = []

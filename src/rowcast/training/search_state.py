@@ -29,7 +29,7 @@ LIKELY_MICROSECONDS: Final = 50.0
 LEAST_SHARE: Final = 0.3
 """A trial whose fits can stop early starts only if at least this share of its expected duration remains."""
 LATE_SECONDS: Final = 1.0
-"""The time for a fit that this process repeats because an engine did not return it in time."""
+"""The time limit for a fit that this process repeats because the engine was too slow."""
 KEPT_TRIALS: Final = 3
 """The number of trials of each candidate that can become members of an average."""
 
