@@ -393,7 +393,7 @@ def test_a_redis_that_can_evict_quotas_is_reported(
     with redis.serving(tmp_path, "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru") as server:
         monkeypatch.setenv("ROWCAST_QUOTAS", server.url)
 
-        assert "may forget" in checkup.parts()["quotas"]["says"]
+        assert "may evict" in checkup.parts()["quotas"]["says"]
 
 
 def test_a_queue_without_workers_or_with_an_evicting_redis_is_a_problem(
