@@ -1,6 +1,6 @@
 """`make drill-jobs`: kill the runner of a job at random moments, and check the result and the history.
 
-    python bench/drill_jobs.py [--kills 20] [--rows 300000] [--seed 1]
+    python bench/drill_jobs.py [--kills 20] [--rows 300000] [--longest 4] [--seed 1]
 
 Each job records every row. If a job ends before all kills have happened, another one is submitted. The result of every
 job must have the same bytes as that of `rowcast predict`, and the history must contain every row of every job exactly
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,13 @@ from rich.console import Console
 from jobs import ROWCAST, predict, runners, serving
 from rowcast.client import Client
 
-LONGEST_SECONDS = 4.0
-"""The maximum time between the start of a runner and its kill. Starting a runner takes about a second."""
-
 
 def main() -> int:
     """Run the drill; return 1 if a check fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--rows", type=int, default=300_000)
+    parser.add_argument("--longest", type=float, default=4.0, help="longest time until a kill, in seconds")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rng = random.Random(options.seed)
@@ -53,7 +52,9 @@ def main() -> int:
             while killed < options.kills:
                 job = client.jobs.submit(work / "rows.csv", record="rows").id
                 jobs.append(job)
-                killed += kill_until_done(client, process, job, rng, options.kills - killed)
+                killed += kill_until_done(
+                    client, process, job, lambda: rng.uniform(0.0, options.longest), options.kills - killed
+                )
                 client.jobs.result(job, work / "result.csv")
                 different += (work / "result.csv").read_bytes() != expected
         verification = run(work, "verify")
@@ -74,7 +75,9 @@ def main() -> int:
     return 0 if kept else 1
 
 
-def kill_until_done(client: Client, server: subprocess.Popen[str], job: str, rng: random.Random, most: int) -> int:
+def kill_until_done(
+    client: Client, server: subprocess.Popen[str], job: str, pause: Callable[[], float], most: int
+) -> int:
     """Kill the runner at random moments until the job has ended; return the number of kills."""
     kills = 0
     while (shown := client.jobs.get(job)).state in ("queued", "running"):
@@ -82,7 +85,7 @@ def kill_until_done(client: Client, server: subprocess.Popen[str], job: str, rng
         if not pids or kills >= most:
             time.sleep(0.1)
             continue
-        time.sleep(rng.uniform(0.0, LONGEST_SECONDS))
+        time.sleep(pause())
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -37,10 +38,12 @@ WAIT_SECONDS = 3600.0
 
 
 class Run(NamedTuple):
-    """The figures of one job."""
+    """The figures of one job, or of one run of `rowcast predict`."""
 
     seconds: float
-    megabytes: float
+    cpu: float
+    """The CPU time in seconds, which can be compared even if other processes use the machine."""
+    megabytes: float = 0.0
 
 
 def main() -> int:
@@ -55,7 +58,7 @@ def main() -> int:
         work = Path(folder)
         train(work)
         generate(work, "rows", options.rows, "csv")
-        predicted: list[float] = []
+        predicted: list[Run] = []
         jobs: list[Run] = []
         with serving(work / "home") as (process, client):
             for _ in range(options.rounds):
@@ -66,10 +69,12 @@ def main() -> int:
             if options.more:
                 generate(work, "more", options.more, "csv")
                 more = run_job(client, process, work / "more.csv", work / "result.csv")
-    speed = median(predicted) / median(job.seconds for job in jobs)
+    speed = median(run.seconds for run in predicted) / median(job.seconds for job in jobs)
+    cpu = median(run.cpu for run in predicted) / median(job.cpu for job in jobs)
     peak = max(job.megabytes for job in jobs)
     checks = [
         Check(f"speed of a job / speed of rowcast predict, {options.rows:,} rows", speed, least=LEAST_SPEED),
+        Check("CPU time of rowcast predict / CPU time of the job runner", cpu),
         Check("rows/s of a job", options.rows / median(job.seconds for job in jobs)),
         Check("result has the same bytes as that of rowcast predict", float(same), least=1),
         Check("peak memory of the job runner, MB", peak),
@@ -85,8 +90,8 @@ def main() -> int:
         rows=options.rows,
         more=options.more,
         rounds=options.rounds,
-        predict_seconds=predicted,
-        job_seconds=[round(job.seconds, 3) for job in jobs],
+        predict=[run._asdict() for run in predicted],
+        jobs=[run._asdict() for run in jobs],
         checks={check.name: round(check.value, 3) for check in checks},
         kept=all(check.kept for check in checks),
     )
@@ -119,12 +124,15 @@ def serving(home: Path) -> Iterator[tuple[subprocess.Popen[str], Client]]:
         process.wait(60)
 
 
-def predict(work: Path) -> float:
-    """Run `rowcast predict` with the priority of a job; return the seconds that it prints."""
+def predict(work: Path) -> Run:
+    """Run `rowcast predict` with the priority of a job; return the seconds that it prints, and its CPU time."""
     command = ["nice", "-n", str(PRIORITY), *ROWCAST, "predict", "loans", str(work / "rows.csv")]
     command += ["--out", str(work / "out.csv"), "--home", str(work / "home"), "--json"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     finished = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(json.loads(finished.stdout)["seconds"])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Run(float(json.loads(finished.stdout)["seconds"]), round(cpu, 3))
 
 
 def run_job(client: Client, server: subprocess.Popen[str], table: Path, out: Path) -> Run:
@@ -133,8 +141,10 @@ def run_job(client: Client, server: subprocess.Popen[str], table: Path, out: Pat
 
     def sample() -> None:
         nonlocal peak
+        pids: list[int] = []
         while not ending.wait(0.05):
-            peak = max([peak, *(megabytes(pid) for pid in runners(server.pid))])
+            pids = pids or runners(server.pid)  # listing processes is too slow to do it for each sample
+            peak = max([peak, *map(megabytes, pids)])
 
     for pid in runners(server.pid):  # an earlier job must not have warmed up or enlarged the runner
         with contextlib.suppress(ProcessLookupError):
@@ -146,8 +156,9 @@ def run_job(client: Client, server: subprocess.Popen[str], table: Path, out: Pat
     finally:
         ending.set()
         sampler.join()
+    cpu = sum(map(cpu_seconds, runners(server.pid)))
     client.jobs.result(job.id, out)
-    return Run(seconds_of(job), peak)
+    return Run(seconds_of(job), cpu, round(peak, 1))
 
 
 def seconds_of(job: JobStatus) -> float:
@@ -165,6 +176,12 @@ def runners(server: int) -> list[int]:
     )
     lines: list[Any] = [line.split(None, 1) for line in listing.stdout.splitlines()]
     return [int(pid) for pid, command in lines if command.endswith(" job-runner")]
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def megabytes(pid: int) -> float:

@@ -24,7 +24,7 @@ ResultFormat = Literal["csv", "csv.gz", "jsonl", "parquet"]
 
 OPEN_STATES: Final = ("queued", "running")
 RESULT_FORMATS: Final[tuple[ResultFormat, ...]] = ("csv", "csv.gz", "jsonl", "parquet")
-MAX_ATTEMPTS: Final = 10
+MAX_ATTEMPTS: Final = 25
 """How many times a job can be claimed without finishing a chunk. A job that keeps crashing its runner must eventually
 fail."""
 SECOND: Final = 1_000_000
