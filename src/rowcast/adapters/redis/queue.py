@@ -19,6 +19,8 @@ BLOCK_SECONDS: Final = 1.0
 """How long one call waits for replies."""
 MAX_REPLIES: Final = 200
 """The maximum number of entries read in one call."""
+TRIM_EVERY: Final = 100
+"""The replies that have been read are deleted after this many entries, and when no more replies arrive."""
 STATUS_SECONDS: Final = 0.5
 PATIENCE_SECONDS: Final = 3.0
 """If no worker has had a model for this time, requests for the model fail at once."""
@@ -118,13 +120,17 @@ class RedisQueue:
             self._link.run(self._link.call(lambda client: client.xdel(self._keys.messages, message)))
 
     async def _read_replies(self) -> None:
-        name, last = self._keys.replies(self._sender), "0-0"
+        name, last, untrimmed = self._keys.replies(self._sender), "0-0", 0
         while True:
             streams = await self._link.call(lambda client, last=last: _read(client, name, last), blocks=BLOCK_SECONDS)  # type: ignore[misc]
             if streams is None:
                 self._fail_all("the connection to the queue was lost")
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
+            untrimmed += len(streams)
+            if untrimmed >= TRIM_EVERY or (untrimmed and not streams):
+                await self._link.call(lambda client, last=last: client.xtrim(name, minid=last, approximate=False))  # type: ignore[misc]
+                untrimmed = 0
             for entry, fields in streams:
                 last = entry.decode()
                 for number, body in fields.items():
@@ -156,14 +162,6 @@ def _fail(reply: asyncio.Future[bytes], error: Exception) -> None:
 
 
 async def _read(client: Redis, name: str, last: str) -> Collection[tuple[bytes, dict[bytes, bytes]]]:
-    """Delete the replies that have been read, and wait for further replies."""
-    pipeline = client.pipeline(transaction=False)
-    pipeline.xtrim(name, minid=_after(last), approximate=False)
-    pipeline.xread({name: last}, count=MAX_REPLIES, block=round(BLOCK_SECONDS * 1000))
-    streams: Any = (await pipeline.execute())[1]
+    """Wait for further replies."""
+    streams: Any = await client.xread({name: last}, count=MAX_REPLIES, block=round(BLOCK_SECONDS * 1000))
     return streams[0][1] if streams else []
-
-
-def _after(entry: str) -> str:
-    milliseconds, _, number = entry.partition("-")
-    return f"{milliseconds}-{int(number) + 1}"
