@@ -8,7 +8,7 @@ import pytest
 
 from rowcast.app.engines import open_engine
 from rowcast.engines import ThreadEngine
-from rowcast.errors import SettingsError
+from rowcast.errors import SettingsError, Unavailable
 from rowcast.settings import Settings
 
 
@@ -43,3 +43,11 @@ def test_a_malformed_address_of_a_cluster_is_an_error(address: str) -> None:
         pass
 
     assert refused.value.slug == "ray-address"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "ray://127.0.0.1:99999"])
+def test_a_cluster_that_does_not_respond_is_an_error_at_once(address: str) -> None:
+    with pytest.raises(Unavailable) as refused, open_engine(Settings(ray_address=address), "ray"):
+        pass
+
+    assert refused.value.slug == "engine-unavailable"

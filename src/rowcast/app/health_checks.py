@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import socket
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,15 +87,17 @@ def ray_version() -> str | None:
 
 def ray_failure(address: str) -> str:
     """Check that the Ray cluster accepts connections, without connecting this process to it."""
+    from rowcast.adapters.ray.cluster import check_reachable
+    from rowcast.errors import Unavailable
+
     check_ray_address(address)
     if address == "auto":
         found = CURRENT_RAY_CLUSTER.is_file()
         return "" if found else "no Ray cluster has been started on this machine"
-    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=SECONDS).close()
-    except (OSError, OverflowError) as error:
-        return f"{address} does not respond ({type(error).__name__})"
+        check_reachable(address)
+    except Unavailable as error:
+        return error.message
     return ""
 
 

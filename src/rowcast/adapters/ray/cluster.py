@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import site
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rowcast.adapters.ray.engine import RayEngine
 
 FOLDER_OF_SOCKETS: Final = "/tmp"  # noqa: S108 - the path of a Unix socket must be shorter than 108 bytes
+REACH_SECONDS: Final = 5.0
 CLUSTER_CONFIG: Final = "ray_bootstrap_config.yaml"
 PRIVATE: Final[Mapping[str, str]] = {
     "RAY_AUTH_MODE": "token",
@@ -51,8 +53,21 @@ def open_engine(address: str | None, *, cores: int, slots: int | None) -> Iterat
         with _local_cluster(cores):
             yield _engine(slots)
         return
+    check_reachable(address)
     with _connection(f"at {address}", address=address):
         yield _engine(slots)
+
+
+def check_reachable(address: str) -> None:
+    """Raise Unavailable if nothing accepts connections at HOST:PORT or ray://HOST:PORT. Ray would wait for minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        reason = f"{address} does not respond ({type(error).__name__})"
+        raise Unavailable(reason, slug="engine-unavailable") from None
 
 
 @contextmanager
