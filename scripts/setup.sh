@@ -26,7 +26,7 @@ make_venv() {
     if command -v uv >/dev/null; then
         uv venv --quiet --python "$(command -v "$python")" .venv
     elif ! "$python" -m venv .venv >/dev/null 2>&1; then
-        # Debian packages venv separately from Python.
+        # In Debian, venv is a separate package.
         scripts/system-packages.sh venv
         rm -rf .venv
         "$python" -m venv .venv

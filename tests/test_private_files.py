@@ -30,7 +30,7 @@ def test_new_folders_are_private_and_existing_folders_are_unchanged(tmp_path: Pa
     assert [mode(path) for path in (shared, shared / "home", shared / "home" / "journal")] == [0o755, 0o700, 0o700]
 
 
-def test_a_file_in_the_place_of_a_folder_is_an_error(tmp_path: Path) -> None:
+def test_a_file_where_a_folder_is_expected_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(FileExistsError):

@@ -349,7 +349,7 @@ def test_an_invalid_redis_url_is_rejected_without_its_password(
     assert "s3c" not in refused.value.message
 
 
-def test_the_text_form_of_the_settings_contains_no_url_of_redis(no_aliases: pytest.MonkeyPatch) -> None:
+def test_the_text_form_of_the_settings_contains_no_redis_url(no_aliases: pytest.MonkeyPatch) -> None:
     assert "s3cret" not in repr(settings.load(cache="redis://:s3cret@h", quotas="redis://:s3cret@h"))
 
 

@@ -75,7 +75,7 @@ def test_each_kind_of_code_has_its_mutations() -> None:
         ("'é' and b", "'é' or b"),
     ],
 )
-def test_a_mutation_changes_only_its_place(before: str, after: str) -> None:
+def test_a_mutation_changes_only_its_target(before: str, after: str) -> None:
     source = f"def f():\n    return {before}\n".encode()
 
     (mutation,) = mutations.find("x.py", source)

@@ -112,7 +112,7 @@ def test_a_failure_of_a_preset_breaks_a_requirement_and_one_of_another_system_do
     }
 
 
-def test_a_difference_below_the_limit_breaks_the_requirement_of_the_preset():
+def test_a_difference_below_the_limit_violates_the_requirement_of_the_preset():
     kept = {}
     for score in (0.4969, 0.4971):
         lines = [_line("a", "balanced", score), _line("a", "autogluon", 0.5), _line("a", "flaml", 0.1)]

@@ -184,7 +184,7 @@ async def test_a_full_queue_refuses_messages_until_one_is_finished(world: QueueU
     assert await accepted == b"ok"
 
 
-async def test_a_cancelled_message_gets_no_reply_and_does_no_harm(world: QueueUnderTest) -> None:
+async def test_a_canceled_message_gets_no_reply_and_does_not_affect_later_messages(world: QueueUnderTest) -> None:
     reader = await live_reader(world, "w")
     cancelled = world.queue.send(b"x", "d", LONG)
     (delivery,) = await take(reader)

@@ -153,7 +153,7 @@ def test_an_incomplete_request_gets_408_and_its_connection_is_closed(connection:
 
 
 def test_an_idle_connection_is_closed(server: servers.Server) -> None:
-    began = time.monotonic()  # before the server accepts the connection, which starts its clock
+    began = time.monotonic()  # earlier than the server, which starts to count when it accepts the connection
 
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         assert connection.recv(1) == b""

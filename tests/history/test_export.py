@@ -80,7 +80,7 @@ def test_a_long_csv_export_contains_every_entry_once() -> None:
     assert [line["id"] for line in lines] == [identifier(number) for number in reversed(range(count))]
 
 
-def test_pieces_of_large_rows_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_large_rows_have_fewer_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "BYTES_PER_PIECE", 100)
     store = MemoryStore()
     store.record("w", sealed("w", [draft(number, row=b'{"x":"%b"}' % (b"a" * 40)) for number in range(7)]))
@@ -165,7 +165,7 @@ def test_a_row_on_one_line_is_exported_byte_for_byte() -> None:
     assert b'"row":{"x" : 7.50}' in b"".join(to_json_lines([complete_record()]))
 
 
-def test_a_piece_has_at_most_five_hundred_records_or_ends_when_its_rows_reach_four_mebibytes() -> None:
+def test_a_chunk_ends_after_five_hundred_records_or_when_its_rows_reach_four_mebibytes() -> None:
     record = complete_record()
     half = msgspec.structs.replace(record, row=msgspec.Raw(bytes(2 * 1024 * 1024)))
     less = msgspec.structs.replace(record, row=msgspec.Raw(bytes(2 * 1024 * 1024 - 1)))

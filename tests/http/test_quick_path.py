@@ -140,7 +140,9 @@ async def test_keys_and_scopes_are_enforced_on_both_paths(
 @pytest.mark.parametrize(
     "name", [b"idempotency-key", b"content-encoding", b"x-request-timeout", b"traceparent", b"origin"]
 )
-async def test_a_request_with_a_header_that_needs_the_general_path_is_left_to_it(live: Models, name: bytes) -> None:
+async def test_a_request_with_a_header_that_only_the_general_path_supports_takes_that_path(
+    live: Models, name: bytes
+) -> None:
     assert await Front(live.native).ask_quickly("/predict", BODY, {**OPEN, name: b"1"}) is None
 
 

@@ -129,7 +129,7 @@ def test_a_canceled_job_loses_the_files_that_its_runner_has_written(case: Case) 
     assert (case.job().state, case.files.jobs()) == ("canceled", [])
 
 
-def test_a_job_that_another_runner_has_claimed_is_left_alone(case: Case) -> None:
+def test_a_job_that_another_runner_has_claimed_is_not_changed(case: Case) -> None:
     case.add()
 
     def lose(job: Job, claim: JobClaim, is_stopping: Callable[[], bool]) -> JobResult:

@@ -640,7 +640,7 @@ async def test_a_slow_request_times_out_but_a_slow_response_does_not() -> None:
     assert statuses(transport) == [200, 408]
 
 
-async def test_each_piece_of_a_long_body_extends_the_time_limit_up_to_a_maximum() -> None:
+async def test_each_chunk_of_a_long_body_extends_the_time_limit_up_to_a_maximum() -> None:
     server = Server(ConnectionLimits(receive_seconds=30))
     head, piece = CHUNKED[: CHUNKED.index(b"2\r\n")], b"2\r\n{}\r\n"
     connection, _ = server.connect()

@@ -95,7 +95,7 @@ async def test_an_app_is_built_when_its_lifespan_starts() -> None:
         assert built == ["app"]
 
 
-async def test_the_server_is_told_why_an_app_cannot_be_built() -> None:
+async def test_the_server_receives_the_reason_why_an_app_cannot_be_built() -> None:
     def build() -> Any:
         raise SettingsError("no model to serve")
 

@@ -153,7 +153,7 @@ def test_sensitive_and_optional_columns_do_not_change_the_derived_columns() -> N
     assert SCHEMA.with_optional(["amount"]).derived == SCHEMA.derived
 
 
-def test_a_client_that_sends_a_derived_column_is_told_that_the_model_computes_it() -> None:
+def test_the_error_for_a_derived_column_says_that_the_model_computes_it() -> None:
     row: dict[str, Any] = {"amount": 1, "annual income": 2, "own`er": True, "city": "Ulm", "burden": 0.5}
 
     with pytest.raises(InvalidRows) as caught:

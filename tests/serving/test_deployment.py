@@ -116,7 +116,7 @@ def test_a_deployment_without_a_default_has_no_default_model() -> None:
     assert deployment(LOANS, SUM).default is None
 
 
-def test_several_versions_of_the_only_model_are_one_model() -> None:
+def test_several_versions_of_the_only_model_do_not_prevent_a_default() -> None:
     live = Deployment({"loans": LOANS, "loans@1": Model("loans", 1)})  # type: ignore[type-var]
 
     assert (live.default, live.get(None)) == ("loans", LOANS)

@@ -79,7 +79,7 @@ def test_the_golden_example_hides_sensitive_cells(tmp_path: Path) -> None:
     assert model.example()["x0"] != 7.5
 
 
-def test_a_model_knows_its_task_and_outputs(classifier: LiveModel, tmp_path: Path) -> None:
+def test_a_model_describes_its_task_and_outputs(classifier: LiveModel, tmp_path: Path) -> None:
     schema = models.number_columns(2)
     regression = models.live(tmp_path, "r", models.sum_graph(2), schema, models.REGRESSION, "values")
 

@@ -37,7 +37,7 @@ def test_an_average_must_be_within_every_limit(sizes: list[Size], is_allowed: bo
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 @pytest.mark.parametrize("leaves", [8, 31, 64, 1000])
-def test_a_configuration_may_have_exactly_the_trees_within_its_share(preset: Preset, leaves: int) -> None:
+def test_a_configuration_may_have_exactly_as_many_trees_as_its_share_allows(preset: Preset, leaves: int) -> None:
     trees = preset.trees_within(leaves)
 
     assert preset.allows_member(Size(trees, trees * (2 * leaves - 1)))

@@ -195,7 +195,7 @@ SMALL: dict[str, Any] = {"trials": 9, "candidates": ("logistic", "tree", "boosti
 
 
 @pytest.mark.parametrize("preset", ["fast", "balanced"])
-def test_one_trial_at_a_time_on_an_engine_gives_the_model_of_a_run_without_an_engine(
+def test_with_one_trial_at_a_time_an_engine_produces_the_same_model_as_a_run_without_an_engine(
     tmp_path: Path, preset: str
 ) -> None:
     expected = train_model(tmp_path / "process", LOANS, "loan_status", preset=preset, **SMALL)
@@ -206,7 +206,9 @@ def test_one_trial_at_a_time_on_an_engine_gives_the_model_of_a_run_without_an_en
     assert [each.trials for each in result.candidates] == [each.trials for each in expected.candidates]
 
 
-def test_trials_at_the_same_time_give_the_same_model_in_whatever_order_their_tasks_end(tmp_path: Path) -> None:
+def test_concurrent_trials_produce_the_same_model_regardless_of_the_order_in_which_their_tasks_end(
+    tmp_path: Path,
+) -> None:
     with closing(ThreadEngine(2)) as engine:
         one = train_model(tmp_path / "one", LOANS, "loan_status", engine=engine, jobs=3, **SMALL)
     two = train_model(tmp_path / "two", LOANS, "loan_status", engine=ReversedEngine(), jobs=3, **SMALL)

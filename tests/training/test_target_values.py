@@ -67,7 +67,7 @@ NUMBERS = [
 @pytest.mark.parametrize(
     ("values", "row", "value", "code"), [case[1:] for case in NUMBERS], ids=[c[0] for c in NUMBERS]
 )
-def test_many_different_numbers_in_any_notation_are_regression_with_a_finding(
+def test_many_different_numbers_in_any_notation_are_a_regression_target_with_a_finding(
     values: list[Any], row: int, value: float, code: str
 ) -> None:
     labelled = read(values)
@@ -103,7 +103,7 @@ CLASSES = [
 
 
 @pytest.mark.parametrize(("values", "task", "positive"), [case[1:] for case in CLASSES], ids=[c[0] for c in CLASSES])
-def test_two_values_are_classes_as_written(values: list[Any], task: str, positive: Any) -> None:
+def test_two_distinct_values_are_classes_and_keep_their_type(values: list[Any], task: str, positive: Any) -> None:
     labelled = read(values)
 
     assert labelled.task == task

@@ -94,7 +94,7 @@ def idempotency_store(settings: Settings) -> tuple[IdempotencyStore, int]:
 
 
 def _follow(settings: Settings) -> KeyFollower:
-    """Follow the keys in PostgreSQL. The name of their copy identifies the database."""
+    """Follow the keys in PostgreSQL. The name of the local copy identifies the database."""
     from rowcast.adapters.files.keys import FileKeys
     from rowcast.runtime.key_follower import KeyFollower
     from rowcast.setting_values import hide_credentials

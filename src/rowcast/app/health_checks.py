@@ -142,4 +142,4 @@ def redis_state(settings: Settings, setting: str, url: str) -> str:
     changes = ", ".join(f"{parameter} {value}" for parameter, value in wanted.items())
     if wanted and not state.can_configure:
         raise SettingsError(f"{says}; Redis does not allow Rowcast to set {changes}")
-    return f"{says}; a starting server sets {changes}" if wanted else says
+    return f"{says}; a server sets {changes} when it starts" if wanted else says

@@ -31,7 +31,7 @@ POLL_SECONDS: Final = 0.1
 
 
 class QueueParts(NamedTuple):
-    """The connection to the queue, and the server's side of the queue, in their starting order."""
+    """The connection to the queue, and the server's side of the queue, in the order in which they start."""
 
     link: RedisLink
     queue: RedisQueue

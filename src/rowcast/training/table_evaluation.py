@@ -38,7 +38,7 @@ class TableRoles:
     """The target of the measured rows, with their weights and groups."""
 
     target: NDArray[Any]
-    """In the form of `LabelledRows.target`."""
+    """The target, in the form of `LabelledRows.target`."""
     weight: NDArray[np.float64] | None = None
     group: NDArray[np.intp] | None = None
     group_name: str = ""

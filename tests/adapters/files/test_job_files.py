@@ -17,7 +17,7 @@ def test_two_processes_with_the_same_folder_share_a_place_and_other_folders_do_n
 
 
 @pytest.mark.parametrize("name", ["../secret", "j/../../secret", "/etc/passwd", "j//a", "j/.hidden", ""])
-def test_a_name_never_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
+def test_no_name_refers_to_a_file_outside_the_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "secret").write_text("s")
     files = FolderFileStore(tmp_path / "files")
 

@@ -208,7 +208,7 @@ def test_reading_the_folder_id_fails_if_the_folder_cannot_be_created(tmp_path: P
 
 
 @pytest.mark.usefixtures("small_segments")
-def test_an_entry_is_found_wherever_the_pieces_of_its_journal_end(
+def test_an_entry_is_found_regardless_of_where_the_chunks_of_its_journal_end(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segment = write_segment(folder, drafts(0, 3))

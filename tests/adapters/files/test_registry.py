@@ -364,7 +364,7 @@ def test_a_lock_that_cannot_be_opened_is_reported(registry: FolderRegistry) -> N
     assert dict(registry.models()) == {"loans": [1]}
 
 
-def test_a_temporary_folder_that_somebody_else_deletes_is_not_an_error(registry: FolderRegistry) -> None:
+def test_a_temporary_folder_that_another_process_deletes_is_not_an_error(registry: FolderRegistry) -> None:
     with registry.scratch() as folder:
         folder.with_name(f"{folder.name}.lock").unlink()
         folder.rmdir()

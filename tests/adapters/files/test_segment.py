@@ -251,7 +251,7 @@ def test_at_most_4096_entries_are_read_at_a_time(folder: Path) -> None:
     assert [entry for entries in reads for entry in entries] == sealed("w", drafts(0, 4100))
 
 
-def test_entries_are_read_in_pieces_of_256_kibibytes_and_larger_entries_are_read_as_well(
+def test_entries_are_read_in_chunks_of_256_kibibytes_and_larger_entries_are_read_too(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries = [draft(number, row=b"x" * (300_000 if number in (1, 2) else 10)) for number in range(4)]

@@ -71,7 +71,9 @@ def test_requests_are_counted_by_route_method_and_status(tmp_path: Path, shared:
     assert {(route, method, int(status)): float(count) for method, route, status, count in counted} == answered
 
 
-def test_counts_are_summed_over_processes_and_a_new_process_continues_those_of_a_dead_process(tmp_path: Path) -> None:
+def test_counts_are_summed_over_processes_and_a_new_process_continues_the_counts_of_a_dead_process(
+    tmp_path: Path,
+) -> None:
     first, second = metrics(SharedCounters(tmp_path, 0)), metrics(SharedCounters(tmp_path, 1))
     record_events(first, 3)
     record_events(second, 5)

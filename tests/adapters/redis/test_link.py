@@ -138,7 +138,9 @@ async def test_a_server_that_starts_without_redis_uses_it_later(own_redis: Redis
         assert await is_hit(cache)
 
 
-async def test_a_redis_that_becomes_too_slow_is_not_used_until_it_is_fast_again(redis_server: RedisServer) -> None:
+async def test_a_redis_server_that_becomes_too_slow_is_not_used_until_it_is_fast_again(
+    redis_server: RedisServer,
+) -> None:
     async with (
         slow_proxy(redis_server.port) as proxy,
         redis_cache(f"redis://127.0.0.1:{proxy.port}", uuid.uuid4().hex) as (cache, link),

@@ -118,7 +118,7 @@ def test_every_name_of_a_model_has_two_routes(native: LiveModel, wired: LiveMode
 ROWS = b'{"rows":[{"x0":1,"x1":1},{"x0":-3,"x1":1},{"x0":"a","x1":1},{"x0":2,"x1":2},{"x0":-9,"x1":1}]}'
 
 
-async def test_a_partial_reply_has_an_error_in_the_place_of_each_row_that_has_no_prediction(native: LiveModel) -> None:
+async def test_a_partial_reply_has_an_error_in_place_of_each_row_without_a_prediction(native: LiveModel) -> None:
     rules = AccessRules(quota=parse_quota("6/60s"), hosts=frozenset("*"))
     front = Front(native, rules=rules)
 
