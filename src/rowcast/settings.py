@@ -100,7 +100,7 @@ class Settings(SettingPaths, BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Addresses or networks of the proxies whose `X-Forwarded-For` and `Forwarded` headers are "
-        "believed, separated by commas, for example `127.0.0.1,10.0.0.0/8`.",
+        "trusted, separated by commas, for example `127.0.0.1,10.0.0.0/8`.",
     )
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
