@@ -41,7 +41,7 @@ def test_redis_is_used_only_if_a_setting_names_it() -> None:
 
     assert (off.cache, off.quotas, off.connections, off.checks) == (None, None, (), {})
     assert isinstance(memory.cache, MemoryCache)
-    assert memory[1:] == (None, (), {})
+    assert (memory.quotas, memory.connections, memory.checks) == (None, (), {})
 
 
 @pytest.mark.parametrize("name", ["cache", "quotas"])
