@@ -211,17 +211,14 @@ class CrossValidator:
 def stop_together(estimators: Sequence[Estimator]) -> Sequence[Estimator]:
     """Return the estimators of all folds after the same number of rounds, if they are trained in rounds.
 
-    The mean loss of the folds is lowest after this number of rounds. If each fold stopped at its own best round, the
-    rows that measure an estimator would also choose its rounds: scores on small, noisy tables would be too good, and
+    This is the mean of the folds' best numbers of rounds. If each fold stopped at its own best round, the rows that
+    measure an estimator would also choose its rounds: scores on small, noisy tables would be too good, and
     configurations with uneven losses would win (decision 0073).
     """
     if not all(isinstance(each, StagedEstimator) and each.losses for each in estimators):
         return estimators
     staged = cast(Sequence[StagedEstimator], estimators)
-    longest = max(len(each.losses) for each in staged)
-    # A fold that stopped early keeps the loss of its last round.
-    losses = [np.pad(np.asarray(each.losses), (0, longest - len(each.losses)), mode="edge") for each in staged]
-    rounds = 1 + int(np.argmin(np.mean(losses, axis=0)))
+    rounds = round(float(np.mean([1 + int(np.argmin(each.losses)) for each in staged])))
     return [each.after(rounds) for each in staged]
 
 
