@@ -2,7 +2,7 @@
 
     python bench/drill_jobs.py [--kills 20] [--rows 300000] [--longest 4] [--seed 1]
 
-Each job records every row. If a job ends before all kills have happened, another one is submitted. The result of every
+Each job records every row. If a job ends before all kills have happened, another job is submitted. The result of every
 job must have the same bytes as that of `rowcast predict`, and the history must contain every row of every job exactly
 once.
 """

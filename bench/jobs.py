@@ -143,7 +143,7 @@ def run_job(client: Client, server: subprocess.Popen[str], table: Path, out: Pat
         nonlocal peak
         pids: list[int] = []
         while not ending.wait(0.05):
-            pids = pids or runners(server.pid)  # listing processes is too slow to do it for each sample
+            pids = pids or runners(server.pid)  # listing all processes for each sample would be too slow
             peak = max([peak, *map(megabytes, pids)])
 
     for pid in runners(server.pid):  # an earlier job must not have warmed up or enlarged the runner

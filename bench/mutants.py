@@ -98,7 +98,7 @@ def git(*command: str) -> str:
 
 
 def draw(seed: str, count: int, only: list[str] | None) -> list[Mutation]:
-    """Return a sample of the mutations of all strata, or all mutations of the given places."""
+    """Return a sample of the mutations of all strata, or all mutations at the given positions."""
     chance = random.Random(seed)
     drawn: list[Mutation] = []
     if only:

@@ -289,7 +289,7 @@ def _packed(archive: zipfile.ZipFile):  # type: ignore[no-untyped-def]
 
 
 def idle_clients_do_not_lock_others_out(product: Product) -> None:
-    """16: with 64 file descriptors, 100 idle clients leave room for another one."""
+    """16: with 64 file descriptors, 100 idle clients leave room for another client."""
     folder = product.new_home("files")
     serve = f'ulimit -n 64; exec {product.python.parent / "rowcast"} serve --home {folder / "home"} "$@"'
     with product.serving(folder, command=("bash", "-c", serve, "serve")) as site:

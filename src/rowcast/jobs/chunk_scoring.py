@@ -120,7 +120,7 @@ def _run_graph(
 
 
 def problem_row(problem: ValueProblem) -> int:
-    """Return the row of a problem in a request or table, which always names a row."""
+    """Return the row of a problem. In a table, it is always set."""
     assert isinstance(problem.row, int)
     return problem.row
 

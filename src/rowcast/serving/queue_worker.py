@@ -111,7 +111,7 @@ class QueueWorker:
             await asyncio.sleep(BEAT_SECONDS)
             try:
                 await self._beat()
-            except Exception:  # without further heartbeats, the other workers would take this worker for dead
+            except Exception:  # without further heartbeats, the other workers would consider this worker dead
                 log.exception("a worker failed to send a heartbeat")
 
     async def _beat(self) -> None:

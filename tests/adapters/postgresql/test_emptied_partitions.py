@@ -65,7 +65,7 @@ def test_the_old_table_is_dropped_and_every_chain_stays_valid(store: PostgresSto
     assert [(each.at, each.reason, each.rows, each.request) for each in erasures] == [(7, "retention", 28, 0)] * 2
 
 
-def test_a_partition_that_is_not_wholly_due_is_kept(store: PostgresStore) -> None:
+def test_a_partition_that_is_not_entirely_due_is_kept(store: PostgresStore) -> None:
     (middle,) = uuid7s(int(utc(2026, 9, 30, 23, 59).timestamp() * 1000), bytes(uuid7_randomness(1)))
 
     assert [store.erase_partition(middle, at=7) for _ in range(2)] == [28, None]

@@ -33,7 +33,7 @@ PRIVATE: Final[Mapping[str, str]] = {
 }
 """The environment of a cluster that only this process can use. Ray reads these variables when it is imported."""
 SYSTEM: Final[Mapping[str, Any]] = {"worker_niceness": 0}
-"""The processes that run tasks compute for the user who waits. By default, Ray gives them a low priority."""
+"""By default, Ray gives the processes that run tasks a low priority, although a user is waiting for them."""
 QUIET: Final[dict[str, Any]] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 _imported_privately = False

@@ -23,7 +23,7 @@ TRIM_EVERY: Final = 100
 """The replies that have been read are deleted after this many entries, and when no more replies arrive."""
 STATUS_SECONDS: Final = 0.5
 PATIENCE_SECONDS: Final = 3.0
-"""If no worker has had a model for this time, requests for the model fail at once."""
+"""If no worker has had a model for this long, requests for the model fail immediately."""
 RETRY_SECONDS: Final = 0.05
 
 _send = Script("queue_send.lua")
