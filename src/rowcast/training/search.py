@@ -1,8 +1,8 @@
 """Search for the best configuration, using only the training rows.
 
 The first trials use good default parameters for every candidate. Optuna suggests the configurations of the remaining
-trials. If there is a time limit and no number of trials is given, the number
-of trials is unlimited, and the search stops early only after many consecutive trials without an improvement.
+trials. If a time limit is given without a number of trials, the number of trials is unlimited. The search then stops
+early only after many consecutive trials without an improvement.
 
 On an engine, folds are tasks, and several trials run at the same time. The configuration of a trial depends only on the
 results of earlier slots, so the search does not depend on which task ends first.
