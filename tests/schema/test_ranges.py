@@ -20,7 +20,9 @@ def number(low: float | None, high: float | None) -> Column:
 
 
 @given(NUMBERS, NUMBERS, NUMBERS, st.integers(-3, 3))
-def test_a_double_is_in_range_if_its_float32_is(first: float, second: float, value: float, steps: int) -> None:
+def test_a_double_is_in_range_if_its_float32_value_is_in_range(
+    first: float, second: float, value: float, steps: int
+) -> None:
     low, high = sorted((first, second))
     seen = seen_range(number(low, high))
     near = np.float64(np.float32(high))

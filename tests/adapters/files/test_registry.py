@@ -216,7 +216,7 @@ def test_the_check_before_a_publication_leaves_no_model_behind(registry: FolderR
         registry.ready("Not A Name")
 
 
-def test_the_generation_counts_the_changes_of_aliases(registry: FolderRegistry) -> None:
+def test_the_generation_counts_alias_changes(registry: FolderRegistry) -> None:
     assert registry.generation() == 0
     reference = publish(registry)
     assert registry.generation() == 0
