@@ -215,7 +215,7 @@ def summary(runs: list[Run]) -> dict[str, float]:
 
 
 def check_requirements(medians: dict[str, dict[str, float]], more: int) -> list[Requirement]:
-    """Return the requirements for the time, relative to the faster ONNX Runtime baseline, and for the peak memory."""
+    """Return the requirements on run time (relative to the faster ONNX Runtime baseline) and on peak memory."""
     baselines = [name for name in medians if name.startswith("ONNX Runtime")]
     fastest = min(baselines, key=lambda name: medians[name]["seconds"])
     requirements = []

@@ -20,7 +20,7 @@ from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
 ROWS, SECONDS = "rows", 10
-"""The list of rows, and how long the API waits for a reply. Redis keeps a reply for the same time."""
+"""The list of rows, and how long the API waits for a reply. Redis keeps each reply for the same length of time."""
 CONNECTIONS = 256
 
 

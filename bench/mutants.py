@@ -253,7 +253,7 @@ def mirrored_file(path: str) -> str:
 
 
 def limited(names: list[str], seconds: dict[str, float], limit: float) -> list[str]:
-    """Return the first names whose tests fit into the time limit, but at least one."""
+    """Return as many of the first names as can be tested within the time limit, but at least one."""
     chosen: list[str] = []
     total = 0.0
     for name in names:

@@ -190,7 +190,7 @@ def check_requirements(rounds: list[dict[str, Any]], connections: list[int]) -> 
         ]
     start = median(each["queue start"] / each["direct start"] for each in rounds)
     memory = median(each["queue memory_mb"] for each in rounds)
-    checks.append(Check("start time of a server: queue / direct", start, most=MOST_START))
+    checks.append(Check("startup time of a server: queue / direct", start, most=MOST_START))
     checks.append(Check("memory of a server with a queue, MB", memory, most=MOST_MEMORY_MB))
     return checks
 

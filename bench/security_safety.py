@@ -69,7 +69,7 @@ def a_small_body_makes_no_huge_reply(product: Product) -> None:
     body = json.dumps({"rows": [{"x": None}] * 10_000}).encode()
     with product.serving(product.new_home("partial")) as site:
         reply = site.ask("POST", "/predict?partial=true", body, zipped=True)
-        expect(len(reply.body) < 5 * MB, f"the reply has {len(reply.body) / MB:.0f} MB")
+        expect(len(reply.body) < 5 * MB, f"the reply is {len(reply.body) / MB:.0f} MB")
 
 
 def a_cell_is_bounded(product: Product) -> None:

@@ -327,7 +327,7 @@ def median_ratio(measures: list[Measure], connections: int, ratio: Callable[[dic
 
 
 def check_requirements(run: Run, report: dict[str, Any]) -> list[Check]:
-    """Return a check for every requirement on serving."""
+    """Return a check for every serving requirement."""
     measures = run.measures
     checks = []
     loads = {each.connections for each in measures}

@@ -187,7 +187,7 @@ class Bench:
         began = time.perf_counter()
         while not self.load(1, 0.05).hits:
             if time.perf_counter() - began > 30:
-                raise SystemExit("the server does not use Redis again")
+                raise SystemExit("the server did not resume using Redis")
         return time.perf_counter() - began
 
     async def _ask_on_all(self, figures: Figures, connections: int, end: float) -> None:

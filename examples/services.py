@@ -1,4 +1,4 @@
-"""Shared code of the `run` scripts with several processes: start services on free ports, and stop them together.
+"""Code shared by the `run` scripts that start several processes: start them on free ports, and stop them together.
 
 The scripts require only the standard library and the installed services.
 """

@@ -1,4 +1,4 @@
-"""Inputs are protected from outputs."""
+"""Output files never overwrite input files."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ REDIS_OPTIONS: Final[Mapping[str, Callable[[str], object]]] = {
     "ssl_certfile": str,
     "ssl_keyfile": str,
 }
-"""The options in the URL of a Redis server, each with a function that returns a true value for an allowed value."""
+"""The options in the URL of a Redis server, each with a function that returns a truthy value for an allowed value."""
 RedisPolicy = Literal[
     "noeviction",
     "allkeys-lru",

@@ -48,7 +48,7 @@ class World:
         self.home = self.create_home("api")
 
     def create_home(self, name: str, inputs: int = 2) -> Path:
-        """Create a home with a model that adds its columns."""
+        """Create a home with a model that predicts the sum of its columns."""
         home = self.folder / name
         registry = FolderRegistry(home / "models")
         schema = models.number_columns(inputs)

@@ -22,7 +22,7 @@ from support.waiting import eventually
 PYTHON = [sys.executable]
 ROWCAST = [*PYTHON, "-m", "rowcast.cli"]
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""The TLS settings of clients that send plain HTTP. By default, every client of httpx loads all root certificates."""
+"""The TLS settings of clients that send plain HTTP. By default, every httpx client loads all root certificates."""
 
 
 def free_port() -> int:

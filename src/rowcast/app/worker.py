@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Worker(NamedTuple):
-    """The parts of a worker before it starts."""
+    """The parts of a worker that has not started yet."""
 
     app: ASGIApp
     models: WorkerModels

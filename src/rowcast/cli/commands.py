@@ -310,7 +310,7 @@ def evaluate(
     ] = None,
     map: Map = None,  # noqa: A002 - the option is --map
     rejects: Annotated[
-        Path | None, typer.Option(help="Write the rows that cannot be measured to this file and measure the others.")
+        Path | None, typer.Option(help="Write the rows that cannot be evaluated to this file, and evaluate the others.")
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write an HTML report to this file.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, max=256, help="Number of threads [one per core].")] = None,

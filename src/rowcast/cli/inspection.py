@@ -1,4 +1,4 @@
-"""`rowcast models list`, `show` and `import`, and `rowcast report`: print models, import results and report paths."""
+"""The commands `rowcast models list`, `show` and `import`, and `rowcast report`."""
 
 from __future__ import annotations
 

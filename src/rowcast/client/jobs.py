@@ -132,7 +132,7 @@ class Jobs:
         self._perform = perform
 
     def submit(self, table: Table, model: str | None = None, **options: Unpack[SubmitArguments]) -> JobStatus:
-        """Submit the path of a table, a data frame or rows; return the new job.
+        """Submit a table, given as a path, a data frame or rows; return the new job.
 
         If `model` is None, the server uses its default model.
         """

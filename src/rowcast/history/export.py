@@ -76,7 +76,7 @@ def split_into_pieces(records: Iterable[Record]) -> Iterator[list[Record]]:
 def to_csv(records: Iterable[Record]) -> Iterator[bytes]:
     """Yield CSV: a header line, then one line per entry, with RFC 3339 timestamps.
 
-    Clients choose some of the texts, so an apostrophe precedes a text that a spreadsheet would run as a formula.
+    Clients choose some of the text, so an apostrophe is added before text that a spreadsheet would run as a formula.
     """
     buffer = io.StringIO()
     lines = csv.writer(buffer, lineterminator="\n")

@@ -91,7 +91,7 @@ SUBMIT_PARAMETERS: list[dict[str, Any]] = [
         "in": "header",
         "required": False,
         "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
-        "description": "If a request with the same key and the same table is repeated, the first job is returned.",
+        "description": "If a request is repeated with the same key and table, the first job is returned.",
     },
 ]
 DOWNLOAD: dict[str, Any] = {

@@ -139,7 +139,7 @@ async def receive_table(request: Request, files: FileStore, limits: UploadLimits
 
 
 async def _receive_form(request: Request, writer: UploadWriter) -> dict[str, str]:
-    """Store the file of a form, and return the other fields."""
+    """Store the file uploaded in a form, and return the other fields."""
     parser = MultipartParser(request.headers["content-type"].encode("latin-1"))
     form = _Form(writer)
     async for piece in _body(request):

@@ -93,7 +93,7 @@ class TableScorer:
 
     @cached_property
     def ranges(self) -> RangeCheck:
-        """The check of values outside of the ranges in training."""
+        """The check for values outside the ranges seen in training."""
         return RangeCheck(self.manifest.schema, self.manifest.plan)
 
 

@@ -270,7 +270,7 @@ class _Parser:
             raise self._error(token.position, f"expected an operator or {symbol!r}, got {got}")
 
     def _enter(self, token: _Token) -> None:
-        """Enter an inner level, which the caller leaves."""
+        """Enter an inner level; the caller must leave it."""
         self._level += 1
         if self._level > MAX_DEPTH:
             raise self._too_deep(token.position)

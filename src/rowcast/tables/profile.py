@@ -137,7 +137,7 @@ def _trimmed(series: pl.Series) -> pl.Series:
 
 
 def _parse(series: pl.Series, cells: pl.Series) -> tuple[Column, ParsedColumn | None]:
-    """Return the column with its numbers or dates, or with None if the cells are texts or booleans."""
+    """Return the column and its parsed numbers or dates, which are None if the cells contain text or booleans."""
     evidence = _kind_cells(cells)
     for _ in range(MAX_ROUNDS):
         column = _infer(evidence)

@@ -87,7 +87,7 @@ class RedisCache:
         refusals = [str(reply) for reply in replies if isinstance(reply, Exception)]
         for _ in refusals:
             self._link.report_failure("reply")
-        self._refusal = f"Redis does not store scores: {refusals[0]}" if refusals else None
+        self._refusal = f"Redis refuses to store scores: {refusals[0]}" if refusals else None
 
     def _read(self, value: bytes) -> Score | None:
         try:

@@ -158,7 +158,7 @@ def read_raw(model: ModelInterface, body: memoryview) -> Tensor:
         raise BodyError("the model has several inputs; describe them in JSON before the binary data")
     if datatype == BYTES:
         if width != 1:
-            raise BodyError("raw input cannot contain several strings; describe the input in JSON before the data")
+            raise BodyError("raw input cannot contain more than one string; describe the input in JSON before the data")
         try:
             return Tensor(name, BYTES, (1, 1), [bytes(body).decode()])
         except UnicodeDecodeError:
