@@ -1,4 +1,4 @@
-"""`make bench-jobs`: score a million loan applications as a job, and compare the speed with `rowcast predict`.
+"""`make bench-jobs`: score a million loan applications as a job, and compare the speed with that of `rowcast predict`.
 
     python bench/jobs.py [--rows 1000000] [--more 4000000] [--rounds 3]
 

@@ -43,7 +43,7 @@ async def test_a_loaded_model_returns_the_same_predictions_as_the_server(
     assert model.predict([]) == []
 
 
-def test_predict_scores_a_file_like_the_command(app_home: Path, tmp_path: Path) -> None:
+def test_predict_scores_a_file_like_the_predict_command(app_home: Path, tmp_path: Path) -> None:
     table = examples.write_example("loans", tmp_path / "loans.csv", rows=100)
     command = ("predict", "loans", table, "--out", "command.csv", "--columns", "purpose", "--home", app_home)
     assert rowcast_command(*command, cwd=tmp_path).returncode == 0

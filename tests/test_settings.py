@@ -313,7 +313,7 @@ def test_the_cache_is_off_in_memory_or_in_redis(
     assert settings.load().cache == cache
 
 
-def test_the_redis_alias_applies_to_the_cache_only(no_aliases: pytest.MonkeyPatch) -> None:
+def test_the_redis_alias_applies_only_to_the_cache(no_aliases: pytest.MonkeyPatch) -> None:
     no_aliases.setenv("REDIS_URL", "redis://h")
 
     assert (settings.load().cache, settings.load().quotas) == ("redis://h", None)

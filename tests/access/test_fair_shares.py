@@ -19,6 +19,8 @@ from rowcast.access.fair_shares import fair_share
         ([5, 5, 5], 0, 0),
     ],
 )
-def test_the_largest_owners_share_what_the_others_do_not_use(sizes: list[int], total: int, share: int) -> None:
+def test_the_largest_owners_share_the_capacity_that_the_other_owners_do_not_use(
+    sizes: list[int], total: int, share: int
+) -> None:
     assert fair_share(sizes, total) == share
     assert sum(min(size, share) for size in sizes) <= total

@@ -128,7 +128,7 @@ def test_predictions_and_other_requests_share_a_meter_unless_predictions_have_th
     assert (predict.quota.rows, general.quota.rows) == (7, 5)  # type: ignore[union-attr]
 
 
-def test_a_meter_of_rows_counts_every_row_and_reports_the_rest() -> None:
+def test_a_row_meter_counts_every_row_and_reports_the_remaining_rows() -> None:
     meter = new_meter(Quota(10, 60))
     assert meter is not None
     assert new_meter(None) is None
@@ -145,7 +145,7 @@ def test_a_meter_of_rows_counts_every_row_and_reports_the_rest() -> None:
     assert meter.headers(29.0) == full
 
 
-def test_the_reported_rest_covers_all_server_processes() -> None:
+def test_the_reported_remaining_quota_covers_all_server_processes() -> None:
     meter = new_meter(Quota(100, 60), 4)
     assert meter is not None
 
@@ -164,7 +164,7 @@ def test_a_quota_that_is_smaller_than_the_number_of_processes_allows_one_row_in_
     meter.spend(1, 60.0)
 
 
-def test_an_idle_caller_does_not_save_up_quota() -> None:
+def test_an_idle_caller_does_not_accumulate_extra_quota() -> None:
     meter = Meter(Quota(2, 60))
     meter.spend(1, 0.0)
     meter.spend(2, 1000.0)
@@ -182,11 +182,11 @@ def test_the_error_for_a_request_larger_than_the_quota_counts_the_rows_of_the_wh
         assert refused.value.message == ("too many rows for the quota of 10/60s: 12; send fewer rows per request")
 
 
-def test_a_quota_is_written_as_it_is_parsed() -> None:
+def test_the_text_form_of_a_quota_has_the_syntax_that_the_parser_accepts() -> None:
     assert [str(quota) for quota in (Quota(5, 60), Quota(5, 60, "requests"))] == ["5/60s", "5 requests/60s"]
 
 
-def test_the_share_of_processes_applies_to_both_meters_of_a_caller() -> None:
+def test_both_meters_of_a_caller_are_divided_between_the_server_processes() -> None:
     predict, general = new_meters(Quota(10, 60), Quota(20, 60), 2)
     assert predict is not None
     assert general is not None

@@ -18,7 +18,7 @@ def test_only_a_nonempty_string_can_use_a_partial_index() -> None:
     assert index_conditions({"tenant": "", "label": "yes", "model": "m"}) == ["e.label <> ''"]
 
 
-def test_changed_and_only_changed_copies_are_reported() -> None:
+def test_all_changed_copies_and_no_others_are_reported() -> None:
     first, second = sealed("w", drafts(0, 2))
     copies = copied_fields(second.head)
     rows = [

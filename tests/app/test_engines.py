@@ -38,7 +38,7 @@ def test_the_error_names_the_extra_if_the_ray_package_is_not_installed(
 
 
 @pytest.mark.parametrize("address", ["host", "ray://host", "host:port", "http://host:80", "user@host:80"])
-def test_a_malformed_address_of_a_cluster_is_an_error(address: str) -> None:
+def test_a_malformed_cluster_address_is_rejected(address: str) -> None:
     with pytest.raises(SettingsError) as refused, open_engine(Settings(ray_address=address), "ray"):
         pass
 
@@ -46,7 +46,7 @@ def test_a_malformed_address_of_a_cluster_is_an_error(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "ray://127.0.0.1:99999"])
-def test_a_cluster_that_does_not_respond_is_an_error_at_once(address: str) -> None:
+def test_a_cluster_that_does_not_respond_causes_an_immediate_error(address: str) -> None:
     with pytest.raises(Unavailable) as refused, open_engine(Settings(ray_address=address), "ray"):
         pass
 

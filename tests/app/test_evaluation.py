@@ -136,7 +136,9 @@ def test_the_metrics_are_compared_with_those_on_the_holdout(app_home: Path, new_
     ("metric", "value", "verdict"),
     [("accuracy", 0.9, "better"), ("accuracy", 0.7, "worse"), ("rmse", 0.9, "worse"), ("rmse", 0.7, "better")],
 )
-def test_a_difference_beyond_both_intervals_is_better_or_worse(metric: str, value: float, verdict: str) -> None:
+def test_a_value_is_better_or_worse_only_if_the_difference_exceeds_both_intervals(
+    metric: str, value: float, verdict: str
+) -> None:
     def measure(center: float, half: float) -> Any:
         return models.bundle.Measure(center, center - half, center + half)
 

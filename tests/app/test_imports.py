@@ -75,7 +75,7 @@ def test_an_import_needs_no_temporary_folder(tmp_path: Path, graph: Path, monkey
     assert imports.import_model(settings.load(home=tmp_path), graph).version == 1
 
 
-def test_an_import_removes_the_copies_of_a_killed_import(tmp_path: Path, graph: Path) -> None:
+def test_an_import_removes_the_copies_left_by_a_killed_import(tmp_path: Path, graph: Path) -> None:
     (tmp_path / "slow.onnx").write_bytes(models.slow_graph(2))
     loaded = settings.load(home=tmp_path / "home")
     process = subprocess.Popen([sys.executable, "-c", PEAK, str(tmp_path / "home"), str(tmp_path / "slow.onnx")])

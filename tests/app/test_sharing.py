@@ -17,7 +17,7 @@ from support.protected import ROW, create_home
 AWAY = "redis://:letmein@127.0.0.1:1/0"
 
 
-async def test_a_server_starts_and_answers_without_redis_and_reports_it(tmp_path: Path) -> None:
+async def test_a_server_without_redis_starts_and_answers_requests_and_reports_the_outage(tmp_path: Path) -> None:
     home = create_home(tmp_path / "home")
     async with apps.serving(home=home, default_model="sum", cache=AWAY, quotas=AWAY) as client:
         replies = [await client.post("/predict", json=ROW, headers=access.headers("few")) for _ in range(11)]
@@ -67,7 +67,9 @@ def test_the_error_names_the_extra_if_the_redis_package_is_not_installed(
         ("unix:///a", "unix:///b", False),
     ],
 )
-def test_connections_to_the_same_server_share_their_outages(cache: str, quotas: str, is_shared: bool) -> None:
+def test_connections_share_their_outages_only_if_they_use_the_same_server(
+    cache: str, quotas: str, is_shared: bool
+) -> None:
     parts = sharing.shared_parts(settings.load(cache=cache, quotas=quotas), lambda event: None)
 
     assert [link._twin is not None for link in parts.connections] == [is_shared] * 2  # type: ignore[attr-defined]

@@ -56,7 +56,7 @@ def _line(table: str, system: str, score: float, *, seed: int = 0, **facts: Any)
     return {"table": table, "system": name, "preset": preset, "seed": seed, "score": score, "measure": "r2", **facts}
 
 
-def test_the_draw_is_the_one_that_was_fixed_before_the_first_measurement():
+def test_the_drawn_tables_are_those_that_were_fixed_before_the_first_measurement():
     listing = unseen_tables.read_list()
 
     assert [table.name for table in listing.draw(listing.seed, listing.count)] == DRAWN
@@ -96,10 +96,10 @@ def test_the_better_of_two_systems_is_chosen_for_each_table_by_the_mean_over_the
 
     figures = unseen_page.Figures(lines, ["a"])
 
-    assert round(figures.gaps("best", unseen_page.BETTER)["a"], 9) == 0.0  # 0.6 and the larger one of 0.5 and 0.6
+    assert round(figures.gaps("best", unseen_page.BETTER)["a"], 9) == 0.0  # 0.6, and the larger of 0.5 and 0.6
 
 
-def test_a_failure_of_a_preset_breaks_a_requirement_and_one_of_another_system_does_not():
+def test_a_failure_violates_a_requirement_only_if_a_preset_of_rowcast_fails():
     lines = [_line("a", "best", 0.0, error="exit status 2"), _line("a", "autogluon", 0.5), _line("a", "flaml", 0.5)]
 
     figures = unseen_page.Figures(lines, ["a"])

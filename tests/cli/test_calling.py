@@ -114,7 +114,9 @@ def test_the_address_in_a_dotenv_file_can_be_confirmed_or_overridden(
     assert access() == ("http://10.0.0.1", "secret-key")
 
 
-def test_a_config_file_sends_no_key_to_another_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_is_not_sent_to_another_machine_named_in_a_config_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "rowcast.toml").write_text('url = "http://attacker.example"\n')
     with pytest.raises(SettingsError):
         access()

@@ -370,7 +370,7 @@ def test_a_redis_that_cannot_be_used_is_a_problem_and_the_password_is_not_shown(
     assert wrong[f"setting {name}"]["says"].startswith("redis://(hidden)@127.0.0.1:")
 
 
-def test_memory_limits_that_redis_does_not_let_rowcast_set_are_a_problem(
+def test_memory_limits_that_rowcast_cannot_set_in_redis_are_a_problem(
     checkup: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REDIS_MAXMEMORY", "64mb")

@@ -80,7 +80,7 @@ def test_a_version_named_in_the_history_is_deleted_only_by_force(loaded: setting
     assert app_models.registry(loaded).models() == {"sum": [3]}
 
 
-def test_the_user_of_a_process_without_a_user_name_is_its_user_id(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_a_user_name_is_recorded_with_its_user_id(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr("os.getuid", lambda: 3_999_999_999)

@@ -70,7 +70,7 @@ def test_with_a_target_the_columns_are_checked_against_it(table: Path) -> None:
 @pytest.mark.parametrize(
     "arguments", [["--time", "day"], ["--positive", "west"], ["--map", "a=b"], ["--weight", "id"], ["--group", "id"]]
 )
-def test_an_option_that_needs_a_target_is_an_error_without_one(table: Path, arguments: list[str]) -> None:
+def test_an_option_that_requires_a_target_is_rejected_if_there_is_no_target(table: Path, arguments: list[str]) -> None:
     finished = rowcast("check", table, *arguments, cwd=table.parent)
 
     assert (finished.returncode, finished.stdout) == (2, "")

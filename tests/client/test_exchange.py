@@ -123,13 +123,15 @@ def test_the_timeout_sent_to_the_server_is_shorter_than_the_timeout_of_the_clien
     assert float(send.request.headers["x-request-timeout"]) == POLICY.timeout - 0.25
 
 
-def test_each_attempt_reserves_a_tenth_of_the_remaining_time_for_the_network_but_at_most_a_quarter_second() -> None:
+def test_each_attempt_reserves_a_tenth_of_the_remaining_time_for_the_network_but_at_most_a_quarter_of_a_second() -> (
+    None
+):
     for _, send in play(KEYED, [IN_FLIGHT]).sent:
         reserved = send.seconds - float(send.request.headers["x-request-timeout"])
         assert reserved == pytest.approx(min(0.25, send.seconds / 10), abs=1e-5)
 
 
-def test_a_retry_waits_at_least_as_long_as_without_retry_after() -> None:
+def test_a_retry_after_header_never_shortens_the_pause_before_a_retry() -> None:
     reply = problem_reply(503, "overloaded", "0")
 
     assert retry_pause(KEYED, reply, POLICY, retries=3, random=0.0) == POLICY.pause(3, 0.0)

@@ -39,11 +39,11 @@ def test_the_pauses_grow_up_to_a_limit() -> None:
 
 
 @pytest.mark.parametrize("state", ["done", "failed", "canceled"])
-def test_a_job_that_has_ended_ends_the_wait_even_after_the_timeout(state: str) -> None:
+def test_waiting_for_a_finished_job_ends_without_an_error_even_after_the_timeout(state: str) -> None:
     assert JobWait(1.0, 0.0).pause(job(state), 99.0) is None
 
 
-def test_a_job_that_is_open_when_the_timeout_expires_is_an_error() -> None:
+def test_a_job_that_is_still_open_when_the_timeout_expires_causes_an_error() -> None:
     wait = JobWait(1.0, 0.0)
 
     assert wait.pause(job("queued"), 0.99) == pytest.approx(0.01)
@@ -51,7 +51,7 @@ def test_a_job_that_is_open_when_the_timeout_expires_is_an_error() -> None:
         wait.pause(job("queued"), 1.0)
 
 
-def test_a_file_is_sent_as_it_is_and_rows_as_json_lines() -> None:
+def test_a_file_is_sent_unchanged_and_rows_are_sent_as_json_lines() -> None:
     file = submit_call("rows.parquet", "loans", {"columns": ["a", "b"], "record": "rows", "format": "csv"}).request
     rows = submit_call([{"a": 1}, {"a": None}], None, {}).request
 

@@ -78,7 +78,7 @@ def test_two_slots_run_two_tasks_at_the_same_time(engine: Engine, tmp_path: Path
     assert (engine.slots, [task.result() for task in running]) == (2, ["a", "b"])
 
 
-def test_waiting_for_a_result_can_end_early(engine: Engine, tmp_path: Path) -> None:
+def test_waiting_for_a_result_can_time_out_and_be_repeated(engine: Engine, tmp_path: Path) -> None:
     task = engine.submit(tasks.wait_for, engine.share(tmp_path), "a")
 
     with pytest.raises(TimeoutError):
@@ -136,7 +136,7 @@ def test_a_task_runs_again_after_its_process_was_killed(ray_cluster: RayCluster,
         assert engine.submit(tasks.crash_once, engine.share(tmp_path)).result() == "done"
 
 
-def test_an_error_that_is_not_from_rowcast_names_its_reason(ray_cluster: RayCluster) -> None:
+def test_an_error_from_other_code_is_reported_with_its_reason(ray_cluster: RayCluster) -> None:
     with open_engine(Settings(), "ray") as engine, pytest.raises(Unavailable) as caught:
         engine.submit(tasks.break_down, engine.share(None)).result()
 
@@ -206,7 +206,7 @@ def test_every_engine_writes_the_same_bytes(
         assert Path(f"{ours}{suffix}").read_bytes() == Path(f"{reference}{suffix}").read_bytes()
 
 
-def test_a_node_that_is_killed_changes_no_model(ray_cluster: RayCluster, tmp_path: Path) -> None:
+def test_killing_a_node_does_not_change_the_model(ray_cluster: RayCluster, tmp_path: Path) -> None:
     table = table_from_memory(examples.loans(400), "loans")
     options: dict[str, Any] = {"trials": 4, "candidates": ("logistic", "tree", "boosting"), "preset": "balanced"}
     expected = train_model(tmp_path / "process", table, "loan_status", **options)
@@ -227,7 +227,7 @@ def test_a_node_that_is_killed_changes_no_model(ray_cluster: RayCluster, tmp_pat
     assert (result.digest, result.score) == (expected.digest, expected.score)
 
 
-def test_a_node_that_is_killed_changes_no_prediction(
+def test_killing_a_node_does_not_change_the_predictions(
     ray_cluster: RayCluster, model: Any, source: Path, tmp_path: Path
 ) -> None:
     with closing(ThreadEngine(1)) as single:

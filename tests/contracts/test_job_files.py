@@ -42,7 +42,7 @@ def test_a_file_has_the_content_that_was_stored(files: FileStore) -> None:
         assert path.read_bytes() == b"abc"
 
 
-def test_a_created_file_appears_when_it_is_complete(files: FileStore) -> None:
+def test_a_created_file_appears_only_when_it_is_complete(files: FileStore) -> None:
     with files.create("j/input.csv") as path:
         path.write_bytes(bytes(range(256)) * 60_000)
         with pytest.raises(NotFound):

@@ -234,7 +234,7 @@ def test_a_job_that_has_ended_is_never_claimed_and_has_no_secret(store: JobStore
         assert (job.is_open, job.secret) == (False, b"")
 
 
-def test_jobs_expire_when_they_have_been_kept_long_enough(store: JobStore) -> None:
+def test_only_jobs_that_have_ended_expire_after_their_retention_period(store: JobStore) -> None:
     add(store, new_job(1, keep_seconds=0.0), new_job(2), new_job(3, keep_seconds=0.0))
     for number in (1, 2):
         store.change(job_id(number), canceled)
@@ -244,7 +244,7 @@ def test_jobs_expire_when_they_have_been_kept_long_enough(store: JobStore) -> No
     assert store.is_work_due("here")
 
 
-def test_a_removed_job_is_gone_with_its_chunks_and_its_key(store: JobStore) -> None:
+def test_removing_a_job_also_removes_its_chunks_and_its_key(store: JobStore) -> None:
     add(store, new_job(1, repeat_key="k", fingerprint=b"f"))
     store.add_chunk(job_id(1), chunk(0), lambda job, now: job)
 
@@ -254,7 +254,7 @@ def test_a_removed_job_is_gone_with_its_chunks_and_its_key(store: JobStore) -> N
     store.add(new_job(2, repeat_key="k", fingerprint=b"g"), max_open=1)
 
 
-def test_a_worker_is_known_while_it_is_registered_regularly(store: JobStore) -> None:
+def test_a_worker_is_found_only_if_it_has_registered_recently(store: JobStore) -> None:
     store.register_worker("w", "here")
     store.register_worker("w", "here")
 

@@ -55,7 +55,7 @@ async def test_a_reply_reaches_the_sender_of_its_message(world: QueueUnderTest) 
     assert (await first, await second) == (b"ONE", b"TWO")
 
 
-async def test_a_message_is_delivered_to_one_worker_only(world: QueueUnderTest) -> None:
+async def test_a_message_is_delivered_to_only_one_worker(world: QueueUnderTest) -> None:
     readers = [await live_reader(world, name) for name in ("a", "b")]
     for number in range(MAX_MESSAGES):
         world.queue.send(b"%d" % number, "d", LONG)
@@ -88,7 +88,9 @@ async def test_an_expired_message_is_dropped(world: QueueUnderTest) -> None:
     assert (delivery.body, await later, expired.done()) == (b"now", b"ok", False)
 
 
-async def test_the_messages_of_a_dead_worker_are_adopted_one_by_one_and_counted(world: QueueUnderTest) -> None:
+async def test_the_messages_of_a_dead_worker_are_adopted_one_by_one_and_their_deliveries_are_counted(
+    world: QueueUnderTest,
+) -> None:
     dead, other = await live_reader(world, "dead"), await live_reader(world, "other")
     replies = [world.queue.send(body, "d", LONG) for body in (b"1", b"2")]
     taken = 0
@@ -133,7 +135,9 @@ async def test_only_the_first_reply_counts(world: QueueUnderTest) -> None:
     assert (list(await other.take(1)), world.parked()) == ([], [])
 
 
-async def test_a_message_that_is_handed_back_goes_to_another_worker_and_is_counted(world: QueueUnderTest) -> None:
+async def test_a_message_that_is_handed_back_is_delivered_again_and_its_returns_are_counted(
+    world: QueueUnderTest,
+) -> None:
     reader = await live_reader(world, "w")
     reply = world.queue.send(b"x", "d", LONG)
 
@@ -198,7 +202,7 @@ async def test_a_canceled_message_gets_no_reply_and_does_not_affect_later_messag
     assert await kept == b"kept"
 
 
-async def test_an_interrupted_worker_takes_nothing_more(world: QueueUnderTest) -> None:
+async def test_an_interrupted_worker_takes_no_more_messages(world: QueueUnderTest) -> None:
     reader = await live_reader(world, "w")
     reader.interrupt()
     world.queue.send(b"x", "d", LONG)

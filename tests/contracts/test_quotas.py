@@ -73,7 +73,7 @@ async def test_concurrent_charges_do_not_exceed_the_quota(make_meter: NewMeter) 
     assert sum(await asyncio.gather(*[is_accepted(meter) for _ in range(20)])) == 7
 
 
-async def test_a_refused_charge_uses_up_nothing_and_names_the_delay(make_meter: NewMeter) -> None:
+async def test_a_refused_charge_uses_no_quota_and_the_error_contains_the_delay(make_meter: NewMeter) -> None:
     meter = make_meter(Quota(10, HOUR))
     await spend(meter, 8)
 

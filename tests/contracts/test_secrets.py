@@ -17,7 +17,7 @@ SECRET, OTHER = bytes(range(32)), bytes(32)
 
 @pytest.fixture(params=["file", "postgresql"])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], SecretStore]:
-    """A function that returns the same store as another process would open it."""
+    """Return a function that opens the same store as another process would."""
     if request.param == "file":
         return lambda: FileSecret(tmp_path / "home" / "history.key")
     url = request.getfixturevalue("database")

@@ -112,7 +112,7 @@ def test_a_job_writes_the_same_bytes_as_predict_and_is_recorded(
 
 
 @pytest.mark.slow
-def test_a_job_whose_runner_is_killed_again_and_again_has_the_same_result_and_records_no_row_twice(
+def test_a_job_whose_runner_is_killed_repeatedly_has_the_same_result_and_records_no_row_twice(
     home: Path, server: Server, table: Path, expected: bytes
 ) -> None:
     rng = random.Random(5)
@@ -145,7 +145,7 @@ def test_a_job_continues_after_the_whole_server_was_killed(home: Path, table: Pa
         assert client.get(f"/jobs/{job}/result").content == expected
 
 
-def test_a_server_that_is_stopped_ends_its_runner_and_keeps_the_job(home: Path, table: Path, expected: bytes) -> None:
+def test_stopping_a_server_ends_its_runner_and_keeps_the_job(home: Path, table: Path, expected: bytes) -> None:
     with servers.running(home, name="first") as first, first.client() as client:
         job = submit(client, table)
         (runner,) = eventually(lambda: runners(first), PATIENCE)

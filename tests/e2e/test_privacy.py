@@ -1,4 +1,4 @@
-"""Commands and servers write nothing outside of the folders that they are given, and connect to no other machine."""
+"""Commands and servers write nothing outside the folders that they are given, and connect to no other machine."""
 
 from __future__ import annotations
 

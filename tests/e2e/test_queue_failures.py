@@ -111,7 +111,7 @@ def recorded(server: Server, count: int) -> list[Any]:
 
 @contextlib.contextmanager
 def taken_by_stopped_worker(world: World, api: Server, worker: Server) -> Iterator[Future[httpx.Response]]:
-    """Stop a worker's process, and send a request that the worker takes. It does not answer while it is stopped."""
+    """Stop a worker's process, and send a request that the worker takes but cannot answer while it is stopped."""
     ready(api)
     with ThreadPoolExecutor(1) as threads:
         try:
@@ -168,7 +168,7 @@ def test_a_message_that_cannot_be_read_is_parked_and_can_be_retried_and_dropped(
     assert world.command("show")["parked"] == []
 
 
-def test_a_worker_without_the_model_leaves_messages_to_others(world: World) -> None:
+def test_a_worker_that_lacks_the_model_leaves_messages_to_other_workers(world: World) -> None:
     api = world.api()
     stranger = world.worker("stranger", world.create_home("other", inputs=3))
     with ThreadPoolExecutor(1) as threads, api.client() as client:
@@ -189,7 +189,7 @@ def test_a_worker_without_the_model_leaves_messages_to_others(world: World) -> N
     assert world.redis.command("xlen", key) == "0"
 
 
-def test_a_worker_loads_another_version_that_a_server_asks_for(world: World) -> None:
+def test_a_worker_loads_a_different_version_that_a_server_requests(world: World) -> None:
     worker = world.worker("worker")
     registry = FolderRegistry(world.home / "models")
     schema = models.number_columns(2)

@@ -89,14 +89,14 @@ def test_a_signal_stops_a_server_that_is_still_loading(home: Path, number: signa
         assert process.wait(10) == 128 + number
 
 
-def test_a_loading_server_would_also_stop_as_the_first_process_of_a_container(home: Path) -> None:
+def test_a_loading_server_handles_signals_even_as_the_first_process_of_a_container(home: Path) -> None:
     with blocked_load(home), starting(home) as process:
         eventually(lambda: is_listening(process.pid))
 
         assert {signal.SIGTERM, signal.SIGHUP} <= handled_signals(process.pid)
 
 
-def test_every_command_stops_as_the_first_process_of_a_container(tmp_path: Path) -> None:
+def test_sigterm_stops_a_command_that_is_the_first_process_of_a_container(tmp_path: Path) -> None:
     row = tmp_path / "row"
     os.mkfifo(row)  # the command waits until the test writes a row
     first_process = "import os; os.getpid = lambda: 1; from rowcast import cli; cli.main()"

@@ -80,7 +80,7 @@ def test_fields_that_earlier_releases_did_not_record_are_empty() -> None:
     assert (erasure.request, erasure.signature) == (0, b"")
 
 
-def test_the_reason_of_a_break_says_what_was_changed() -> None:
+def test_the_reason_for_a_break_says_what_was_changed() -> None:
     def reason(*entries: SealedEntry) -> str:
         return next(each.reason for each in chain.verify("w", entries))
 

@@ -1,4 +1,4 @@
-"""A SQLite history moves to PostgreSQL."""
+"""Copying a SQLite history to PostgreSQL."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ def test_an_interrupted_copy_continues(
     assert list(target.chain("a")) == list(source.chain("a"))
 
 
-def test_a_repeated_copy_erases_what_was_erased_in_the_meantime(source: SqliteStore, target: PostgresStore) -> None:
+def test_a_repeated_copy_erases_the_rows_that_were_erased_in_the_meantime(
+    source: SqliteStore, target: PostgresStore
+) -> None:
     copy(source, target)
     number = erase(source)
 

@@ -352,7 +352,7 @@ def test_each_retention_pass_examines_the_rows_since_one_day_before_the_previous
     ]
 
 
-def test_retention_longer_than_the_age_of_the_clock_erases_nothing() -> None:
+def test_a_retention_period_that_begins_before_the_unix_epoch_erases_nothing() -> None:
     store = RecordingStore()
 
     Maintenance(store, EmptyJournalReader(), lambda: 5, 30).run_once()

@@ -15,7 +15,7 @@ OWN = bytes(range(32))
 
 
 class Missing:
-    """A store of a secret that is not available."""
+    """A secret store that is not available."""
 
     location = "postgresql://away/db"
 

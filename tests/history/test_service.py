@@ -242,7 +242,7 @@ def test_entries_that_are_stored_but_no_longer_in_a_journal_are_not_missing(monk
     assert History(LaggingStore(8), Journals(a=3, b=1)).catch_up(0.0) == 2
 
 
-def test_a_get_looks_into_the_journals_only_if_the_store_lacks_the_entry() -> None:
+def test_a_lookup_searches_the_journals_only_if_the_store_lacks_the_entry() -> None:
     store = MemoryStore()
     store.record("w", TEN_ENTRIES)
     journals = MovingJournalReader(store, sealed("v", drafts(20, 22)), 0)

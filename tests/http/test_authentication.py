@@ -445,7 +445,7 @@ def test_every_origin_can_be_allowed() -> None:
         ({b"host": b"app.example", b"sec-fetch-site": b"same-site"}, False),
     ],
 )
-def test_a_page_of_another_origin_can_only_read(headers: dict[bytes, bytes], *, is_own: bool) -> None:
+def test_a_page_from_another_origin_can_only_read(headers: dict[bytes, bytes], *, is_own: bool) -> None:
     gate = Authenticator(MemoryKeys(), AccessRules())
     request = {b"origin": b"https://app.example", **headers}
 

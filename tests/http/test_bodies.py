@@ -138,7 +138,7 @@ async def test_a_request_id_of_up_to_128_characters_is_used() -> None:
 
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"x-gzip", b" GZIP ", b"X-Gzip"])
-async def test_both_names_of_gzip_are_accepted_in_any_case(encoding: bytes) -> None:
+async def test_both_names_of_gzip_are_accepted_in_upper_and_lower_case(encoding: bytes) -> None:
     assert bodies.decompress(gzip.compress(b"{}"), encoding, 10) == b"{}"
 
 

@@ -281,7 +281,7 @@ async def test_an_export_is_a_file(front: ColdFront, name: str, kind: str) -> No
         ("POST", "/predictions", (405, "method-not-allowed", "this path accepts only GET; see /docs")),
     ],
 )
-async def test_the_error_of_a_cold_route_says_what_is_expected(
+async def test_the_error_from_a_cold_route_says_what_is_expected(
     front: ColdFront, method: str, path: str, expected: tuple[int, str, str]
 ) -> None:
     assert await problem(front, method, path) == expected

@@ -298,7 +298,7 @@ async def test_a_problem_response_has_the_security_headers() -> None:
     ]
 
 
-async def test_the_cold_app_gets_a_changed_copy_of_the_scope_and_its_response_the_missing_headers() -> None:
+async def test_the_cold_app_gets_a_changed_copy_of_the_scope_and_missing_headers_are_added_to_its_response() -> None:
     seen: list[Any] = []
 
     async def note(scope: Any, receive: Any, send: Any) -> None:
@@ -427,7 +427,7 @@ async def test_a_hot_route_accepts_only_its_method(own: str, method: str, status
     assert dict(headers).get(b"allow") == (own.encode() if status == 405 else None)
 
 
-async def test_a_body_that_is_declared_too_long_is_not_read() -> None:
+async def test_a_body_whose_declared_length_exceeds_the_limit_is_not_read() -> None:
     call = build(*ROUTES)
 
     assert (await call("POST", "/echo", headers=[(b"content-length", b"1001")]))[0] == 413

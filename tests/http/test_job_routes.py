@@ -151,7 +151,9 @@ async def test_rows_in_json_become_a_table(front: JobFront, body: Any) -> None:
         (b"\x1f\x8bnot gzip", "input.csv", "csv"),
     ],
 )
-async def test_the_content_determines_the_format(front: JobFront, content: bytes, name: str, result: str) -> None:
+async def test_the_format_of_an_upload_is_detected_from_its_content(
+    front: JobFront, content: bytes, name: str, result: str
+) -> None:
     job = (await front.submit(content)).json()
 
     assert b"".join(front.files.read(f"{job['id']}/{name}")) == content
@@ -209,7 +211,7 @@ async def test_a_form_with_two_files_or_oversized_fields_is_refused(front: JobFr
     assert front.files.jobs() == []
 
 
-async def test_a_content_encoding_is_refused(front: JobFront) -> None:
+async def test_an_upload_with_a_content_encoding_is_refused(front: JobFront) -> None:
     reply = await front.client.post("/jobs", content=CSV, headers={**CSV_TYPE, "content-encoding": "gzip"})
 
     assert (reply.status_code, slug(reply)) == (415, "unsupported-encoding")
@@ -342,7 +344,7 @@ async def test_a_tenant_never_sees_the_jobs_of_another_tenant(locked: JobFront) 
     assert listed == {"a": 1, "a2": 1, "b": 0, "p": 0, "only": 0, "r": 1, "boss": 1}
 
 
-async def test_a_key_that_cannot_read_the_history_sees_its_own_jobs(locked: JobFront) -> None:
+async def test_a_key_that_cannot_read_the_history_can_see_only_its_own_jobs(locked: JobFront) -> None:
     own = (await locked.submit(key="p")).json()["id"]
     other = (await locked.submit(key="a")).json()["id"]
 
@@ -351,7 +353,7 @@ async def test_a_key_that_cannot_read_the_history_sees_its_own_jobs(locked: JobF
     assert [reply.status_code for reply in shown] == [200, 404]
 
 
-async def test_only_a_key_that_can_predict_submits_and_cancels_jobs(locked: JobFront) -> None:
+async def test_only_a_key_with_the_predict_scope_can_submit_and_cancel_jobs(locked: JobFront) -> None:
     job = (await locked.submit(key="a")).json()["id"]
 
     submitted = await locked.submit(key="r")

@@ -48,7 +48,7 @@ CONTENT = st.one_of(st.binary(max_size=60), st.sampled_from([b"\r\n--", b"\r\n--
     fields=st.lists(st.tuples(st.text("abc", min_size=1, max_size=5), CONTENT), min_size=1, max_size=5),
     places=st.lists(st.integers(0, 10_000), max_size=8),
 )
-def test_every_part_is_read_as_a_usual_client_sends_it(fields: list[tuple[str, bytes]], places: list[int]) -> None:
+def test_every_part_that_a_typical_client_sends_is_read(fields: list[tuple[str, bytes]], places: list[int]) -> None:
     request = httpx.Request("POST", "http://x", files=[(name, ("f", content)) for name, content in fields])
     body = request.read()
 
@@ -61,13 +61,13 @@ def test_a_body_can_arrive_byte_by_byte() -> None:
     assert parts(HEAD, [body[at : at + 1] for at in range(len(body))]) == [("x", b"1")]
 
 
-def test_names_can_be_quoted_or_not_and_quoted_boundaries_are_read() -> None:
+def test_names_can_be_unquoted_and_boundaries_can_be_quoted() -> None:
     body = b"--b\r\nContent-Disposition: form-data; filename=f; name=x\r\n\r\n1\r\n--b--"
 
     assert parts(b'multipart/form-data; boundary="b"', [body]) == [("x", b"1")]
 
 
-def test_a_body_that_ends_too_early_is_not_complete() -> None:
+def test_a_body_that_ends_too_early_is_incomplete() -> None:
     parser = MultipartParser(HEAD)
     list(parser.feed(b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n--b'))
 

@@ -291,7 +291,7 @@ def test_only_plain_post_requests_have_a_quick_route(
     ("path", "is_found"),
     [("/api/predict", True), ("/predict", True), ("/api/api/predict", False), ("/x/predict", False)],
 )
-def test_the_root_path_may_remain_in_the_path_once(live: Models, path: str, *, is_found: bool) -> None:
+def test_a_path_can_start_with_the_root_path_at_most_once(live: Models, path: str, *, is_found: bool) -> None:
     front = Front(live.native)
     front.quick_path._root_path = "/api"
 
@@ -346,7 +346,7 @@ async def test_a_lone_request_is_answered_before_the_call_returns(live: Models) 
     assert 0 < answered.seconds < 60
 
 
-async def test_a_shared_quota_is_left_to_the_general_path(live: Models) -> None:
+async def test_requests_with_a_shared_quota_take_the_general_path(live: Models) -> None:
     front = Front(live.native, keys=KEYS)
     front.quick_path._admit(keyed("rk_4_limited"), LOCAL).meter.is_immediate = False  # type: ignore[union-attr]
 

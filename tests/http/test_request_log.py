@@ -142,7 +142,7 @@ async def test_generated_request_ids_are_unique_and_numbered(model: LiveModel) -
     assert len(prefixes[0]) == 12
 
 
-async def test_only_the_parts_that_are_enabled_are_used(model: LiveModel) -> None:
+async def test_the_access_log_and_tracing_can_be_enabled_separately(model: LiveModel) -> None:
     tracer = MemoryTracer()
     with capture_logs() as lines:
         async with apps.client(RequestLog(Front(model).edge, access_log=False, tracer=tracer)) as client:
@@ -156,7 +156,7 @@ async def test_only_the_parts_that_are_enabled_are_used(model: LiveModel) -> Non
     assert traced.headers["traceparent"] != PARENT
 
 
-async def test_a_span_starts_now_and_ends_even_if_the_app_fails(model: LiveModel) -> None:
+async def test_a_span_starts_with_the_request_and_ends_even_if_the_app_fails(model: LiveModel) -> None:
     started: list[int] = []
 
     class TimingTracer(MemoryTracer):

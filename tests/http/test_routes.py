@@ -142,7 +142,7 @@ def test_a_parameter_matches_one_segment_unless_it_is_a_path() -> None:
     assert router.find("/none", "POST").read_options(b"a=1") is NO_OPTIONS
 
 
-def test_the_defaults_of_a_route_protect_it() -> None:
+def test_a_route_is_protected_by_default() -> None:
     route = Route(pattern="/x", method="POST", handler=None)
 
     assert (route.scope, route.is_public, route.is_probe, route.is_idempotent) == (None, False, False, False)

@@ -86,7 +86,7 @@ class Case:
         return execution.run(is_stopping)
 
     def run_interrupted(self, *chunks: int) -> JobResult:
-        """Run the job; stop it each time after it has finished this many chunks."""
+        """Run the job repeatedly: stop each run after one of these numbers of chunks, then run it to the end."""
         for count in chunks:
             left = count
             self.expire_lease()

@@ -229,7 +229,9 @@ def test_a_model_that_returns_only_labels_has_no_class_probabilities(tmp_path: P
         predict_proba(model, {"x0": 0})
 
 
-def test_class_probabilities_have_the_form_of_the_rows(loans: LiveModel, rows: list[dict[str, Any]]) -> None:
+def test_class_probabilities_are_returned_in_the_same_form_as_the_rows(
+    loans: LiveModel, rows: list[dict[str, Any]]
+) -> None:
     expected = [score.probabilities for score in one_by_one(loans, rows)]
 
     assert predict_proba(loans, rows) == expected
@@ -247,7 +249,7 @@ def test_a_regression_model_has_no_class_probabilities(app_home: Path) -> None:
         predict_proba(model, row)
 
 
-def test_large_tables_are_scored_in_parts(
+def test_large_tables_are_scored_in_chunks(
     loans: LiveModel, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = predict(loans, rows)

@@ -39,7 +39,7 @@ def model(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A table with a second header line, whose last row but one is invalid."""
+    """A table with a second header line; its second-to-last row is invalid."""
     path = tmp_path / "rows.csv"
     lines = [f"r,{n},{n}" for n in range(ROWS)]
     lines[ROWS - 2] = "r,many,1"

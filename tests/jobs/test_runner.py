@@ -20,7 +20,7 @@ RESULT = JobResult(3, 1, 0, JobFile("aa", 6), JobFile("bb", 8))
 
 
 class Case:
-    """A runner whose jobs execute a function of the test."""
+    """A runner whose jobs execute a function that the test supplies."""
 
     def __init__(self) -> None:
         self.store, self.files = MemoryJobStore(), MemoryFileStore()
@@ -67,7 +67,7 @@ def raising(error: BaseException) -> Callable[..., JobResult]:
     return act
 
 
-def test_without_jobs_nothing_runs(case: Case) -> None:
+def test_nothing_runs_if_there_are_no_jobs(case: Case) -> None:
     assert not case.run()
 
 

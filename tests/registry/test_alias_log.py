@@ -10,7 +10,7 @@ ALL = range(1, 10)
 
 
 def log(*targets: int, first: int | None = None) -> list[AliasMove]:
-    """Return a log of the champion alias; a negative number is a rollback to that version."""
+    """Return a log of the champion alias; -N stands for a rollback to version N."""
     moves, source = [], first
     for number, target in enumerate(targets, start=1):
         moves.append(

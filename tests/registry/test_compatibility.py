@@ -114,7 +114,7 @@ def test_a_different_target_decision_or_wire_template_is_incompatible(manifest: 
         ({"sensitive": False}, {"sensitive": True}, True),
     ],
 )
-def test_a_column_may_accept_more_but_not_less(
+def test_a_column_may_accept_more_values_but_not_fewer(
     manifest: Manifest, old: dict[str, Any], new: dict[str, Any], is_compatible: bool
 ) -> None:
     difference = find_difference(changed(manifest, **old), changed(manifest, **new))

@@ -72,7 +72,7 @@ def test_a_request_ends_the_poll(loop: Loop) -> None:
     assert not loop.ready
 
 
-def test_the_next_poll_uses_the_iteration_of_the_previous_poll(loop: Loop) -> None:
+def test_the_next_poll_reuses_the_scheduled_iteration_of_the_previous_poll(loop: Loop) -> None:
     poll = BusyPoll(95e-6)
     poll.begin(loop)  # type: ignore[arg-type]
     loop.turn()
@@ -97,7 +97,7 @@ def test_polls_become_rare_while_the_client_takes_longer(loop: Loop) -> None:
     assert skipped == [0, *(2**misses - 1 for misses in range(1, MAX_MISSES + 1)), 2**MAX_MISSES - 1]
 
 
-def test_every_response_is_followed_by_a_poll_again_after_a_request_came_in_time(loop: Loop) -> None:
+def test_after_a_successful_poll_every_response_starts_a_poll_again(loop: Loop) -> None:
     poll = BusyPoll(20e-6)
     for _ in range(5):
         loop.polls(poll)

@@ -26,7 +26,7 @@ class Client:
 
 
 @pytest.mark.parametrize("is_reversed", [False, True])
-async def test_connections_that_have_been_idle_longest_are_closed_to_make_room(is_reversed: bool) -> None:
+async def test_the_connections_that_have_been_idle_longest_are_closed_to_make_room(is_reversed: bool) -> None:
     pool = ConnectionPool(ConnectionLimits(max_connections=2 * ROOM_SHARE))
     clients = [Client(due=1e6 + number) for number in range(2 * ROOM_SHARE)]
     for client in reversed(clients) if is_reversed else clients:

@@ -77,7 +77,7 @@ def test_the_last_known_keys_stay_valid_while_the_keys_are_unavailable(
     eventually(lambda: list(follower.all()) == [])
 
 
-def test_a_server_starts_with_the_copy_and_later_reads_the_keys(
+def test_a_server_can_start_with_the_copied_keys_and_read_the_current_keys_later(
     keys: RemoteKeys, follow: Callable[[], KeyFollower]
 ) -> None:
     follow().close()
@@ -100,7 +100,7 @@ def test_a_server_does_not_start_without_keys_and_without_a_copy(
         follow()
 
 
-def test_an_empty_copy_is_a_copy(keys: RemoteKeys, follow: Callable[[], KeyFollower]) -> None:
+def test_an_empty_copy_of_the_keys_is_valid(keys: RemoteKeys, follow: Callable[[], KeyFollower]) -> None:
     keys.change(lambda present: [])
     follow().close()
     keys.is_away = True

@@ -41,7 +41,7 @@ def test_other_versions_are_rejected(version: str) -> None:
     assert caught.value.slug == "unsupported-version"
 
 
-def test_the_method_connect_is_rejected() -> None:
+def test_the_connect_method_is_rejected() -> None:
     with pytest.raises(RequestError) as caught:
         check_head(b"CONNECT", "1.1", [(b"host", b"x")])
 

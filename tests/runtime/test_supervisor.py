@@ -59,7 +59,7 @@ def two_processes(home: Path) -> list[int]:
     return eventually(lambda: processes(home) if len(processes(home)) == 2 else [])
 
 
-def test_a_dead_server_process_is_replaced_and_a_signal_stops_all_of_them(tmp_path: Path) -> None:
+def test_a_dead_server_process_is_replaced_and_a_signal_stops_all_server_processes(tmp_path: Path) -> None:
     supervisor = start(tmp_path)
     try:
         first, second = two_processes(tmp_path)

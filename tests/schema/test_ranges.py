@@ -35,7 +35,7 @@ def test_a_double_is_in_range_if_its_float32_value_is_in_range(
 
 
 @pytest.mark.parametrize("column", [number(None, 1.0), number(0.0, None), Column(name="x", kind="datetime", low=0.0)])
-def test_a_column_without_a_known_range_has_none(column: Column) -> None:
+def test_a_column_with_only_one_known_bound_has_no_range(column: Column) -> None:
     assert seen_range(column) is None
 
 

@@ -176,7 +176,7 @@ async def test_the_message_of_a_dead_worker_is_scored_by_another(world: World) -
     assert predictions((await scoring).scores) == [2]
 
 
-async def test_a_worker_leaves_a_message_for_a_model_that_it_lacks_to_others(world: World) -> None:
+async def test_a_message_for_a_model_that_a_worker_lacks_is_left_to_other_workers(world: World) -> None:
     world.source.models = {}
     await world.worker.start()
     scoring = world.scorer.score_later(world.model, [world.request(2)])
@@ -230,7 +230,7 @@ async def test_messages_for_the_same_model_are_scored_in_one_call(world: World) 
     assert [each for each in world.events if isinstance(each, RowsTaken)] == [RowsTaken(3, 3)]
 
 
-def test_a_message_of_another_format_is_refused(world: World) -> None:
+def test_a_message_in_another_format_is_refused(world: World) -> None:
     fields = msgspec.msgpack.decode(encode_rows([]))
     with pytest.raises(Malformed, match="format 99"):
         decode_rows(msgspec.msgpack.encode([99, *fields[1:]]))

@@ -209,7 +209,7 @@ def test_a_block_contains_the_output_the_columns_and_the_context(model: LiveMode
     assert events == [RowsScored("m", 1, 2, {}, 4.5)] * 2
 
 
-def test_cached_rows_are_not_reported_if_hits_are_not_counted(model: LiveModel) -> None:
+def test_cached_rows_are_not_reported_as_cached_if_hits_are_not_counted(model: LiveModel) -> None:
     events: list[Event] = []
     recorder = Recorder(MemoryJournal(MemoryStore(), "w"), events.append)
     row = Row(model.encoder.read(BODY), BODY, cache_key="a", cached_score=Score(3.0))

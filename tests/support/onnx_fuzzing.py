@@ -175,7 +175,7 @@ CONTENTS = (
 
 
 def alter(chance: random.Random, content: bytes) -> bytes:
-    """Change one to three places of a file."""
+    """Change a file in one to three places."""
     for _ in range(chance.randint(1, 3)):
         content = chance.choice(ALTERATIONS)(chance, content)
     return content

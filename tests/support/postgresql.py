@@ -120,7 +120,7 @@ class Postgres:
 
 @contextlib.contextmanager
 def running(**options: str) -> Iterator[Postgres]:
-    """Run a server and finally remove its data. The folder is outside of pytest's, which only root can read."""
+    """Run a server, then remove its data. The folder is outside pytest's temporary folder, which only root can read."""
     with tempfile.TemporaryDirectory(prefix="rowcast-postgres-") as folder:
         server = Postgres(Path(folder), **options)
         server.start()

@@ -82,7 +82,7 @@ def _start() -> RayCluster:
 
 @contextmanager
 def _unclosed_files_of_ray() -> Iterator[None]:
-    """Ignore that Ray leaves files open when it starts and stops processes; pytest would blame the next test."""
+    """Ignore the files that Ray leaves open when it starts and stops processes; pytest would blame the next test."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         yield

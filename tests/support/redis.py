@@ -93,7 +93,7 @@ def running(folder: Path) -> Iterator[str]:
 
 
 class SlowProxy:
-    """Forwards connections to a port, and delays what the server sends by `seconds`."""
+    """Forwards connections to a port, and delays the server's replies by `seconds`."""
 
     def __init__(self, target: int) -> None:
         self.seconds = 0.0

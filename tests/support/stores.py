@@ -20,7 +20,7 @@ def new_store(request: pytest.FixtureRequest, folder: Path) -> Store:
 
 
 def another(store: Store) -> Store:
-    """Return the same store as another process would open it."""
+    """Open the same store as another process would."""
     if isinstance(store, PostgresStore):
         return PostgresStore(store.url)
     return SqliteStore(store.path) if isinstance(store, SqliteStore) else store

@@ -1,4 +1,4 @@
-"""Functions that tests run on engines. They are importable on the nodes of a Ray cluster of the tests."""
+"""Functions that tests run on engines. The nodes of the tests' Ray cluster can import them."""
 
 from __future__ import annotations
 

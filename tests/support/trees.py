@@ -1,4 +1,4 @@
-"""Small trees for tests of tables of trees."""
+"""Small trees for the tests of tree tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A few columns of a large table are read with the lines of their rows."""
+"""Reading a few columns of a large table, with the line number of each row."""
 
 from __future__ import annotations
 

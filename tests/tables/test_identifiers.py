@@ -1,4 +1,4 @@
-"""Identifiers are recognized by their content; names only resolve doubts."""
+"""Identifiers are recognized by their content; names only decide doubtful cases."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def numbers(values: NDArray[np.generic]) -> NDArray[np.float64]:
         ("x7", np.concatenate([SPARSE_IDS[:200], SPARSE_IDS[:199:-1][:4], SPARSE_IDS[200:-4]])),
     ],
 )
-def test_numbers_that_only_an_identifier_would_have_are_certain(name: str, values: NDArray[np.generic]) -> None:
+def test_numbers_that_only_an_identifier_would_have_are_identified_with_certainty(
+    name: str, values: NDArray[np.generic]
+) -> None:
     evidence = examine(name, numbers(values))
 
     assert evidence is not None
@@ -81,7 +83,7 @@ def test_measurements_that_are_unique_by_chance_are_not_identifiers(name: str, v
         ("x7", SPARSE_IDS[:99]),
     ],
 )
-def test_unique_numbers_that_may_be_measurements_are_reported_but_not_certain(
+def test_unique_numbers_that_may_be_measurements_are_reported_as_uncertain(
     name: str, values: NDArray[np.generic]
 ) -> None:
     evidence = examine(name, numbers(values))

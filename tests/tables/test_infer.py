@@ -162,7 +162,7 @@ def test_unusable_columns_are_excluded_and_reported_as_findings() -> None:
 
 @pytest.mark.parametrize("name", ["customer_no", "Loan No"])
 @pytest.mark.parametrize("cell", [int, str, float])
-def test_an_ascending_number_with_gaps_is_excluded_unless_it_is_kept(name: str, cell: Any) -> None:
+def test_a_column_of_ascending_numbers_with_gaps_is_excluded_unless_it_is_kept(name: str, cell: Any) -> None:
     numbers = [cell(20_000 + 7 * index + index * index % 5) for index in range(300)]
     table = table_from_memory({name: numbers, "x": [index % 3 for index in range(300)]})
 

@@ -21,7 +21,7 @@ def streamed(path: Path) -> pl.DataFrame:
     return pl.concat([chunk.load().frame for chunk in read_chunks(path)])
 
 
-def test_a_compressed_csv_file_is_read_like_the_file_itself(tmp_path: Path) -> None:
+def test_a_compressed_csv_file_is_read_like_an_uncompressed_file(tmp_path: Path) -> None:
     plain, zipped = tmp_path / "t.csv", tmp_path / "t.csv.gz"
     plain.write_text(TEXT)
     middle = len(TEXT.encode()) // 2
@@ -34,7 +34,7 @@ def test_a_compressed_csv_file_is_read_like_the_file_itself(tmp_path: Path) -> N
     assert last.share == 1.0
 
 
-def test_compressed_json_lines_are_read_by_their_inner_name(tmp_path: Path) -> None:
+def test_the_inner_extension_of_a_compressed_json_lines_file_determines_its_format(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"a": 1}\n{"a": 2}\n'))
 
@@ -85,7 +85,7 @@ def test_the_error_for_a_workbook_says_what_to_do(tmp_path: Path, name: str, con
         assert "CSV UTF-8" in refused.value.message
 
 
-def test_a_table_can_be_written_compressed(tmp_path: Path) -> None:
+def test_a_table_can_be_written_to_a_compressed_file(tmp_path: Path) -> None:
     path = tmp_path / "out.csv.gz"
     with open_writer(path) as writer:
         for number in range(3):

@@ -46,7 +46,7 @@ def test_the_bins_of_a_histogram_have_equal_width() -> None:
     assert (histogram.low, histogram.high) == (values.min(), values.max())
 
 
-def test_whole_numbers_in_a_small_range_have_a_bin_each() -> None:
+def test_each_whole_number_in_a_small_range_has_its_own_bin() -> None:
     histogram = profiled([1, 1, 3, 5, 5, 5]).histogram
 
     assert histogram is not None
@@ -97,7 +97,7 @@ def test_a_column_of_unique_texts_has_no_frequent_values() -> None:
 
 
 @pytest.mark.parametrize("cells", [["Yes", "no", "YES", "Yes", "NA"], [True, False, True, True, None]])
-def test_words_for_yes_and_no_are_booleans(cells: list[Any]) -> None:
+def test_words_for_yes_and_no_are_treated_as_booleans(cells: list[Any]) -> None:
     result = profiled(cells)
 
     assert (result.kind, result.missing, result.distinct) == ("boolean", 1, 2)
@@ -105,7 +105,7 @@ def test_words_for_yes_and_no_are_booleans(cells: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("odd", ["n.a.", "inf", "12 apples"])
-def test_a_single_text_anywhere_makes_a_column_of_numbers_a_category(odd: str) -> None:
+def test_a_single_text_among_numbers_makes_the_column_a_category(odd: str) -> None:
     cells = [str(number % 700) for number in range(20_000)]
     cells[13_577] = odd
 

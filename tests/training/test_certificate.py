@@ -219,7 +219,7 @@ def test_a_model_with_many_thresholds_is_tested_on_a_sample() -> None:
     assert {0.0, float(model.first[-1])} <= tested
 
 
-def test_exactly_ten_thousand_thresholds_are_all_tested() -> None:
+def test_all_thresholds_are_tested_if_there_are_exactly_ten_thousand() -> None:
     problem, model = mixed_problem(), ManyThresholds(10_000 - 3)
     trained: Any = model
 

@@ -82,7 +82,7 @@ def boosted_folds(*, rows: int = 60) -> list[BoostedTrees]:
     return [each for each in fitted if isinstance(each, BoostedTrees)]
 
 
-def test_all_folds_stop_after_the_mean_of_their_best_numbers_of_rounds() -> None:
+def test_all_folds_use_the_mean_of_their_best_numbers_of_rounds() -> None:
     folds = boosted_folds()
 
     stopped = [each for each in stop_together(folds) if isinstance(each, BoostedTrees)]
@@ -93,7 +93,7 @@ def test_all_folds_stop_after_the_mean_of_their_best_numbers_of_rounds() -> None
     assert {len(each.booster.dump_model(best)["tree_info"]) for each in stopped} == {best}
 
 
-def test_an_estimator_predicts_as_after_the_given_number_of_rounds() -> None:
+def test_an_estimator_can_predict_with_a_given_number_of_rounds() -> None:
     fold, matrix = boosted_folds()[0], np.random.default_rng(1).normal(size=(20, 4)).astype(np.float32)
 
     longer = fold.after(len(fold.losses))
@@ -105,7 +105,7 @@ def test_an_estimator_predicts_as_after_the_given_number_of_rounds() -> None:
     assert fold.after(10_000).params["rounds"] == len(fold.losses)
 
 
-def test_a_bag_of_boosted_trees_has_the_same_rounds_in_every_fold_and_matches_its_scores() -> None:
+def test_the_folds_of_a_boosted_bag_have_the_same_number_of_rounds_and_their_estimators_reproduce_its_scores() -> None:
     problem = learning_problem(customers(), exclude=("customer", "day"))
     setting = fit_setting("binary", len(problem.training), preset="best", bags=3)
     sides = make_folds(problem, TrainingOptions(target="y", name="x"))

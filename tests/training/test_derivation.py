@@ -156,7 +156,7 @@ def dates(later: list[str], earlier: list[str], *definitions: str) -> Any:
     return computed(derivation_of(schema, plan), encode_table(table, schema, plan)[NUMBERS])
 
 
-def test_the_difference_of_two_dates_is_an_exact_number_of_days() -> None:
+def test_the_difference_between_two_dates_is_an_exact_number_of_days() -> None:
     opened = [f"{1950 + year}-{1 + year % 12:02}-28" for year in range(70)]
     closed = [f"{1953 + 2 * year}-02-{1 + year % 28:02}" for year in range(70)]
     days = (np.array(closed, "datetime64[D]") - np.array(opened, "datetime64[D]")).astype(int)
@@ -168,7 +168,7 @@ def test_the_difference_of_two_dates_is_an_exact_number_of_days() -> None:
     assert values[:, 2].tolist() == (days < 0).tolist()
 
 
-def test_the_difference_of_two_times_is_exact_to_two_minutes_within_forty_years() -> None:
+def test_the_difference_between_two_times_is_exact_to_two_minutes_within_forty_years() -> None:
     opened = [f"{1985 + index}-03-05T{index % 24:02}:17:03" for index in range(40)]
     closed = [f"{1986 + index}-01-02T0{index % 10}:59:59" for index in range(39)] + ["1985-01-01T10:01:00"]
     days = (np.array(closed, "datetime64[s]") - np.array(opened, "datetime64[s]")).astype(float) / 86400
@@ -178,7 +178,7 @@ def test_the_difference_of_two_times_is_exact_to_two_minutes_within_forty_years(
     assert np.abs(values - days).max() * 1440 < 2
 
 
-def test_equal_dates_in_columns_with_different_origins_are_equal() -> None:
+def test_equal_dates_are_equal_even_if_their_columns_have_different_origins() -> None:
     opened = [f"2020-01-{day:02}" for day in range(1, 31)]
     closed = ["2020-01-05"] * 15 + opened[15:]
 

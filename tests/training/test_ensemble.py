@@ -95,7 +95,7 @@ def test_an_average_is_chosen_only_if_its_score_is_better(metric: str, shares: S
         assert 0 < choice.score < result.best.score
 
 
-def test_the_preset_fast_always_chooses_a_single_model() -> None:
+def test_the_fast_preset_always_chooses_a_single_model() -> None:
     result, problem = search_result("rmse", (0.5,) * 4)
 
     choice = ensemble.choose(result, problem, "rmse", PRESETS["fast"])

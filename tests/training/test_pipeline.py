@@ -63,7 +63,9 @@ def fit_bag(name: str, task: Any, table: Table, target: str) -> tuple[TrialResul
         ("regression", LOANS, "loan_amount"),
     ],
 )
-def test_the_sums_of_a_bag_are_the_average_of_its_estimators(name: str, task: Any, table: Table, target: str) -> None:
+def test_the_sums_of_a_bag_are_the_averages_of_the_sums_of_its_estimators(
+    name: str, task: Any, table: Table, target: str
+) -> None:
     trial, bag = fit_bag(name, task, table, target)
     problem = build_problem(table, TrainingOptions(target=target, name="loans"))
     matrix = bag.features.transform(problem.holdout.numbers, problem.holdout.texts)

@@ -16,7 +16,7 @@ def test_the_estimated_cost_grows_with_the_number_of_trees_and_their_leaves() ->
     assert Size(100, 100 * (2 * 32 - 1)).microseconds == pytest.approx(100 * tree_nanoseconds(32) / 1000)
 
 
-def test_sizes_add_up() -> None:
+def test_sizes_are_added_component_by_component() -> None:
     assert Size(1, 3) + Size(10, 30) == Size(11, 33)
 
 

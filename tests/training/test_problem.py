@@ -48,7 +48,7 @@ def test_a_kept_column_is_used_even_if_it_is_constant_or_an_identifier() -> None
     assert not {"constant", "id"} & {finding.code for finding in problem.findings}
 
 
-def test_values_of_optional_columns_can_be_missing_although_none_is_missing_in_the_table() -> None:
+def test_values_of_optional_columns_can_be_missing_even_if_none_are_missing_in_the_table() -> None:
     table = columns(other=[index % 5 for index in range(ROWS)], text=["a", "b", "c"] * (ROWS // 3))
 
     def optional(*names: str) -> list[str]:

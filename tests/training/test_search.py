@@ -73,14 +73,14 @@ def test_a_search_with_a_time_limit_stops_after_thirty_trials_without_an_improve
     assert 30 < result.candidates[0].trials < 200
 
 
-def test_all_given_trials_run_even_if_they_do_not_improve_the_score(tmp_path: Path) -> None:
+def test_all_requested_trials_run_even_if_they_do_not_improve_the_score(tmp_path: Path) -> None:
     result = train_model(tmp_path, IRIS, "species", trials=60, timeout=600, candidates=("logistic",))
 
     assert result.candidates[0].trials == 60
     assert result.stale_trials == 0
 
 
-def test_twenty_trials_run_if_neither_trials_nor_a_time_limit_are_given(tmp_path: Path) -> None:
+def test_twenty_trials_run_if_neither_a_number_of_trials_nor_a_time_limit_is_given(tmp_path: Path) -> None:
     result = train_model(tmp_path, IRIS, "species", trials=None, candidates=("logistic",))
 
     assert result.candidates[0].trials == 20
@@ -169,7 +169,7 @@ class LateTask:
 
 
 class ReversedEngine:
-    """Runs the tasks that wait when a result is needed, the latest first, as if early tasks took longest."""
+    """Runs the waiting tasks in reverse order when a result is needed, as if early tasks took longest."""
 
     slots = 8
 

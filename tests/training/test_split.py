@@ -136,7 +136,7 @@ def test_a_time_column_that_cannot_be_used_to_split_the_rows_is_rejected(times: 
     assert "option 'time': column 'column'" in caught.value.message
 
 
-def test_the_holdout_of_a_time_split_contains_the_latest_row_even_if_its_share_is_less_than_a_row() -> None:
+def test_the_holdout_of_a_time_split_contains_the_latest_row_even_if_its_share_is_less_than_one_row() -> None:
     times = SplitColumn("time", "when", np.array([*range(10, 20), *range(10)]))
 
     training, holdout = split.split_holdout(np.zeros(20), "regression", 0.01, 0, times)

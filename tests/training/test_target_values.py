@@ -112,7 +112,7 @@ def test_two_distinct_values_are_classes_and_keep_their_type(values: list[Any], 
 
 
 @pytest.mark.parametrize("values", [repeated(1, 2, 3, 4, 5), repeated("1", "2", "3", "4", "5")])
-def test_ratings_are_classes_with_a_finding_that_names_regression(values: list[Any]) -> None:
+def test_ratings_are_treated_as_classes_and_a_finding_suggests_regression(values: list[Any]) -> None:
     labelled = read(values)
 
     assert (labelled.task, labelled.classes) == ("multiclass", (1, 2, 3, 4, 5))
@@ -181,7 +181,7 @@ def test_a_forced_classification_keeps_the_labels_as_written() -> None:
     assert read([index % 40 for index in range(ROWS)], task="multiclass").classes == tuple(range(40))
 
 
-def test_the_error_of_a_forced_regression_names_the_row_and_the_value_that_is_not_a_number() -> None:
+def test_the_error_for_a_forced_regression_names_the_row_and_the_value_that_is_not_a_number() -> None:
     values = ["1.5", None, "2.5", "lots", *map(str, AMOUNTS)]
 
     with pytest.raises(TableError) as caught:
@@ -202,7 +202,7 @@ def test_identifiers_and_codes_can_be_forced_to_be_regression_targets() -> None:
     assert read([f"{index * 331:05}" for index in range(ROWS)], task="regression").target[2] == 662
 
 
-def test_percents_among_plain_numbers_are_reported() -> None:
+def test_percentages_among_plain_numbers_are_reported() -> None:
     values = [f"{amount / 10}{'%' if amount % 2 else ''}" for amount in AMOUNTS]
 
     labelled = read(values)

@@ -1,4 +1,4 @@
-"""The time that the steps after the search need."""
+"""The time needed by the steps after the search."""
 
 from __future__ import annotations
 
@@ -32,11 +32,13 @@ def is_refitted(options: TrainingOptions, seconds_left: float) -> bool:
         ({"preset": "balanced", "refit": True}, True),
     ],
 )
-def test_the_remaining_time_matters_only_for_a_refit_by_default(change: dict[str, Any], *, expected: bool) -> None:
+def test_only_a_refit_that_is_enabled_by_default_depends_on_the_remaining_time(
+    change: dict[str, Any], *, expected: bool
+) -> None:
     assert is_refitted(msgspec.structs.replace(OPTIONS, **change), 0.0) is expected
 
 
-def test_a_refit_by_default_needs_time_for_the_fits_and_for_the_steps_after_them() -> None:
+def test_a_refit_that_is_enabled_by_default_needs_time_for_the_fits_and_the_steps_after_them() -> None:
     problem = learning_problem(weighted_loans(), exclude=("w",))
     finishing = time_limit.finishing_seconds(problem, 100.0, PRESETS["best"], 50.0)
     fits = 8.0 / (1 - OPTIONS.holdout)

@@ -18,7 +18,7 @@ REGRESSION = Decision(task="regression")
 
 
 def column(cells: list[Any], role: str = "target") -> RoleColumn:
-    """Return a column whose rows are on the lines 10, 11 and so on."""
+    """Return a column whose rows are on lines 10, 11 and so on."""
     return true_values.role_column(role, pl.Series("y", cells), 10 + np.arange(len(cells)))
 
 
@@ -61,7 +61,7 @@ def test_the_target_of_a_multiclass_model_is_the_index_of_the_class() -> None:
     assert true_values.read_target(column(["c", "a"]), decision).tolist() == [2, 0]
 
 
-def test_the_error_about_unknown_labels_lists_their_rows_and_explains_how_to_rename_them() -> None:
+def test_the_error_for_unknown_labels_lists_their_rows_and_explains_how_to_rename_them() -> None:
     decision = Decision(task="multiclass", classes=("setosa", "virginica"))
 
     wrong = error(true_values.read_target, column(["setosa", "Setosa", "x", "x", "x", "x"]), decision)
@@ -92,7 +92,7 @@ def test_an_error_lists_only_some_of_many_unknown_labels() -> None:
     assert "295 other labels" in wrong.message
 
 
-def test_the_option_map_renames_labels_or_removes_them() -> None:
+def test_the_map_option_renames_labels_or_removes_them() -> None:
     renamed = true_values.rename_labels(column(["ok", "no", "maybe", None]), ["ok=yes", "maybe="])
 
     assert renamed.cells.to_list() == ["yes", "no", None, None]
@@ -123,7 +123,7 @@ def test_the_values_of_a_regression_target_are_read_like_the_cells_of_columns(
 
 
 @pytest.mark.parametrize("cell", ["many", "inf", "nan?"])
-def test_the_error_about_a_value_that_is_not_a_number_names_its_row(cell: str) -> None:
+def test_the_error_for_a_value_that_is_not_a_number_names_its_row(cell: str) -> None:
     wrong = error(true_values.read_target, column(["1", "2", cell, "3"]), REGRESSION)
 
     assert (wrong.slug, wrong.message) == ("not-a-number", "row 12, target 'y': expected a number")

@@ -25,7 +25,7 @@ def test_keys_are_replaced_and_values_are_unchanged(body: bytes, expected: bytes
     assert key_renamer(PLAIN)(body) == expected
 
 
-def test_names_that_json_escapes_are_replaced_too() -> None:
+def test_names_that_json_must_escape_are_replaced_too() -> None:
     assert key_renamer(ESCAPED)(b'{"the \\"age\\"": 3, "b": 4}') == b'{"age":3,"a\\\\b":4}'
 
 

@@ -72,7 +72,7 @@ def test_the_requests_in_a_batch_are_returned_in_order() -> None:
     assert ignored == 0
 
 
-def test_a_whole_float_is_a_number_of_seconds() -> None:
+def test_a_lifetime_in_seconds_can_be_a_float_with_an_integral_value() -> None:
     nested = shape("in.put", cache=("cache", "ttl"))
 
     request, _ = nested.read(b'{"in": {"put": {}}, "ttl": 60.0}')

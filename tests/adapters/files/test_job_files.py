@@ -10,7 +10,7 @@ from rowcast.adapters.files.job_files import FolderFileStore
 from rowcast.errors import NotFound, Unavailable
 
 
-def test_two_processes_with_the_same_folder_share_a_place_and_other_folders_do_not(tmp_path: Path) -> None:
+def test_only_stores_with_the_same_folder_have_the_same_place(tmp_path: Path) -> None:
     first, second, other = (FolderFileStore(tmp_path / name) for name in ("a", "a", "b"))
 
     assert first.place == second.place != other.place

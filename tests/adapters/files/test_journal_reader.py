@@ -315,7 +315,7 @@ def test_damage_is_no_longer_reported_after_its_segment_is_deleted(folder: Path)
     assert not segment.exists()
 
 
-def test_the_segment_of_a_live_writer_is_not_put_aside(folder: Path) -> None:
+def test_the_segment_of_a_live_writer_is_not_renamed(folder: Path) -> None:
     folder.mkdir()
     zeros = folder / "a-000000000000.journal"
     zeros.write_bytes(bytes(100))
@@ -342,7 +342,7 @@ def test_the_segment_of_a_live_writer_is_not_put_aside(folder: Path) -> None:
     assert journals.damaged() == ["b-000000000000.damaged"]
 
 
-def test_the_first_unreadable_entry_of_each_writer_is_known(folder: Path) -> None:
+def test_the_first_unreadable_entry_of_each_writer_is_reported(folder: Path) -> None:
     folder.mkdir()
     for name in ("a-000000000007.damaged", "a-000000000003.damaged", "b-x.damaged", "c-000000000000.damaged"):
         (folder / name).write_bytes(b"unreadable")
@@ -352,7 +352,7 @@ def test_the_first_unreadable_entry_of_each_writer_is_known(folder: Path) -> Non
     assert FolderJournalReader(folder).unreadable() == {"a": 3, "b": 0, "c": 3}
 
 
-def test_only_journals_with_entries_are_open(folder: Path) -> None:
+def test_only_journals_with_entries_are_listed_as_open(folder: Path) -> None:
     first, second = (FileJournal(folder, lambda name=name: name) for name in "ab")  # type: ignore[misc]
     second.append(drafts(0, 1))
 

@@ -64,7 +64,7 @@ def test_a_missing_file_has_no_keys_and_no_revision(tmp_path: Path) -> None:
     assert keys.revision() == (status.st_ino, status.st_mtime_ns, status.st_size)
 
 
-def test_a_file_of_a_newer_format_is_neither_read_nor_overwritten(tmp_path: Path) -> None:
+def test_a_file_in_a_newer_format_is_neither_read_nor_overwritten(tmp_path: Path) -> None:
     (tmp_path / "keys.json").write_text('{"format":2,"keys":[]}')
 
     with pytest.raises(SettingsError) as refused:

@@ -190,7 +190,7 @@ def test_only_the_files_of_dead_writers_are_removed(registry: FolderRegistry) ->
     assert hidden == [".lock", ".new-b", ".new-b.lock", ".newer"]
 
 
-def test_no_file_stays_open(registry: FolderRegistry) -> None:
+def test_no_file_descriptor_stays_open(registry: FolderRegistry) -> None:
     publish(registry, alias="champion")
     publish(registry, alias="champion")
     registry.ready("loans")
@@ -225,7 +225,7 @@ def test_the_generation_counts_alias_changes(registry: FolderRegistry) -> None:
         assert registry.generation() == expected
 
 
-def test_the_time_of_a_move_has_milliseconds(registry: FolderRegistry) -> None:
+def test_the_time_of_a_move_includes_milliseconds(registry: FolderRegistry) -> None:
     publish(registry, alias="champion")
 
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", registry.log("loans")[0].time)

@@ -213,7 +213,7 @@ def test_a_later_segment_with_a_damaged_header_is_verified_with_the_store(
     assert [entry.seq for entry in store.chain("w")] == stored
 
 
-def test_a_file_of_zeros_is_put_aside_and_reported_once(folder: Path) -> None:
+def test_a_file_of_zeros_is_renamed_and_reported_once(folder: Path) -> None:
     folder.mkdir()
     (folder / "w-000000000000.journal").write_bytes(bytes(5000))
     journals = FolderJournalReader(folder)
@@ -373,7 +373,7 @@ def test_only_the_preceding_entry_in_the_store_verifies_the_first_entry_of_a_dam
 
 
 @pytest.mark.parametrize("name", ["w-x.journal", "w-.journal"])
-def test_a_file_without_a_number_in_its_name_is_put_aside(folder: Path, name: str) -> None:
+def test_a_file_without_a_number_in_its_name_is_renamed(folder: Path, name: str) -> None:
     write_segment(folder, drafts(0, 2)).rename(folder / name)
 
     with pytest.raises(HistoryError, match="no entry can be read"):

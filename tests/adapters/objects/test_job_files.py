@@ -18,13 +18,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> object:
         yield running
 
 
-def test_objects_are_below_the_path_of_the_url(server: s3.S3Server) -> None:
+def test_objects_are_stored_under_the_path_in_the_url(server: s3.S3Server) -> None:
     ObjectFileStore(f"s3://{s3.BUCKET}/a/b/").put("j/c", b"x")
 
     assert server.objects == {"a/b/j/c": b"x"}
 
 
-def test_the_place_is_the_url_without_a_final_slash() -> None:
+def test_the_place_is_the_url_without_a_trailing_slash() -> None:
     assert ObjectFileStore("s3://bucket/a/").place == ObjectFileStore("s3://bucket/a").place == "s3://bucket/a"
 
 

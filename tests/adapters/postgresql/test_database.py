@@ -52,7 +52,7 @@ def test_an_invalid_url_is_refused_without_showing_it(url: str) -> None:
         ("postgresql:///db", "postgresql:///db"),
     ],
 )
-def test_the_location_contains_no_user_password_or_parameters(url: str, location: str) -> None:
+def test_the_location_contains_neither_a_user_nor_a_password_nor_parameters(url: str, location: str) -> None:
     assert Database(url).location == location
 
 
@@ -143,7 +143,7 @@ def test_few_idle_connections_are_kept_and_closing_the_store_closes_them(postgre
     assert [reader.closed for reader in readers] == [True] * (MAX_IDLE + 2)
 
 
-def test_connections_of_a_store_that_was_never_closed_are_closed_with_it(database: str) -> None:
+def test_a_store_that_was_never_closed_closes_its_connections_when_it_is_garbage_collected(database: str) -> None:
     with PostgresStore(database) as store:
         store.record("w", sealed("w", drafts(0, 1)))
     store = PostgresStore(database)

@@ -15,7 +15,7 @@ from support.postgresql import OTHERS, PASSWORD, Postgres
 from support.servers import free_port
 
 
-def test_an_unavailable_database_has_its_own_slug_and_no_password_in_its_message() -> None:
+def test_the_error_for_an_unavailable_database_has_its_own_slug_and_contains_no_password() -> None:
     store = PostgresIdempotencyStore(f"postgresql://u:{PASSWORD}@127.0.0.1:{free_port()}/db")
 
     for operation in (store.check, lambda: store.claim("k", b"f", 1.0), lambda: store.claim("k", b"f", 1.0)):
@@ -25,7 +25,7 @@ def test_an_unavailable_database_has_its_own_slug_and_no_password_in_its_message
         assert PASSWORD not in refused.value.message
 
 
-def test_after_a_failure_the_database_is_not_called_for_a_second(
+def test_after_a_failure_the_database_is_not_called_for_one_second(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
@@ -52,7 +52,7 @@ def test_a_connection_that_the_database_closed_is_replaced(database: str, postgr
     assert store.claim("k", b"f", 1.0) == b"reply"
 
 
-def test_a_lease_is_measured_by_the_clock_of_the_database(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_is_measured_with_the_clock_of_the_database(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = time.time
     PostgresIdempotencyStore(database).claim("k", b"f", real())
     monkeypatch.setattr(idempotency.time, "time", lambda: real() + 3600)  # this machine's clock is wrong

@@ -61,7 +61,7 @@ def test_a_migration_waits_for_the_store_wide_lock(
         assert store.count() == 0
 
 
-def test_a_database_in_another_encoding_is_refused(postgres: Postgres, database: str) -> None:
+def test_a_database_that_does_not_use_utf_8_is_refused(postgres: Postgres, database: str) -> None:
     postgres.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
     try:
         with pytest.raises(Unavailable) as refused:

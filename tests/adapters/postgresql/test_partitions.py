@@ -59,7 +59,7 @@ def test_a_new_month_does_not_wait_for_the_store_wide_lock(postgres: Postgres, d
     assert partitions(postgres) == {"entries_2026_05": 1, "entries_2026_06": 0}
 
 
-def test_several_indexers_can_begin_a_month_concurrently(postgres: Postgres, database: str) -> None:
+def test_several_indexers_can_create_the_partition_of_a_month_concurrently(postgres: Postgres, database: str) -> None:
     def record(number: int) -> None:
         with PostgresStore(database) as store:
             writer = f"w{number}"

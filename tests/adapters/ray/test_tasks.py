@@ -21,7 +21,7 @@ def test_a_task_returns_the_result_of_its_function(value: SharedValue) -> None:
     assert run_task(installed_versions(), add, value, (2,)) == 42
 
 
-def test_an_error_of_the_function_is_a_value(value: SharedValue) -> None:
+def test_an_error_raised_by_the_function_is_returned_as_a_value(value: SharedValue) -> None:
     outcome = run_task(installed_versions(), fail, value, (7,))
 
     assert isinstance(outcome, Failure)
@@ -29,14 +29,14 @@ def test_an_error_of_the_function_is_a_value(value: SharedValue) -> None:
 
 
 @pytest.mark.parametrize("package", ["rowcast", "python", "polars", "onnxruntime"])
-def test_a_node_with_another_version_runs_no_task(value: SharedValue, package: str) -> None:
+def test_a_node_with_a_different_version_runs_no_task(value: SharedValue, package: str) -> None:
     outcome = run_task({**installed_versions(), package: "0.0.1"}, add, value, (2,))
 
     assert isinstance(outcome, Failure)
     assert (outcome.error.slug, f"{package} 0.0.1" in outcome.error.message) == ("engine-versions", True)
 
 
-def test_a_node_without_a_package_of_the_driver_runs_no_task() -> None:
+def test_a_node_that_lacks_a_package_of_the_driver_runs_no_task() -> None:
     with pytest.raises(Unavailable) as refused:
         check_versions({"no-such-package": "1"})
 

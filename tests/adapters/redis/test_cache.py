@@ -119,5 +119,5 @@ async def test_a_redis_that_does_not_allow_config_set_keeps_its_limits(tmp_path:
 @pytest.mark.parametrize(
     ("text", "size"), [("0", 0), ("100", 100), ("2k", 2000), ("2kb", 2048), ("256MB", 256 * 1024**2), ("1g", 10**9)]
 )
-def test_sizes_are_read_as_redis_reads_them(text: str, size: int) -> None:
+def test_sizes_are_parsed_as_redis_parses_them(text: str, size: int) -> None:
     assert size_in_bytes(text) == size

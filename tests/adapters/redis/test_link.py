@@ -76,7 +76,7 @@ async def test_a_paused_redis_delays_one_call_by_the_time_limit_and_is_used_agai
 
 
 @pytest.mark.parametrize("way", ["stop", "kill"])
-async def test_a_stopped_redis_is_used_again_when_it_has_been_restarted(own_redis: RedisServer, way: str) -> None:
+async def test_a_stopped_redis_is_used_again_after_a_restart(own_redis: RedisServer, way: str) -> None:
     events: list[Event] = []
     async with redis_cache(own_redis.url, "p", events=events) as (cache, link):
         assert await is_hit(cache)
@@ -90,7 +90,7 @@ async def test_a_stopped_redis_is_used_again_when_it_has_been_restarted(own_redi
         assert await is_hit(cache)
 
 
-async def test_an_outage_of_the_cache_is_an_outage_of_the_quotas_on_the_same_server(own_redis: RedisServer) -> None:
+async def test_an_outage_of_the_cache_also_applies_to_the_quotas_on_the_same_server(own_redis: RedisServer) -> None:
     async with redis_cache(own_redis.url, "p") as (cache, link), redis_quotas(own_redis.url, "p") as (quotas, other):
         link.share_outages(other)
         own_redis.pause()
@@ -156,7 +156,7 @@ async def test_a_redis_server_that_becomes_too_slow_is_not_used_until_it_is_fast
         assert await is_hit(cache)
 
 
-async def test_a_reply_that_arrives_while_the_event_loop_is_busy_is_not_late(own_redis: RedisServer) -> None:
+async def test_a_reply_that_arrives_while_the_event_loop_is_busy_is_not_treated_as_late(own_redis: RedisServer) -> None:
     async with redis_cache(own_redis.url, "p") as (cache, link):
         assert await is_hit(cache)
         await until(lambda: not cache._unwritten)

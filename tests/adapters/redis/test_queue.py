@@ -66,7 +66,7 @@ async def test_a_canceled_request_leaves_the_queue(redis_server: RedisServer) ->
         await eventually_async(is_empty)
 
 
-async def test_read_replies_take_up_no_memory(redis_server: RedisServer) -> None:
+async def test_replies_are_trimmed_after_they_are_read(redis_server: RedisServer) -> None:
     prefix = uuid.uuid4().hex
     async with redis_queue(redis_server, 10, prefix) as world:
         reader = world.reader("w")

@@ -52,7 +52,7 @@ async def test_a_full_redis_does_not_count_quotas(tmp_path: Path) -> None:
             assert "used memory" in str(link.problem())
 
 
-async def test_a_clock_that_is_set_back_does_not_restore_a_quota(tmp_path: Path) -> None:
+async def test_setting_the_clock_back_does_not_restore_a_quota(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         async with redis_quotas(server.url, "p") as (quotas, _):
             await quotas.charge("k", 5, limit=10, seconds=60)

@@ -1,4 +1,4 @@
-"""Pushes: the time limit of a push."""
+"""The time limit for a push."""
 
 from __future__ import annotations
 

@@ -260,7 +260,9 @@ def as_csv(*lines: list[str]) -> bytes:
         (b"x0,x1\n" + b"1,2\n" * 101, "too many rows; the limit is 100"),
     ],
 )
-async def test_csv_is_read_as_text(client: httpx.AsyncClient, body: bytes, reply: Any) -> None:
+async def test_a_csv_body_is_scored_or_rejected_with_a_specific_message(
+    client: httpx.AsyncClient, body: bytes, reply: Any
+) -> None:
     answer = await client.post("/invocations", content=body, headers={"content-type": "Text/CSV; charset=utf-8"})
 
     expected = reply if isinstance(reply, dict) else {"error_code": "BAD_REQUEST", "message": reply}

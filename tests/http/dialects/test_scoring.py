@@ -346,7 +346,7 @@ async def test_an_object_with_a_duplicate_key_is_rejected(body: bytes) -> None:
     assert [(problem.column, problem.code) for problem in refused.value.problems] == [("a", "duplicate-key")]
 
 
-async def test_exactly_one_layout_can_be_sent() -> None:
+async def test_a_request_must_have_exactly_one_layout() -> None:
     assert only_key({"b": 1, "c": 2}, ("a", "b")) == "b"
     for document, words in (({}, "got none"), ({"a": 1, "b": 2}, "got a, b")):
         with pytest.raises(BodyError) as refused:

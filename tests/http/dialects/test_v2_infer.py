@@ -174,7 +174,7 @@ async def test_numbers_of_every_datatype_are_accepted(client: httpx.AsyncClient,
     assert reply.json()["outputs"] == [{"name": "prediction", "datatype": "FP32", "shape": [1, 1], "data": [6.0]}]
 
 
-async def test_whole_floats_are_integers_in_cells_and_shapes(client: httpx.AsyncClient) -> None:
+async def test_whole_floats_are_accepted_as_integers_in_cells_and_shapes(client: httpx.AsyncClient) -> None:
     row = (await client.get("/sample")).json()
     plain = json.loads(v2.as_json(v2.columns([row])))
     floats = json.loads(v2.as_json(v2.columns([row])))

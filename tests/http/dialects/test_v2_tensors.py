@@ -74,7 +74,7 @@ def test_at_least_16_rows_of_binary_columns_are_a_block(rows: int, sizes: tuple[
         assert [msgspec.structs.astuple(column) for column in columns] == [("x0", "FP64", 128), ("x1", "FP64", 128)]
 
 
-def test_the_length_of_the_json_must_be_a_number_of_bytes_in_the_body(live: LiveModel) -> None:
+def test_the_json_length_in_the_header_must_be_a_number_of_bytes_within_the_body(live: LiveModel) -> None:
     body = b'{"inputs":[{"name":"x0","datatype":"FP64","shape":[1],"parameters":{"binary_data_size":8}}]}'
     cells = np.array([2.5]).tobytes()
 

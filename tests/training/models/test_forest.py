@@ -34,7 +34,7 @@ def test_the_graph_agrees_with_the_forest(task: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["tree", "forest", "extra"])
-def test_cells_whose_sum_is_infinite_can_be_learned_from(name: str) -> None:
+def test_a_forest_can_learn_from_cells_whose_sum_is_infinite(name: str) -> None:
     matrix = np.repeat(np.array([[3e38], [-3e38]], np.float32), 512, axis=0)
     candidate, setting = CANDIDATES[name], fit_setting("binary", 1024)
 
