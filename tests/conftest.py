@@ -30,6 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-docs", action="store_true", help="replace outdated output in the documentation")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Keep gzip data out of test ids: its header contains a time, and all processes must collect the same ids."""
+    return f"gzip-{argname}" if isinstance(val, bytes) and val.startswith(b"\x1f\x8b") else None
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     """In CI, report skipped tests as failures."""
