@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -55,6 +56,28 @@ def test_every_candidate_gets_a_trial_and_the_best_candidate_comes_first() -> No
     assert {score.name: score.trials for score in result.scores} == {"logistic": 1, "ridge": 1, "tree": 1}
     assert [score.score for score in result.scores] == sorted((each.score for each in result.trials), reverse=True)
     assert result.best is result.trials[0]
+
+
+def test_a_process_uses_the_trials_that_another_process_finishes_during_its_last_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = TrainingOptions(
+        target="y", name="x", trials=4, candidates=("logistic",), storage=str(tmp_path / "trials.log")
+    )
+    problem = build_problem(table_from_memory(customers()), options)
+    others: list[search.SearchResult] = []
+
+    def run_all_other_trials(event: TrainingEvent) -> None:
+        if not others:
+            monkeypatch.setattr(socket, "gethostname", lambda: "another-machine")
+            others.append(search.search(problem, options, lambda event: None)[0])
+
+    result, _ = search.search(problem, options, run_all_other_trials)
+
+    assert [score.trials for score in result.scores] == [4]
+    scores = {trial.score for trial in others[0].trials} | {trial.score for trial in result.trials}
+    assert result.best.score == max(scores)
+    assert len(result.trials) == 3
 
 
 def test_the_time_limit_stops_the_search(tmp_path: Path) -> None:

@@ -30,6 +30,10 @@ class CandidateState:
     """Trials from other processes that are among the best of all processes, from best to worst. This process must
     repeat a trial before it can use the trial's models.
     """
+    repeated: set[int] = field(default_factory=set)
+    """The slots of other processes' trials that this process has repeated, or had no time to repeat."""
+    remote_trials: int = 0
+    """The number of trials that other processes have finished."""
     score: float | None = None
     """The best score across all processes."""
     remote_fold_seconds: float = 0.0

@@ -119,7 +119,7 @@ def search(
             "the search stopped before this process trained a model; increase the value of 'timeout' or 'trials'"
         )
     stale_trials = running.stale_trials if runner.is_stale else 0
-    return replace(_result(running, study), interrupted=interrupted, stale_trials=stale_trials), setting
+    return replace(_result(running), interrupted=interrupted, stale_trials=stale_trials), setting
 
 
 def _trial_limit(options: TrainingOptions) -> int:
@@ -128,7 +128,7 @@ def _trial_limit(options: TrainingOptions) -> int:
     return DEFAULT_TRIALS if options.timeout is None else UNLIMITED
 
 
-def _result(running: Search, study: Study) -> SearchResult:
+def _result(running: Search) -> SearchResult:
     best = {name: state.best for name, state in running.states.items() if state.best is not None}
     sign = metrics.sign(running.validator.metric)
     ranked = sorted(best, key=lambda name: -sign * best[name].score)
@@ -136,7 +136,7 @@ def _result(running: Search, study: Study) -> SearchResult:
         CandidateScore(
             name,
             best[name].score,
-            running.states[name].trials + len(study.remote_trials(name)),
+            running.states[name].trials + running.states[name].remote_trials,
             round(running.states[name].seconds, 3),
         )
         for name in ranked
@@ -183,7 +183,7 @@ class TrialRunner:
             interrupted = True
             self.progress(TrainingEvent(stage="tune", message="interrupted; keeping the best model so far"))
         try:
-            self.search.repeat_remote_trials(self.progress)
+            self.search.repeat_remote_trials(self.study, self.progress)
         except KeyboardInterrupt:
             if not self.search.has_local_model:
                 raise

@@ -191,27 +191,41 @@ class Search:
         """For each candidate, find the trials from other processes that are among the best of all processes."""
         for name, state in self.states.items():
             ranks: list[tuple[tuple[float, int], FrozenTrial | None]] = [(kept.rank, None) for kept in state.kept]
-            for trial in study.remote_trials(name):
-                if trial.state == TrialState.COMPLETE and trial.value is not None:
-                    state.remote_fold_seconds = trial.user_attrs[FOLD_SECONDS]
+            remote = study.remote_trials(name)
+            state.remote_trials = len(remote)
+            for trial in remote:
+                if trial.state != TrialState.COMPLETE or trial.value is None:
+                    continue
+                state.remote_fold_seconds = trial.user_attrs[FOLD_SECONDS]
+                if trial.user_attrs[SLOT] not in state.repeated:
                     ranks.append((self._rank(trial.value, trial.user_attrs[SLOT]), trial))
             ranks.sort(key=lambda pair: pair[0])
             state.remote = [trial for _, trial in ranks[:KEPT_TRIALS] if trial is not None]
             if ranks:
                 state.score = -metrics.sign(self.validator.metric) * ranks[0][0][0]
 
-    def repeat_remote_trials(self, progress: Progress) -> None:
-        """Repeat the best trials from other processes, because the storage contains no out-of-fold scores."""
+    def repeat_remote_trials(self, study: Study, progress: Progress) -> None:
+        """Repeat the best trials from other processes, because the storage contains no out-of-fold scores.
+
+        Other processes may finish better trials in the meantime, so continue until there is nothing left to repeat.
+        """
+        self.sync_remote_trials(study)
+        while any(state.remote for state in self.states.values()):
+            self._repeat(progress)
+            self.sync_remote_trials(study)
+
+    def _repeat(self, progress: Progress) -> None:
         sign = metrics.sign(self.validator.metric)
         for name, state in sorted(self.states.items(), key=lambda pair: -sign * (pair[1].score or 0.0)):
             trials, state.remote = state.remote, []
             for trial in trials:
+                slot = trial.user_attrs[SLOT]
+                state.repeated.add(slot)
                 seconds = (len(self.validator.folds) + FINAL_FIT) * state.fold_seconds + self.final_fit_seconds()
                 if self.has_local_model and self.seconds_left() < seconds:
                     continue
                 message = f"repeating a {name} trial from another process"
                 progress(TrainingEvent(stage="tune", message=message, best=trial.value))
-                slot = trial.user_attrs[SLOT]
                 candidate, params = params_of(trial, slot, self.candidates, self.validator.setting)
                 self._keep(self._cross_validate(candidate, params, lambda index, mean: None), slot)
 
