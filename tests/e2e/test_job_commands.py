@@ -63,6 +63,7 @@ def test_a_table_is_submitted_scored_and_downloaded_by_one_command(run: Any, tab
     assert pl.read_csv(out)["prediction"].to_list() == [n * 1.25 for n in range(100)]
     assert pl.read_csv(out).columns == ["name", "prediction"]
     assert rejects.read_text().splitlines()[1].startswith("100,x0,")
+    assert f"wrote {out} and {rejects}" in finished.stderr
 
 
 def test_the_steps_of_a_job_can_be_separate_commands(run: Any, table: Path, tmp_path: Path) -> None:

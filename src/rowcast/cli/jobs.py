@@ -98,7 +98,7 @@ def _finish(client: Client, job: JobStatus, waiting: Waiting, *, as_json: bool) 
     with job_progress() as report:
         job = client.jobs.wait(job.id, progress=report)
     if job.state == "done" and waiting.out is not None:
-        _download(client, job.id, waiting.out, waiting.rejects)
+        _say_what_was_written(_download(client, job.id, waiting.out, waiting.rejects))
     return _print_ended(job, as_json=as_json)
 
 
@@ -148,8 +148,12 @@ def download(server: ServerAccess, job_id: str, out: Path, rejects: Path | None,
     if as_json:
         output.print_json(summary)
     else:
-        wrote = f" and {summary.rejects}" if summary.rejects else ""
-        output.say(f"wrote {summary.out}{wrote}")
+        _say_what_was_written(summary)
+
+
+def _say_what_was_written(summary: JobSummary) -> None:
+    rejects = f" and {summary.rejects}" if summary.rejects else ""
+    output.say(f"wrote {summary.out}{rejects}")
 
 
 def _download(client: Client, job_id: str, out: Path, rejects: Path | None) -> JobSummary:
