@@ -123,7 +123,7 @@ def test_invalid_toml_is_rejected(folder: Path) -> None:
 
 
 def test_a_child_process_uses_the_same_history_as_its_parent(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    parent = settings.load(home=Path("relative"), log_level="error")
+    parent = settings.load(home=Path("relative"), log_level="error", ray_address="ray://head:10001")
 
     environment = parent.for_child()
     (folder / "elsewhere").mkdir()
@@ -135,6 +135,7 @@ def test_a_child_process_uses_the_same_history_as_its_parent(monkeypatch: pytest
     assert child.journal_folder == folder / "relative" / "journal"
     assert child.store_url == f"sqlite:///{folder}/relative/history.db"
     assert child.log_level == "error"
+    assert child.ray_address == "ray://head:10001"
 
 
 def test_settings_are_immutable() -> None:

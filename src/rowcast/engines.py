@@ -8,8 +8,8 @@ engine may run a task again if a node fails. Functions, values and results must 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 Value = TypeVar("Value")
@@ -18,6 +18,10 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 WAITING: Final = 2
 """The number of tasks that wait while every slot is in use, so that a free slot gets work at once."""
+
+
+POLL_SECONDS: Final = 0.5
+"""How often `run_in_order` calls `while_waiting`."""
 
 
 class Shared(NamedTuple, Generic[Value]):
@@ -32,8 +36,12 @@ class Task(Protocol[Result_co]):
     def result(self, seconds: float | None = None) -> Result_co:
         """Wait for the result and return it; raise TimeoutError after `seconds`.
 
-        Raise the exception of the function. Raise Unavailable if the engine cannot run the task.
+        Raise the exception of the function. Raise EngineUnavailable if the engine cannot run the task.
         """
+        ...
+
+    def wait(self, seconds: float) -> bool:
+        """Wait up to `seconds`; return whether the task has ended. Raise EngineUnavailable if the engine has failed."""
         ...
 
     def cancel(self) -> None:
@@ -59,17 +67,32 @@ class Engine(Protocol):
 
 
 def run_in_order(
-    engine: Engine, function: Callable[..., Result], shared: Shared[Any], calls: Iterable[tuple[Any, ...]]
-) -> Iterator[Result]:
-    """Yield the result of each call in order. At most `engine.slots + WAITING` calls and results are in memory."""
+    engine: Engine,
+    function: Callable[..., Result],
+    shared: Shared[Any],
+    calls: Iterable[tuple[Any, ...]],
+    *,
+    while_waiting: Callable[[], None] = lambda: None,
+) -> Generator[Result, None, None]:
+    """Yield the result of each call in order. At most `engine.slots + WAITING` calls and results are in memory.
+
+    `while_waiting` is called repeatedly while the next result is not available. If it raises an error, all tasks are
+    canceled.
+    """
     running: deque[Task[Result]] = deque()
+
+    def wait_for_first() -> Task[Result]:
+        while not running[0].wait(POLL_SECONDS):
+            while_waiting()
+        return running.popleft()
+
     try:
         for arguments in calls:
             running.append(engine.submit(function, shared, *arguments))
             if len(running) >= engine.slots + WAITING:
-                yield running.popleft().result()
+                yield wait_for_first().result()
         while running:
-            yield running.popleft().result()
+            yield wait_for_first().result()
     finally:
         for task in running:
             task.cancel()
@@ -99,6 +122,9 @@ class _ThreadTask(Generic[Result]):
 
     def result(self, seconds: float | None = None) -> Result:
         return self._future.result(seconds)
+
+    def wait(self, seconds: float) -> bool:
+        return bool(wait([self._future], seconds).done)
 
     def cancel(self) -> None:
         self._future.cancel()

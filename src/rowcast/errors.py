@@ -28,6 +28,7 @@ RowcastError                    the base class; the message says what is wrong a
 ├── TooLate                     the request's deadline passed before any row was scored
 ├── HistoryError                the history is damaged or cannot be read
 └── Unavailable                 a required service or resource is not available
+    └── EngineUnavailable       a Ray cluster cannot be reached or cannot run a task
 """
 
 from __future__ import annotations
@@ -133,6 +134,10 @@ class HistoryError(RowcastError):
 
 class Unavailable(RowcastError):
     slug = "unavailable"
+
+
+class EngineUnavailable(Unavailable):
+    slug = "engine-unavailable"
 
 
 class RequestError(RowcastError):

@@ -269,7 +269,9 @@ class Settings(SettingPaths, BaseSettings):
     )
     push_seconds: float = Field(15.0, gt=0, description="Interval between pushes.")
     ray_address: str | None = Field(
-        None, description="Ray cluster that `--engine ray` uses. Default: a new cluster on this machine."
+        None,
+        description="Ray cluster that `--engine ray` uses. Default: commands start a cluster on this machine, and jobs "
+        "cannot use Ray.",
     )
     otel_endpoint: str | None = Field(
         None,
@@ -325,10 +327,10 @@ class Settings(SettingPaths, BaseSettings):
 
     def for_child(self) -> dict[str, str]:
         """Return the environment of a child process that must use the same registry, journal and store."""
-        retention = {} if self.retention_days is None else {f"{PREFIX}RETENTION_DAYS": str(self.retention_days)}
+        optional = {"RETENTION_DAYS": self.retention_days, "RAY_ADDRESS": self.ray_address}
         return {
             **os.environ,
-            **retention,
+            **{f"{PREFIX}{name}": str(value) for name, value in optional.items() if value is not None},
             f"{PREFIX}DURABILITY": self.durability,
             f"{PREFIX}HOME": str(self.home.absolute()),
             f"{PREFIX}REGISTRY": str(self.registry_folder),

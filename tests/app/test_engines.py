@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from rowcast.app.engines import open_engine
+from rowcast.app.engines import open_engine, open_job_engine, ray_problem
 from rowcast.engines import ThreadEngine
-from rowcast.errors import SettingsError, Unavailable
+from rowcast.errors import EngineUnavailable, SettingsError, Unavailable
 from rowcast.settings import Settings
 
 
@@ -51,3 +51,22 @@ def test_a_cluster_that_does_not_respond_causes_an_immediate_error(address: str)
         pass
 
     assert refused.value.slug == "engine-unavailable"
+
+
+@pytest.mark.parametrize(("address", "part"), [(None, "`ray_address`"), ("host", "HOST:PORT"), ("host:80", "")])
+def test_jobs_can_use_ray_only_if_the_server_has_the_address_of_a_cluster(address: str | None, part: str) -> None:
+    problem = ray_problem(Settings(ray_address=address))
+
+    assert (part in problem, bool(problem)) == (True, bool(part))
+
+
+def test_jobs_cannot_use_ray_if_the_package_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+    assert "rowcast[ray]" in ray_problem(Settings(ray_address="host:80"))
+
+
+@pytest.mark.parametrize("address", [None, "127.0.0.1:1"])
+def test_a_job_whose_cluster_cannot_be_used_can_be_tried_again(address: str | None) -> None:
+    with pytest.raises(EngineUnavailable), open_job_engine(Settings(ray_address=address), "ray"):
+        pass

@@ -53,14 +53,14 @@ def test_a_job_that_is_still_open_when_the_timeout_expires_causes_an_error() -> 
 
 def test_a_file_is_sent_unchanged_and_rows_are_sent_as_json_lines() -> None:
     file = submit_call("rows.parquet", "loans", {"columns": ["a", "b"], "record": "rows", "format": "csv"}).request
-    rows = submit_call([{"a": 1}, {"a": None}], None, {}).request
+    rows = submit_call([{"a": 1}, {"a": None}], None, {"engine": "ray"}).request
 
     assert (file.file, file.body, file.headers["content-type"]) == (
         *(Path("rows.parquet"), None),
         "application/octet-stream",
     )
     assert dict(file.query) == {"model": "loans", "format": "csv", "columns": "a,b", "record": "rows"}
-    assert (rows.file, rows.body, rows.query) == (None, b'{"a":1}\n{"a":null}\n', ())
+    assert (rows.file, rows.body, rows.query) == (None, b'{"a":1}\n{"a":null}\n', (("engine", "ray"),))
     assert file.headers["idempotency-key"] != rows.headers["idempotency-key"]
     assert file.is_repeatable
 

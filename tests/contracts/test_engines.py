@@ -25,8 +25,9 @@ from rowcast.settings import Settings
 from rowcast.tables import examples, stream
 from rowcast.tables.read import read_table, table_from_memory
 from rowcast.training.events import TrainingEvent
-from support import models, rays, tasks
+from support import models, rays, servers, tasks
 from support.commands import rowcast
+from support.jobs import JobCase
 from support.rays import RayCluster
 from support.servers import rowcast_process
 from support.tables import write_table
@@ -247,3 +248,78 @@ def test_killing_a_node_does_not_change_the_predictions(
 
     assert killed.is_set()
     assert (tmp_path / "ours.csv").read_bytes() == (tmp_path / "reference.csv").read_bytes()
+
+
+@pytest.fixture
+def reference_job(model: Any, source: Path) -> JobCase:
+    """A job that a thread has scored."""
+    case = JobCase(model, source, record="rows")
+    with closing(ThreadEngine(1)) as single:
+        case.run(engine=single)
+    return case
+
+
+def assert_same_job(case: JobCase, reference: JobCase) -> None:
+    """Check that two jobs have the same files and the same entries in the history."""
+    for name in ("result.csv", "rejects.csv"):
+        assert case.content(name) == reference.content(name)
+    assert sum(map(len, case.entries().values())) == 1000  # 999 rows and the job
+    assert case.entries() == reference.entries()
+
+
+def test_an_interrupted_job_has_the_same_result_and_entries_on_every_engine(
+    engine: Engine, model: Any, source: Path, reference_job: JobCase
+) -> None:
+    case = JobCase(model, source, record="rows")
+
+    case.run_interrupted(0, 3, 20, engine=engine)
+
+    assert_same_job(case, reference_job)
+
+
+def test_killing_a_node_does_not_change_a_job(
+    ray_cluster: RayCluster, model: Any, source: Path, reference_job: JobCase
+) -> None:
+    case, killed = JobCase(model, source, record="rows"), threading.Event()
+
+    def kill_once() -> bool:
+        if len(case.store.chunks(case.job.id)) >= 10 and not killed.is_set():
+            killed.set()
+            ray_cluster.kill_node()
+        return False
+
+    try:
+        with open_engine(Settings(), "ray") as engine:
+            case.run(kill_once, engine)
+    finally:
+        ray_cluster.add_node()
+
+    assert killed.is_set()
+    assert_same_job(case, reference_job)
+
+
+def test_a_server_runs_jobs_on_its_cluster(
+    ray_cluster: RayCluster, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"ray://127.0.0.1:{ray_cluster.client_port}")
+    examples.write_example("loans", tmp_path / "loans.csv", rows=500)
+    rowcast("predict", "loans", "loans.csv", "--out", "local.csv", "--home", home, cwd=tmp_path)
+
+    with servers.running(home) as server:
+        command = (
+            "jobs",
+            "submit",
+            "loans.csv",
+            "--engine",
+            "ray",
+            "--out",
+            "job.csv",
+            "--json",
+            "--url",
+            server.address,
+        )
+        finished = rowcast_process(*command, cwd=tmp_path, seconds=150)
+
+    shown = json.loads(finished.stdout)
+    assert (shown["state"], shown["engine"]) == ("done", "ray"), shown
+    assert (tmp_path / "job.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()

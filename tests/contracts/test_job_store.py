@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rowcast.adapters.memory.jobs import MemoryJobStore
@@ -13,7 +14,9 @@ from rowcast.adapters.postgresql.jobs import PostgresJobStore
 from rowcast.adapters.sqlite.jobs import SqliteJobStore
 from rowcast.errors import NotFound, Overloaded, RepeatConflict
 from rowcast.jobs.job import (
+    LONGEST_PAUSE,
     MAX_ATTEMPTS,
+    SECOND,
     Job,
     JobError,
     JobProgress,
@@ -22,6 +25,7 @@ from rowcast.jobs.job import (
     checked,
     claim_of,
     failed,
+    postponed,
     progressed,
     released,
 )
@@ -195,6 +199,50 @@ def test_a_job_that_is_claimed_too_often_without_progress_fails(store: JobStore)
     job = store.get(job_id(1))
     assert job is not None
     assert (job.state, job.error and job.error.slug) == ("failed", "runner-died")
+
+
+def postpone(store: JobStore, job: Job) -> Job:
+    problem = JobError("engine-unavailable", "the cluster does not respond")
+    return store.change(job.id, lambda current, now: postponed(checked(current, claim_of(job)), now, problem))
+
+
+def retry_now(store: JobStore, job_id: str) -> None:
+    store.change(job_id, lambda job, now: msgspec.structs.replace(job, retry_at=now))
+
+
+def test_a_postponed_job_does_not_delay_other_jobs_and_is_claimed_again_later(store: JobStore) -> None:
+    add(store, new_job(1), new_job(2))
+
+    waiting = postpone(store, claim(store))
+
+    assert (waiting.state, waiting.problem and waiting.problem.slug) == ("queued", "engine-unavailable")
+    assert claim(store).id == job_id(2)
+    assert store.claim("r", "here", seconds=MINUTE) is None
+    retry_now(store, job_id(1))
+    again = claim(store)
+    assert (again.id, again.attempts, again.problem, again.retry_at) == (job_id(1), 2, None, 0)
+
+
+def test_the_pauses_of_a_postponed_job_grow_and_the_last_attempt_fails_with_its_reason(store: JobStore) -> None:
+    add(store, new_job(1))
+    pauses = []
+    for _ in range(MAX_ATTEMPTS - 1):
+        claimed = claim(store, seconds=0)
+        pauses.append(postpone(store, claimed).retry_at - claimed.lease_until)
+        retry_now(store, job_id(1))
+
+    job = postpone(store, claim(store))
+
+    assert [round(pause / SECOND) for pause in (*pauses[:3], pauses[-1])] == [5, 10, 20, LONGEST_PAUSE]
+    assert (job.state, job.error and job.error.slug, job.secret) == ("failed", "engine-unavailable", b"")
+    assert "the cluster does not respond" in (job.error.message if job.error else "")
+
+
+def test_a_postponed_job_can_be_canceled(store: JobStore) -> None:
+    add(store, new_job(1))
+    postpone(store, claim(store))
+
+    assert store.change(job_id(1), canceled).state == "canceled"
 
 
 def test_progress_resets_the_number_of_attempts(store: JobStore) -> None:

@@ -110,6 +110,8 @@ def test_a_command_that_is_repeated_with_the_same_key_uses_the_first_job(run: An
         (["submit", "none.csv"], "none.csv"),
         (["submit", "rows.csv", "--format", "xlsx"], "--format"),
         (["submit", "rows.csv", "--record", "all"], "--record"),
+        (["submit", "rows.csv", "--engine", "ray://host:10001"], "--engine"),
+        (["submit", "rows.csv", "--engine", "ray"], "ray_address"),
         (["submit", "rows.csv", "--rejects", "bad.csv"], "--out"),
         (["submit", "rows.csv", "--out", "rows.csv"], "rows.csv"),
         (["submit", "rows.csv", "--model", "none"], "none"),

@@ -177,6 +177,18 @@ def test_a_canceled_job_stops_and_loses_its_files(home: Path, server: Server, ta
     assert not (home / "files" / job).exists()
 
 
+def test_a_job_that_waits_for_a_cluster_does_not_delay_other_jobs(home: Path, table: Path, expected: bytes) -> None:
+    with servers.running(home, settings={"ROWCAST_RAY_ADDRESS": "127.0.0.1:1"}) as server, server.client() as client:
+        waiting, local = submit(client, table, engine="ray"), submit(client, table)
+        wait(client, local)
+        shown = client.get(f"/jobs/{waiting}").json()
+        assert client.get(f"/jobs/{local}/result").content == expected
+        assert client.post(f"/jobs/{waiting}/cancel").json()["state"] == "canceled"
+
+    assert (shown["problem"]["slug"], "127.0.0.1:1" in shown["problem"]["message"]) == ("engine-unavailable", True)
+    assert not (home / "files" / waiting).exists()
+
+
 def test_a_job_fails_if_its_table_cannot_be_scored(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text("a,b\n1,2\n")

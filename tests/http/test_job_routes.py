@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from rowcast.http.edge import Edge
 from rowcast.http.idempotency import Idempotency
 from rowcast.http.job_routes import add_job_routes
 from rowcast.http.routes import RequestRules, Router
-from rowcast.jobs.job import JobError, JobFile, JobResult, canceled, done, failed
+from rowcast.jobs.job import JobError, JobFile, JobResult, canceled, done, failed, postponed
 from rowcast.jobs.service import JobLimits, JobService
 from rowcast.serving.deployment import Deployment
 from support import access, apps, models
@@ -37,7 +38,7 @@ MAX_TABLE, MAX_JSON = 5_000, 1_000
 class JobFront:
     """The job routes of a server with the models `sum` (the default) and `other`."""
 
-    def __init__(self, folder: Path, keys: Any = (), max_open: int = 10) -> None:
+    def __init__(self, folder: Path, keys: Any = (), max_open: int = 10, ray_problem: str = "") -> None:
         columns, graph = models.number_columns(2), models.sum_graph(2)
         live = {
             name: models.live(folder, name, graph, columns, models.REGRESSION, "values") for name in ("sum", "other")
@@ -45,7 +46,7 @@ class JobFront:
         self.store, self.files = MemoryJobStore(), MemoryFileStore()
         self.wakes = 0
         self.is_draining = False
-        service = JobService(self.store, self.files, JobLimits(MAX_TABLE, max_open, 60.0), self._wake)
+        service = JobService(self.store, self.files, JobLimits(MAX_TABLE, max_open, 60.0, ray_problem), self._wake)
         cold = ColdApp()
         add_job_routes(
             cold, service, Deployment(live, "sum"), max_json_bytes=MAX_JSON, is_draining=lambda: self.is_draining
@@ -166,6 +167,8 @@ async def test_the_format_of_an_upload_is_detected_from_its_content(
         ({"colour": "red"}, CSV, (400, "bad-option")),
         ({"format": "xlsx"}, CSV, (400, "bad-option")),
         ({"record": "all"}, CSV, (400, "bad-option")),
+        ({"engine": "ray://host:10001"}, CSV, (400, "bad-option")),
+        ({"engine": "Local"}, CSV, (400, "bad-option")),
         ({"model": "none"}, CSV, (404, "model-not-found")),
         ({}, b"", (400, "empty-body")),
         ({}, b"x" * (MAX_TABLE + 1), (413, "body-too-large")),
@@ -244,6 +247,53 @@ async def test_a_repeated_request_with_an_idempotency_key_returns_the_first_job(
     assert first.json() == second.json()
     assert [(reply.status_code, slug(reply)) for reply in (other, options)] == [(422, "repeat-differs")] * 2
     assert (front.files.jobs(), front.wakes) == ([first.json()["id"]], 1)
+
+
+async def test_keys_of_releases_without_engines_remain_valid(front: JobFront) -> None:
+    key = {**CSV_TYPE, "idempotency-key": "k"}
+
+    async def submit(**options: str) -> httpx.Response:
+        return await front.client.post("/jobs", content=CSV, headers=key, params=options)
+
+    first, local, ray = await submit(), await submit(engine="local"), await submit(engine="ray")
+
+    stored = front.store.get(first.json()["id"])
+    meaning = [[None, None, None, "job"], hashlib.sha256(CSV).hexdigest()]  # as in releases without `engine`
+    assert stored is not None
+    assert stored.fingerprint == hashlib.sha256(json.dumps(meaning, separators=(",", ":")).encode()).digest()
+    assert local.json() == first.json()
+    assert (ray.status_code, slug(ray)) == (422, "repeat-differs")
+
+
+async def test_a_job_can_use_the_cluster_of_the_server(front: JobFront) -> None:
+    local, ray = (await front.submit(engine="local")).json(), (await front.submit(engine="ray")).json()
+
+    specs = [stored.spec.engine for job in (local, ray) if (stored := front.store.get(job["id"]))]
+    assert (specs, ray["engine"], "engine" in local) == (["local", "ray"], "ray", False)
+
+
+async def test_a_server_without_a_cluster_refuses_jobs_for_a_cluster(tmp_path: Path) -> None:
+    front = JobFront(tmp_path, ray_problem="set `ray_address`")
+    async with front.client:
+        local, ray = await front.submit(engine="local"), await front.submit(engine="ray")
+
+    assert (local.status_code, ray.status_code, slug(ray)) == (202, 501, "not-supported")
+    assert "`ray_address`" in ray.json()["detail"]
+    assert front.files.jobs() == [local.json()["id"]]
+
+
+async def test_a_job_that_waits_for_its_cluster_shows_why_and_until_when(front: JobFront) -> None:
+    job = (await front.submit(engine="ray")).json()["id"]
+    problem = JobError("engine-unavailable", "the cluster does not respond")
+    front.store.claim("r", front.files.place, seconds=60)
+    front.store.change(job, lambda current, now: postponed(current, 1_000_000, problem))
+
+    shown = (await front.client.get(f"/jobs/{job}")).json()
+
+    assert (shown["state"], shown["problem"]["slug"], shown["retry"]) == (
+        *("queued", "engine-unavailable"),
+        "1970-01-01T00:00:06Z",
+    )
 
 
 async def test_two_callers_with_the_same_idempotency_key_get_two_jobs(locked: JobFront) -> None:

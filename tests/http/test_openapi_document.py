@@ -46,7 +46,7 @@ def described(folder: Path, *, root_path: str = "") -> Any:
     cold, deployment = ColdApp(), Deployment(live, "sum")
     unused: Any = None
     add_cold_routes(cold, deployment, unused, Health(), unused, unused, open_metrics=True)
-    jobs = JobService(MemoryJobStore(), MemoryFileStore(), JobLimits(1000, 10, 60.0), unused)
+    jobs = JobService(MemoryJobStore(), MemoryFileStore(), JobLimits(1000, 10, 60.0, ""), unused)
     add_job_routes(cold, jobs, deployment, max_json_bytes=1000, is_draining=unused)
     return rounded(openapi.document(cold, deployment, root_path))
 

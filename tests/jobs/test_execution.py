@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import pickle
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,25 +13,22 @@ from typing import Any
 
 import polars as pl
 import pytest
-from msgspec.structs import replace
 
-from rowcast.adapters.memory.jobs import MemoryFileStore, MemoryJobStore
-from rowcast.adapters.memory.store import MemoryStore
 from rowcast.adapters.onnxruntime.graph import open_graph
-from rowcast.engines import ThreadEngine
-from rowcast.errors import RowcastError, TableError
+from rowcast.engines import Shared, Task, ThreadEngine
+from rowcast.errors import EngineUnavailable, RowcastError, TableError
 from rowcast.history import chain
-from rowcast.history.chain import SealedEntry, decode_head
+from rowcast.history.chain import decode_head
+from rowcast.jobs import execution
 from rowcast.jobs.chunk_scoring import GraphSource
-from rowcast.jobs.execution import JobExecution, JobTools
-from rowcast.jobs.job import Job, JobResult, JobStop, LostClaim, canceled, claim_of
+from rowcast.jobs.job import Job, JobStop, LostClaim, canceled
 from rowcast.jobs.job_history import ENTRIES_PER_WRITE
-from rowcast.jobs.job_scoring import JobScorer
+from rowcast.jobs.job_scoring import score_job_chunk as score
 from rowcast.jobs.table_scoring import ScoringOptions, score_file
 from rowcast.schema.sensitive import Redactor
 from rowcast.tables import stream
 from support import models
-from support.jobs import new_job
+from support.jobs import JobCase
 
 ROWS = 200
 
@@ -60,57 +58,6 @@ def model(tmp_path: Path) -> Any:
     return models.bundle.open(registry.folder(reference))
 
 
-class Case:
-    """A job with its stores."""
-
-    def __init__(self, model: Any, source: Path, **spec: Any) -> None:
-        self.model = model
-        self.store, self.files, self.history = MemoryJobStore(), MemoryFileStore(), MemoryStore()
-        self.redactor: Redactor | None = None
-        self.max_bytes = 1_000_000
-        job = new_job(1, place=self.files.place, tenant="acme", key_id="k")
-        values = {"input": f"input{source.suffix}", "digest": model.manifest.digest, **spec}
-        job = replace(job, spec=replace(job.spec, **values))
-        self.store.add(job, max_open=1)
-        self.files.put(f"{job.id}/{job.spec.input}", source.read_bytes())
-        self.job = job
-
-    def run(self, is_stopping: Callable[[], bool] = lambda: False) -> JobResult:
-        job = self.store.claim("r", self.files.place, seconds=0)
-        assert job is not None
-        tools = JobTools(
-            self.store, self.files, self.history, self.redactor, self.max_bytes, lease_seconds=60.0, now=lambda: 5
-        )
-        graphs = [open_graph(self.model.model, "out") for _ in range(2)]
-        execution = JobExecution(job, claim_of(job), manifest=self.model.manifest, graphs=graphs, tools=tools)
-        return execution.run(is_stopping)
-
-    def run_interrupted(self, *chunks: int) -> JobResult:
-        """Run the job repeatedly: stop each run after one of these numbers of chunks, then run it to the end."""
-        for count in chunks:
-            left = count
-            self.expire_lease()
-
-            def is_stopping() -> bool:
-                nonlocal left
-                left -= 1
-                return left < 0
-
-            with pytest.raises(JobStop):
-                self.run(is_stopping)
-        self.expire_lease()
-        return self.run()
-
-    def expire_lease(self) -> None:
-        self.store.change(self.job.id, lambda job, now: replace(job, lease_until=0))
-
-    def content(self, name: str) -> bytes:
-        return b"".join(self.files.read(f"{self.job.id}/{name}"))
-
-    def entries(self) -> dict[str, list[SealedEntry]]:
-        return {writer: list(self.history.chain(writer)) for writer in self.history.writers()}
-
-
 def predicted(model: Any, source: Path, ending: str) -> tuple[bytes, bytes]:
     """Return what `rowcast predict` writes for the table: the output and the rejected rows."""
     out, rejects = source.with_name(f"out.{ending}"), source.with_name(f"bad.{ending}")
@@ -122,7 +69,7 @@ def predicted(model: Any, source: Path, ending: str) -> tuple[bytes, bytes]:
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "csv.gz"])
 def test_the_result_has_the_same_bytes_as_that_of_predict(model: Any, source: Path, ending: str) -> None:
-    case = Case(model, source, format=ending)
+    case = JobCase(model, source, format=ending)
 
     result = case.run()
 
@@ -135,7 +82,7 @@ def test_the_result_has_the_same_bytes_as_that_of_predict(model: Any, source: Pa
 
 
 def test_a_parquet_result_has_the_same_rows_as_that_of_predict(model: Any, source: Path, tmp_path: Path) -> None:
-    case = Case(model, source, format="parquet")
+    case = JobCase(model, source, format="parquet")
 
     case.run()
 
@@ -146,7 +93,7 @@ def test_a_parquet_result_has_the_same_rows_as_that_of_predict(model: Any, sourc
 
 @pytest.mark.parametrize("ending", ["csv", "csv.gz", "parquet"])
 def test_an_interrupted_job_has_the_same_result(model: Any, source: Path, ending: str) -> None:
-    whole, interrupted = (Case(model, source, format=ending, record="rows") for _ in range(2))
+    whole, interrupted = (JobCase(model, source, format=ending, record="rows") for _ in range(2))
 
     assert interrupted.run_interrupted(0, 1, 3, 1, 0) == whole.run()
     for name in (f"result.{ending}", f"rejects.{ending}"):
@@ -154,11 +101,10 @@ def test_an_interrupted_job_has_the_same_result(model: Any, source: Path, ending
 
 
 def test_finished_chunks_are_not_scored_again(model: Any, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case(model, source)
+    case = JobCase(model, source)
     scored: list[int] = []
-    original = JobScorer.score
     monkeypatch.setattr(
-        JobScorer, "score", lambda self, index, *rest: scored.append(index) or original(self, index, *rest)
+        execution, "score_job_chunk", lambda scorer, index, chunk: scored.append(index) or score(scorer, index, chunk)
     )
     with pytest.raises(JobStop):
         case.run(lambda: len(case.store.chunks(case.job.id)) == 2)
@@ -173,7 +119,7 @@ def test_finished_chunks_are_not_scored_again(model: Any, source: Path, monkeypa
 
 
 def test_every_valid_row_is_recorded_once_in_chains_that_pass_verification(model: Any, source: Path) -> None:
-    case = Case(model, source, record="rows")
+    case = JobCase(model, source, record="rows")
     case.run_interrupted(1, 2)
 
     entries = case.entries()
@@ -194,7 +140,7 @@ def test_every_valid_row_is_recorded_once_in_chains_that_pass_verification(model
 def test_a_chunk_that_was_recorded_but_not_finished_is_recorded_identically_again(
     model: Any, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = Case(model, source, record="rows")
+    case = JobCase(model, source, record="rows")
     monkeypatch.setattr("rowcast.jobs.job_history.ENTRIES_PER_WRITE", 3)
     assert ENTRIES_PER_WRITE > 3
     record, left = case.history.record, 7
@@ -220,7 +166,7 @@ def test_a_chunk_that_was_recorded_but_not_finished_is_recorded_identically_agai
 
 
 def test_the_entry_of_the_job_contains_the_digests_and_counts(model: Any, source: Path) -> None:
-    case = Case(model, source, input_sha256="ab" * 32)
+    case = JobCase(model, source, input_sha256="ab" * 32)
 
     result = case.run()
 
@@ -246,7 +192,7 @@ def test_sensitive_values_are_withheld_from_recorded_rows(tmp_path: Path, source
     registry = models.FolderRegistry(tmp_path / "secretive")
     columns = models.number_columns(2, sensitive=True)
     reference = models.publish(registry, "sum", models.sum_graph(2), columns, models.REGRESSION, "values")
-    case = Case(models.bundle.open(registry.folder(reference)), source, record="rows")
+    case = JobCase(models.bundle.open(registry.folder(reference)), source, record="rows")
     case.redactor = Redactor("drop", b"")
 
     case.run()
@@ -257,7 +203,7 @@ def test_sensitive_values_are_withheld_from_recorded_rows(tmp_path: Path, source
 
 
 def test_only_the_selected_columns_are_copied(model: Any, source: Path) -> None:
-    case = Case(model, source, columns=("id",))
+    case = JobCase(model, source, columns=("id",))
 
     case.run()
 
@@ -279,7 +225,7 @@ def test_a_table_that_cannot_be_scored_fails_without_revealing_the_path(
 ) -> None:
     path = tmp_path / "table.csv"
     path.write_text(content)
-    case = Case(model, path, **spec)
+    case = JobCase(model, path, **spec)
 
     with pytest.raises(RowcastError) as refused:
         case.run()
@@ -289,7 +235,7 @@ def test_a_table_that_cannot_be_scored_fails_without_revealing_the_path(
 
 
 def test_a_job_fails_if_its_result_is_much_larger_than_the_largest_upload(model: Any, source: Path) -> None:
-    case = Case(model, source)
+    case = JobCase(model, source)
     case.max_bytes = 100
 
     with pytest.raises(TableError) as refused:
@@ -298,7 +244,7 @@ def test_a_job_fails_if_its_result_is_much_larger_than_the_largest_upload(model:
 
 
 def test_a_damaged_chunk_is_detected(model: Any, source: Path) -> None:
-    case = Case(model, source)
+    case = JobCase(model, source)
     with pytest.raises(JobStop):
         case.run(lambda: len(case.store.chunks(case.job.id)) == 2)
     case.files.put(f"{case.job.id}/chunks/{case.store.chunks(case.job.id)[0].output}", b"damaged")
@@ -310,7 +256,7 @@ def test_a_damaged_chunk_is_detected(model: Any, source: Path) -> None:
 
 
 def test_a_canceled_job_stops_at_the_next_chunk_and_has_no_entry(model: Any, source: Path) -> None:
-    case = Case(model, source)
+    case = JobCase(model, source)
 
     def cancel_after_two_chunks() -> bool:
         if len(case.store.chunks(case.job.id)) == 2:
@@ -324,7 +270,7 @@ def test_a_canceled_job_stops_at_the_next_chunk_and_has_no_entry(model: Any, sou
 
 
 def test_progress_is_stored_after_each_chunk(model: Any, source: Path) -> None:
-    case = Case(model, source)
+    case = JobCase(model, source)
     seen: list[Job] = []
 
     def watch() -> bool:
@@ -339,3 +285,79 @@ def test_progress_is_stored_after_each_chunk(model: Any, source: Path) -> None:
     assert shares == sorted(shares)
     assert 0 < seen[-1].progress.rows < ROWS
     assert seen[-1].progress.rejected == 2
+
+
+class PicklingEngine(ThreadEngine):
+    """Sends everything through pickles, as a cluster does, and keeps the pickles."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.sent: list[bytes] = []
+
+    def submit(self, function: Callable[..., Any], shared: Shared[Any], *arguments: Any) -> Task[Any]:
+        self.sent.append(pickle.dumps((function, shared, arguments)))
+        return super().submit(call_pickled, Shared(self.sent[-1]))
+
+
+def call_pickled(content: bytes) -> Any:
+    function, shared, arguments = pickle.loads(content)
+    return pickle.loads(pickle.dumps(function(shared.reference, *arguments)))
+
+
+def test_no_secret_leaves_the_process_of_the_runner(model: Any, source: Path) -> None:
+    case, reference = (JobCase(model, source, record="rows", secret=b"the-secret-of-the-job") for _ in range(2))
+    case.redactor = reference.redactor = Redactor("hash", b"the-key-for-sensitive-values")
+    reference.run()
+
+    with closing(PicklingEngine()) as engine:
+        case.run(engine=engine)
+
+    assert (case.content("result.csv"), case.entries()) == (reference.content("result.csv"), reference.entries())
+    assert b"r199" in engine.sent[-1]
+    for content in engine.sent:
+        assert b"the-secret-of-the-job" not in content
+        assert b"the-key-for-sensitive-values" not in content
+
+
+class SilentEngine:
+    """Accepts tasks, but never runs them."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self.open = 0
+
+    def share(self, value: Any) -> Shared[Any]:
+        return Shared(value)
+
+    def submit(self, function: Callable[..., Any], shared: Shared[Any], *arguments: Any) -> Task[Any]:
+        self.open += 1
+        return self
+
+    def wait(self, seconds: float) -> bool:
+        return False
+
+    def result(self, seconds: float | None = None) -> Any:
+        raise AssertionError
+
+    def cancel(self) -> None:
+        self.open -= 1
+
+
+def test_a_job_is_postponed_if_its_engine_scores_nothing_for_too_long(model: Any, source: Path) -> None:
+    case, engine = JobCase(model, source), SilentEngine()
+    case.stall_seconds = 0.0
+
+    with pytest.raises(EngineUnavailable) as refused:
+        case.run(engine=engine)
+
+    assert (refused.value.slug, engine.open) == ("engine-stalled", 0)
+
+
+def test_a_job_can_be_stopped_while_its_engine_scores_nothing(model: Any, source: Path) -> None:
+    case, engine = JobCase(model, source), SilentEngine()
+
+    with pytest.raises(JobStop):
+        case.run(lambda: True, engine)
+
+    assert engine.open == 0

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from rowcast.adapters.memory.jobs import MemoryFileStore, MemoryJobStore
-from rowcast.errors import NotFound, TableError, Unavailable
+from rowcast.errors import EngineUnavailable, NotFound, TableError, Unavailable
 from rowcast.jobs import runner as runner_module
-from rowcast.jobs.job import Job, JobClaim, JobFile, JobResult, JobStop, canceled, checked
+from rowcast.jobs.job import MAX_ATTEMPTS, Job, JobClaim, JobError, JobFile, JobResult, JobStop, canceled, checked
 from rowcast.jobs.runner import JobRunner, run_jobs
 from support.jobs import job_id, new_job
 from support.waiting import eventually
@@ -104,6 +104,34 @@ def test_a_job_is_released_if_a_store_fails(case: Case) -> None:
         case.run()
     assert (case.job().state, case.job().runner, case.job().attempts) == ("queued", "", 0)
     assert case.has("input.csv")
+
+
+def test_a_job_waits_if_its_engine_is_unavailable_and_the_next_job_runs_at_once(case: Case) -> None:
+    first, second = case.add(1), case.add(2)
+    case.action = raising(EngineUnavailable("the cluster does not respond"))
+    assert case.run()
+    case.action = lambda *arguments: RESULT
+
+    assert case.run()
+
+    job = case.job(1)
+    assert (job.state, job.runner, job.attempts, job.problem) == (
+        *("queued", "", 1),
+        JobError("engine-unavailable", "the cluster does not respond"),
+    )
+    assert (case.executed, case.job(2).state, case.has("input.csv")) == ([first, second], "done", True)
+
+
+def test_a_job_whose_engine_is_never_available_fails_with_the_reason_and_loses_its_files(case: Case) -> None:
+    case.add(attempts=MAX_ATTEMPTS - 1)
+    case.action = raising(EngineUnavailable("the cluster does not respond"))
+
+    assert case.run()
+
+    error = case.job().error
+    assert error is not None
+    assert (case.job().state, error.slug, case.files.jobs()) == ("failed", "engine-unavailable", [])
+    assert error.message.startswith("the cluster does not respond")
 
 
 def test_a_job_is_released_if_the_runner_stops(case: Case) -> None:

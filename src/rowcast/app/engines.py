@@ -9,10 +9,11 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from rowcast.engines import Engine, ThreadEngine
-from rowcast.errors import SettingsError
+from rowcast.errors import EngineUnavailable, SettingsError
 from rowcast.setting_values import check_ray_address
 
 if TYPE_CHECKING:
+    from rowcast.jobs.job import JobEngine
     from rowcast.settings import Settings
 
 LOCAL: Final = "local"
@@ -41,7 +42,7 @@ def open_engine(settings: Settings, engine: str, slots: int | None = None) -> It
     per core).
 
     `ray` is the cluster in the setting `ray_address`; without this setting, a cluster is started on this machine.
-    Raise SettingsError if there is no such engine. Raise Unavailable if it cannot be used.
+    Raise SettingsError if there is no such engine. Raise EngineUnavailable if it cannot be used.
     """
     check_engine(engine)
     if engine == LOCAL:
@@ -54,4 +55,29 @@ def open_engine(settings: Settings, engine: str, slots: int | None = None) -> It
     from rowcast.adapters.ray import cluster
 
     with cluster.open_engine(address, cores=usable_cores(), slots=slots) as running:
+        yield running
+
+
+def ray_problem(settings: Settings) -> str:
+    """Return why jobs cannot use a Ray cluster, or an empty string. This function does not connect to the cluster.
+
+    Unlike a command, a job never starts a cluster: on a single machine, Ray only makes it slower.
+    """
+    if settings.ray_address is None:
+        return "the server has no Ray cluster; set `ray_address` (or RAY_ADDRESS) on the server"
+    try:
+        check_engine(RAY)
+        check_ray_address(settings.ray_address)
+    except SettingsError as error:
+        return error.message
+    return ""
+
+
+@contextmanager
+def open_job_engine(settings: Settings, engine: JobEngine) -> Iterator[Engine]:
+    """Open the engine of a job; raise EngineUnavailable if it cannot be used."""
+    problem = ray_problem(settings) if engine == RAY else ""
+    if problem:
+        raise EngineUnavailable(problem)
+    with open_engine(settings, engine) as running:
         yield running

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import uuid
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from rowcast.app.engines import LOCAL, open_job_engine, ray_problem
 from rowcast.app.history import require_driver, store, utc_microseconds
 from rowcast.errors import BundleError, SettingsError
 from rowcast.setting_values import hide_credentials
@@ -30,6 +32,9 @@ MEBIBYTE = 1024 * 1024
 SPARE = 2
 """Jobs require this multiple of `min_free_mb`, so that predictions do not run out of disk space because of jobs."""
 LOW_PRIORITY = 5
+STALL_SECONDS = 600.0
+"""The time after which a Ray cluster that scores no chunk is left to a later attempt. A cluster may need minutes to
+start a node."""
 
 
 class JobParts(NamedTuple):
@@ -94,7 +99,12 @@ def job_parts(settings: Settings, *, is_worker: bool = False) -> JobParts:
     environment = settings.for_child()
     is_needed = _runner_check(settings, jobs, files, is_worker=is_worker)
     child = JobRunnerChild([sys.executable, "-m", "rowcast.cli", "job-runner"], environment, is_needed)
-    limits = JobLimits(settings.job_upload_mb * MEBIBYTE, settings.max_jobs, settings.job_days * DAY_SECONDS)
+    limits = JobLimits(
+        upload_bytes=settings.job_upload_mb * MEBIBYTE,
+        open_jobs=settings.max_jobs,
+        keep_seconds=settings.job_days * DAY_SECONDS,
+        ray_problem=ray_problem(settings),
+    )
     return JobParts(JobService(jobs, files, limits, child.wake), child)
 
 
@@ -147,9 +157,9 @@ def _executor(settings: Settings, jobs: JobStore, files: FileStore) -> Execute:
 
     def execute(job: Job, claim: JobClaim, is_stopping: Callable[[], bool]) -> JobResult:
         from rowcast.adapters.onnxruntime.graph import open_graph
-        from rowcast.app.engines import usable_cores
         from rowcast.app.models import registry
         from rowcast.app.serving import redactor
+        from rowcast.jobs.chunk_scoring import GraphSource
         from rowcast.jobs.execution import JobExecution, JobTools
         from rowcast.jobs.runner import LEASE_SECONDS
         from rowcast.registry import bundle
@@ -159,7 +169,7 @@ def _executor(settings: Settings, jobs: JobStore, files: FileStore) -> Execute:
         opened = bundle.open(registry(settings).folder(reference))
         if opened.manifest.digest != job.spec.digest:
             raise BundleError(f"{reference} was replaced after the job was submitted")
-        with store(settings) as history:
+        with store(settings) as history, open_job_engine(settings, job.spec.engine) as engine:
             tools = JobTools(
                 store=jobs,
                 files=files,
@@ -167,10 +177,11 @@ def _executor(settings: Settings, jobs: JobStore, files: FileStore) -> Execute:
                 redactor=redactor(settings),
                 max_bytes=settings.job_upload_mb * MEBIBYTE,
                 lease_seconds=LEASE_SECONDS,
+                stall_seconds=math.inf if job.spec.engine == LOCAL else STALL_SECONDS,
                 now=utc_microseconds,
             )
-            graphs = [open_graph(opened.model, opened.manifest.output.name) for _ in range(usable_cores())]
-            execution = JobExecution(job, claim, manifest=opened.manifest, graphs=graphs, tools=tools)
+            graphs = GraphSource(opened.model, opened.manifest.output.name, open_graph)
+            execution = JobExecution(job, claim, manifest=opened.manifest, graphs=graphs, engine=engine, tools=tools)
             return execution.run(is_stopping)
 
     return execute

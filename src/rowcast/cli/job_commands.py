@@ -32,6 +32,9 @@ def jobs_submit(
     record: Annotated[
         str, typer.Option(help="What the history records: job (one entry for the job) or rows (also every row).")
     ] = "job",
+    engine: Annotated[
+        str, typer.Option(help="Where to score: local (on one machine) or ray (on the server's Ray cluster).")
+    ] = "local",
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended.")] = False,
     out: Out = None,
     rejects: Rejects = None,
@@ -45,7 +48,9 @@ def jobs_submit(
     """Upload a table, and print the id of its job; with --wait or --out, exit with status 1 if the job fails."""
     from rowcast.cli import jobs
 
-    options = jobs.SubmitOptions(model, format, columns, record, idempotency_key)
+    options = jobs.SubmitOptions(
+        model=model, format=format, columns=columns, record=record, engine=engine, idempotency_key=idempotency_key
+    )
     return jobs.submit(jobs.access(url, home), table, options, jobs.Waiting(wait, out, rejects), as_json=json)
 
 

@@ -38,6 +38,7 @@ class SubmitOptions(NamedTuple):
     format: str | None
     columns: str | None
     record: str
+    engine: str
     idempotency_key: str | None
 
     def arguments(self) -> dict[str, Any]:
@@ -46,9 +47,12 @@ class SubmitOptions(NamedTuple):
             raise SettingsError(f"--format {self.format} is unknown; available formats: {', '.join(RESULT_FORMATS)}")
         if self.record not in ("job", "rows"):
             raise SettingsError(f"--record must be job or rows, not {self.record}")
+        if self.engine not in ("local", "ray"):
+            raise SettingsError(f"--engine must be local or ray, not {self.engine}")
         columns = None if self.columns is None else [name.strip() for name in self.columns.split(",")]
         chosen = {"format": self.format, "columns": columns, "idempotency_key": self.idempotency_key}
-        return {"record": self.record, **{name: value for name, value in chosen.items() if value is not None}}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        return {"record": self.record, **({} if self.engine == "local" else {"engine": self.engine}), **given}
 
 
 class Waiting(NamedTuple):
@@ -196,10 +200,13 @@ def _print_job(job: JobStatus, *, as_json: bool) -> None:
         ("id", job.id),
         ("state", job.state),
         ("model", f"{job.model}@{job.version}"),
+        *([("engine", job.engine)] if job.engine != "local" else []),
         ("progress", f"{job.progress.share:.0%}, {job.progress.rows} rows, {job.progress.rejected} rejected"),
         ("created", output.moment(job.created)),
         *([("ended", output.moment(job.ended))] if job.ended else []),
         *([("expires", output.moment(job.expires))] if job.expires else []),
+        *([("problem", f"{job.problem.slug}: {job.problem.message}")] if job.problem else []),
+        *([("retry", output.moment(job.retry))] if job.retry else []),
         *([("error", f"{job.error.slug}: {job.error.message}")] if job.error else []),
     ]
     output.print_lines(f"{name}\t{text}" for name, text in lines)

@@ -21,7 +21,7 @@ from rowcast.client.calls import ApiCall, Download, is_header_value
 from rowcast.client.encoding import encode
 from rowcast.client.errors import BadCall, BadReply, JobNotDone
 from rowcast.client.exchange import HttpReply, HttpRequest
-from rowcast.jobs.job import JobPage, JobRecording, JobStatus, ResultFormat
+from rowcast.jobs.job import JobEngine, JobPage, JobRecording, JobStatus, ResultFormat
 
 T = TypeVar("T")
 Table = str | Path | Rows
@@ -40,6 +40,8 @@ class SubmitArguments(TypedDict, total=False):
     """The columns to copy to the result; by default, all columns."""
     record: JobRecording
     """`rows` records every row in the history; `job`, which is the default, records only the job."""
+    engine: JobEngine
+    """`ray` scores the table on the server's Ray cluster; `local`, which is the default, on one machine."""
     idempotency_key: str
     """Replaces the generated Idempotency-Key. Repeating a call with the same key and table returns the first job."""
     timeout: float
@@ -74,6 +76,7 @@ def submit_call(table: Table, model: str | None, options: SubmitArguments) -> Ap
         "format": options.get("format"),
         "columns": None if columns is None else ",".join(columns),
         "record": options.get("record"),
+        "engine": options.get("engine"),
     }
     path = Path(table) if isinstance(table, str | Path) else None
     request = HttpRequest(

@@ -54,6 +54,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "enum": ["job", "rows"],
         "description": "`job` records one history entry for the whole job; `rows` also records an entry for each row.",
     },
+    "engine": {
+        "type": "string",
+        "enum": ["local", "ray"],
+        "description": "`local` scores the table on one machine; `ray` scores it on the server's Ray cluster.",
+    },
 }
 SUBMIT_BODY: dict[str, Any] = {
     "required": True,
@@ -140,6 +145,7 @@ def _add_submit_route(
             "no-rows",
             "not-an-object",
             "repeat-differs",
+            "not-supported",
             "unavailable",
             "overloaded",
             "disk-low",

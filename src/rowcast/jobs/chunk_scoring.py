@@ -8,18 +8,15 @@ Several processes would each need a copy of polars and ONNX Runtime
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rowcast.engines import ThreadEngine, run_in_order
 from rowcast.errors import NoAnswer, ValueProblem
 from rowcast.registry.bundle import Manifest
 from rowcast.registry.ports import Graph, OpenGraph
@@ -28,14 +25,11 @@ from rowcast.schema.scores import non_finite_rows
 from rowcast.tables.columns import Source
 from rowcast.tables.encode import EncodedTable, encode_all
 from rowcast.tables.line_numbers import find_lines
-from rowcast.tables.stream import Chunk, Rows
+from rowcast.tables.stream import Rows
 from rowcast.tables.write import refuse_existing
 
 MAX_PROBLEMS: Final = 20
 REJECT_COLUMNS: Final = ("rejected_row", "rejected_column", "rejected_reason")
-
-
-Result = TypeVar("Result")
 
 
 class Progress(NamedTuple):
@@ -55,23 +49,6 @@ class ScoredRows(NamedTuple):
     problems: list[ValueProblem]
     """The problems in the rejected rows; each `row` is a position in the frame."""
     encoded: EncodedTable
-
-
-def score_in_threads(
-    chunks: Iterable[Chunk], graphs: Sequence[Graph], score: Callable[[int, Chunk, Graph], Result]
-) -> Iterator[Result]:
-    """Yield the result for each chunk in order, with one thread per graph."""
-    idle = deque(graphs)
-
-    def run(_: None, index: int, chunk: Chunk) -> Result:
-        graph = idle.popleft()  # never empty: there are as many graphs as threads
-        try:
-            return score(index, chunk, graph)
-        finally:
-            idle.append(graph)
-
-    with closing(ThreadEngine(len(graphs))) as engine:
-        yield from run_in_order(engine, run, engine.share(None), enumerate(chunks))
 
 
 class GraphSource:

@@ -1,21 +1,24 @@
-"""Executes one job: scores the unfinished chunks of its table, and joins all chunks into the result. Each chunk is
-written to a file named by the digest of its content. If a runner dies, the next runner continues after the last
-finished chunk, so the result is byte-identical to that of an uninterrupted run. One thread stores the results; other
-threads score.
+"""Executes one job: scores the unfinished chunks of its table on an engine, and joins all chunks into the result. Each
+chunk is written to a file named by the digest of its content. If a runner dies, the next runner continues after the
+last finished chunk, so the result is byte-identical to that of an uninterrupted run. The tasks of the engine only
+score; this process reads the table and stores all results.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from rowcast.errors import TableError
+from rowcast.engines import Engine, run_in_order
+from rowcast.errors import EngineUnavailable, TableError
 from rowcast.history.ports import StoreWriter
-from rowcast.jobs.chunk_scoring import score_in_threads, with_reasons
+from rowcast.jobs.chunk_scoring import GraphSource, with_reasons
 from rowcast.jobs.job import (
     ChunkRecord,
     Job,
@@ -29,15 +32,14 @@ from rowcast.jobs.job import (
     progressed,
 )
 from rowcast.jobs.job_history import RowRecorder, record_job
-from rowcast.jobs.job_scoring import JobChunk, JobScorer
+from rowcast.jobs.job_scoring import JobChunk, JobScorer, score_job_chunk
 from rowcast.jobs.ports import FileStore, JobStore
 from rowcast.jobs.rules import chunk_name, input_name, rejects_name, result_name
 from rowcast.jobs.table_scoring import in_column_order
 from rowcast.registry.bundle import Manifest
-from rowcast.registry.ports import Graph
 from rowcast.schema.sensitive import Redactor
 from rowcast.tables.pieces import encode_piece, join_pieces
-from rowcast.tables.stream import Chunk, read_chunks
+from rowcast.tables.stream import read_chunks
 
 MAX_GROWTH: Final = 20
 """The maximum ratio of a result's size to the size of the largest upload. A small compressed file can contain a very
@@ -56,6 +58,8 @@ class JobTools(NamedTuple):
     max_bytes: int
     """The maximum size of an upload."""
     lease_seconds: float
+    stall_seconds: float
+    """How long the engine may take until the next chunk is scored."""
     now: Callable[[], int]
 
 
@@ -63,12 +67,13 @@ class JobExecution:
     """The execution of one claimed job."""
 
     def __init__(
-        self, job: Job, claim: JobClaim, *, manifest: Manifest, graphs: Sequence[Graph], tools: JobTools
+        self, job: Job, claim: JobClaim, *, manifest: Manifest, graphs: GraphSource, engine: Engine, tools: JobTools
     ) -> None:
         self._job = job
         self._claim = claim
         self._manifest = manifest
         self._graphs = graphs
+        self._engine = engine
         self._tools = tools
         self._suffix = f".{job.spec.format}"
         self._rows = RowRecorder(tools.history, job, manifest, tools.redactor) if job.spec.record == "rows" else None
@@ -77,7 +82,8 @@ class JobExecution:
         """Execute the job and return its result.
 
         Raise RowcastError if the job cannot be completed, LostClaim if the job was canceled or claimed by another
-        runner, JobStop if `is_stopping` returns True, and Unavailable if a store fails.
+        runner, JobStop if `is_stopping` returns True, EngineUnavailable if the engine fails or stalls, and Unavailable
+        if a store fails.
         """
         job, tools = self._job, self._tools
         with tools.files.local(input_name(job)) as source:
@@ -103,17 +109,25 @@ class JobExecution:
     def _score(self, source: Path, is_stopping: Callable[[], bool]) -> list[ChunkRecord]:
         """Score the chunks that are not finished, and return all chunks."""
         chunks = self._tools.store.chunks(self._job.id)
-        scorer = JobScorer(self._manifest, self._job.spec.columns, self._suffix, self._rows)
-        finished = len(chunks)
+        finished, active = len(chunks), time.monotonic()
+        spec = self._job.spec
+        scorer = JobScorer(self._manifest, self._graphs, self._suffix, spec.columns, self._rows is not None)
 
-        def score(index: int, chunk: Chunk, graph: Graph) -> JobChunk:
-            return scorer.score(finished + index, chunk, graph)
-
-        pending = islice(read_chunks(source), finished, None)
-        for number, scored in enumerate(score_in_threads(pending, self._graphs, score), finished):
+        def check() -> None:
             if is_stopping():
                 raise JobStop
-            chunks.append(self._finish(number, scored, chunks))
+            if time.monotonic() - active > self._tools.stall_seconds:
+                reason = f"no chunk was scored within {self._tools.stall_seconds:.0f} seconds"
+                raise EngineUnavailable(reason, slug="engine-stalled")
+
+        calls = islice(enumerate(read_chunks(source)), finished, None)
+        results = run_in_order(self._engine, score_job_chunk, self._engine.share(scorer), calls, while_waiting=check)
+        with closing(results):  # cancels the tasks
+            for number, scored in enumerate(results, finished):
+                if is_stopping():
+                    raise JobStop
+                chunks.append(self._finish(number, scored, chunks))
+                active = time.monotonic()
         return chunks
 
     def _finish(self, number: int, scored: JobChunk, before: Sequence[ChunkRecord]) -> ChunkRecord:

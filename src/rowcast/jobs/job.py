@@ -2,7 +2,8 @@
 
     queued ──claim──> running ──> done | failed
       │  ^               │
-      │  └── release ────┤
+      │  └─ release, ────┤
+      │     postpone     │
       └───── cancel ─────┴─────> canceled
 
 A runner claims a job for the duration of a lease, which it renews. If the lease expires, another runner can claim the
@@ -20,13 +21,16 @@ from rowcast.history.records import to_time
 
 JobState = Literal["queued", "running", "done", "failed", "canceled"]
 JobRecording = Literal["job", "rows"]
+JobEngine = Literal["local", "ray"]
 ResultFormat = Literal["csv", "csv.gz", "jsonl", "parquet"]
 
 OPEN_STATES: Final = ("queued", "running")
 RESULT_FORMATS: Final[tuple[ResultFormat, ...]] = ("csv", "csv.gz", "jsonl", "parquet")
 MAX_ATTEMPTS: Final = 25
-"""How many times a job can be claimed without finishing a chunk. A job that keeps crashing its runner must eventually
-fail."""
+"""How many times a job can be claimed without finishing a chunk. A job that keeps crashing its runner, or whose engine
+is never available, must eventually fail."""
+FIRST_PAUSE, LONGEST_PAUSE = 5, 300
+"""The pauses, in seconds, after the first failure of a job's engine and after many failures."""
 SECOND: Final = 1_000_000
 
 
@@ -46,6 +50,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The columns to copy to the result; all columns by default."""
     record: JobRecording = "job"
     """Whether the history records only the job, or also every row."""
+    engine: JobEngine = "local"
+    """Where the rows are scored: on one machine, or on a Ray cluster."""
 
 
 class JobOwner(msgspec.Struct, frozen=True):
@@ -92,7 +98,7 @@ class JobResult(msgspec.Struct, frozen=True):
 
 
 class JobError(msgspec.Struct, frozen=True):
-    """Why a job failed."""
+    """Why a job failed or was postponed."""
 
     slug: str
     message: str
@@ -126,6 +132,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
     """The number of claims since the latest progress."""
     lease_until: int = 0
+    retry_at: int = 0
+    """When a postponed job can be claimed again."""
+    problem: JobError | None = None
+    """Why the job was postponed."""
     progress: JobProgress = JobProgress()
     result: JobResult | None = None
     error: JobError | None = None
@@ -189,13 +199,15 @@ def claimed(job: Job, now: int, *, runner: str, seconds: float) -> Job:
         claim=job.claim + 1,
         attempts=job.attempts + 1,
         lease_until=now + int(seconds * SECOND),
+        retry_at=0,
+        problem=None,
     )
 
 
 def is_claimable(job: Job, now: int, *, dead_runner: str = "") -> bool:
     """Return whether a runner can claim the job; `dead_runner` is a runner that is known to have exited."""
     if job.state == "queued":
-        return True
+        return job.retry_at <= now
     return job.state == "running" and (job.lease_until <= now or (bool(dead_runner) and job.runner == dead_runner))
 
 
@@ -219,6 +231,19 @@ def progressed(job: Job, now: int, progress: JobProgress, *, seconds: float) -> 
 def released(job: Job) -> Job:
     """Return the job without its claim, so that any runner can continue it."""
     return msgspec.structs.replace(job, state="queued", runner="", lease_until=0, attempts=max(0, job.attempts - 1))
+
+
+def postponed(job: Job, now: int, problem: JobError) -> Job:
+    """Return the job without its claim, to be claimed again after a pause, or as failed after too many attempts.
+
+    The pause doubles with each attempt, so that a job whose engine is not available leaves the runner to other jobs.
+    """
+    if job.attempts >= MAX_ATTEMPTS:
+        message = f"{problem.message} (attempt {job.attempts} of {MAX_ATTEMPTS})"
+        return failed(job, now, JobError(problem.slug, message))
+    pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (job.attempts - 1))
+    retry_at = now + pause * SECOND
+    return msgspec.structs.replace(job, state="queued", runner="", lease_until=0, retry_at=retry_at, problem=problem)
 
 
 def done(job: Job, now: int, result: JobResult) -> Job:
@@ -252,6 +277,7 @@ class JobStatus(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     digest: str
     format: ResultFormat
     record: JobRecording
+    engine: JobEngine = "local"
     created: datetime
     started: datetime | None = None
     ended: datetime | None = None
@@ -261,6 +287,10 @@ class JobStatus(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     progress: JobProgress
     result: JobResult | None = None
     error: JobError | None = None
+    problem: JobError | None = None
+    """Why the job was postponed; None unless it waits for the next attempt."""
+    retry: datetime | None = None
+    """When the next attempt is due."""
 
 
 class JobPage(msgspec.Struct, frozen=True):
@@ -282,6 +312,7 @@ def status_of(job: Job) -> JobStatus:
         digest=spec.digest,
         format=spec.format,
         record=spec.record,
+        engine=spec.engine,
         created=to_time(job.created),
         started=to_time(job.started) if job.started else None,
         ended=to_time(job.ended) if job.ended else None,
@@ -290,4 +321,6 @@ def status_of(job: Job) -> JobStatus:
         progress=job.progress,
         result=job.result,
         error=job.error,
+        problem=job.problem if job.is_open else None,
+        retry=to_time(job.retry_at) if job.is_open and job.retry_at else None,
     )

@@ -41,7 +41,7 @@ class RecordedRows(msgspec.Struct, frozen=True):
     scores: Sequence[Score]
     warnings: Sequence[tuple[RowWarning, ...]]
     rows: Sequence[bytes]
-    """The rows as JSON, with canonical values."""
+    """The rows as JSON, with canonical values. Sensitive values are not redacted yet."""
 
 
 class JobEvidence(msgspec.Struct, frozen=True):
@@ -64,27 +64,26 @@ class JobReply(msgspec.Struct, frozen=True):
     job: JobEvidence
 
 
+def rows_to_record(scored: ScoredRows, unusual: UnusualRows, manifest: Manifest) -> RecordedRows:
+    """Return the data for the entries of a chunk. This needs no secret, so any machine can do it."""
+    schema = manifest.schema
+    places = np.flatnonzero(~scored.rejected).tolist()
+    columns = [_values(scored.encoded.columns[column.name], column, places) for column in schema.columns]
+    names = schema.names()
+    rows = [msgspec.json.encode(dict(zip(names, cells, strict=True))) for cells in zip(*columns, strict=True)]
+    scores = score_rows(manifest.decision, scored.output) if places else []
+    return RecordedRows(scores, _row_warnings(unusual, names, places), rows)
+
+
 class RowRecorder:
-    """Records the rows of a job."""
+    """Records the rows of a job. Only the runner has one, because it knows the job's secret and the redaction key."""
 
     def __init__(self, store: StoreWriter, job: Job, manifest: Manifest, redactor: Redactor | None) -> None:
         self._store = store
         self._job = job
-        self._manifest = manifest
+        self._schema = manifest.schema
         self._redactor = redactor
         self._withheld = () if redactor is None else redactor.withheld_columns(manifest.schema)
-
-    def prepare(self, scored: ScoredRows, unusual: UnusualRows) -> RecordedRows:
-        """Return the data for the entries of a chunk. This method can be called in any thread."""
-        schema = self._manifest.schema
-        places = np.flatnonzero(~scored.rejected).tolist()
-        columns = [_values(scored.encoded.columns[column.name], column, places) for column in schema.columns]
-        names = schema.names()
-        rows = [msgspec.json.encode(dict(zip(names, cells, strict=True))) for cells in zip(*columns, strict=True)]
-        if self._redactor is not None and self._withheld:
-            rows = [self._redactor.redact(schema, row) for row in rows]
-        scores = score_rows(self._manifest.decision, scored.output) if places else []
-        return RecordedRows(scores, _row_warnings(unusual, names, places), rows)
 
     def record(self, number: int, recorded: RecordedRows) -> None:
         """Store the entries of the chunk with this number."""
@@ -110,10 +109,14 @@ class RowRecorder:
             cached=[False] * count,
         )
         chain = Chain(writer)
-        for index, (reply, row) in enumerate(zip(replies, recorded.rows, strict=True)):
+        for index, (reply, row) in enumerate(zip(replies, self._redacted(recorded.rows), strict=True)):
             salt = salts[index * SALT_BYTES : (index + 1) * SALT_BYTES]
             head = encode_head(_entry(job, job.started, reply, self._withheld))
             yield chain.seal(Draft(head, salt, row))
+
+    def _redacted(self, rows: Sequence[bytes]) -> Iterator[bytes]:
+        for row in rows:
+            yield self._redactor.redact(self._schema, row) if self._redactor is not None and self._withheld else row
 
 
 def record_job(store: StoreWriter, job: Job, result: JobResult, now: int) -> None:

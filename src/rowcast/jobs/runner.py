@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from rowcast.errors import NotFound, RowcastError, Unavailable
+from rowcast.errors import EngineUnavailable, NotFound, RowcastError, Unavailable
 from rowcast.jobs.job import (
     SECOND,
     Job,
@@ -22,6 +22,7 @@ from rowcast.jobs.job import (
     claim_of,
     done,
     failed,
+    postponed,
     released,
     renewed,
 )
@@ -77,6 +78,9 @@ class JobRunner:
             result = self._execute(job, claim, is_stopping)
         except LostClaim:
             raise
+        except EngineUnavailable as error:
+            log.warning("a job was postponed", job=job.id, slug=error.slug, reason=error.message)
+            self._postpone(claim, JobError(error.slug, error.message))
         except Unavailable:
             self._release(claim)
             raise
@@ -96,6 +100,11 @@ class JobRunner:
     def _fail(self, job: Job, claim: JobClaim, error: JobError) -> None:
         self._store.change(job.id, lambda current, now: failed(checked(current, claim), now, error))
         self._files.delete(job.id)
+
+    def _postpone(self, claim: JobClaim, problem: JobError) -> None:
+        job = self._store.change(claim.job_id, lambda current, now: postponed(checked(current, claim), now, problem))
+        if not job.is_open:
+            self._files.delete(job.id)
 
     def _release(self, claim: JobClaim) -> None:
         """Release the claim. If the store is not available, the claim ends when the lease expires."""

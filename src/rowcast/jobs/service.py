@@ -37,6 +37,8 @@ class JobLimits(NamedTuple):
     open_jobs: int
     """The maximum number of open jobs of one tenant."""
     keep_seconds: float
+    ray_problem: str
+    """Why jobs cannot use a Ray cluster; empty if they can."""
 
 
 class Upload(NamedTuple):
@@ -87,10 +89,12 @@ class JobService:
     def submit(self, upload: Upload, submission: Submission) -> Job:
         """Add a job for an upload, or return the job of an earlier request with the same Idempotency-Key.
 
-        If no job is added, delete the upload.
+        If no job is added, delete the upload. Raise RequestError if the server does not have the engine of the job.
         """
         job = self._new_job(upload, submission)
         try:
+            if job.spec.engine == "ray" and self.limits.ray_problem:
+                raise RequestError(f"engine=ray is not available: {self.limits.ray_problem}", slug="not-supported")
             added = self._store.add(job, max_open=self.limits.open_jobs)
         except RowcastError:
             self.files.delete(upload.job_id)
@@ -113,10 +117,13 @@ class JobService:
             format=options.format or upload.format.result,
             columns=options.columns,
             record=options.record,
+            engine=options.engine,
         )
         key = submission.idempotency_key
         identity = [caller.tenant.encode(), caller.key_id.encode(), key]
-        meaning = msgspec.json.encode([options, upload.file.sha256])
+        # Releases without the option `engine` encoded the same fields, so keys that they stored remain valid.
+        asked = options[:-1] if options.engine == "local" else options
+        meaning = msgspec.json.encode([asked, upload.file.sha256])
         return Job(
             id=upload.job_id,
             spec=spec,

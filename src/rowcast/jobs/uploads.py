@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from rowcast.errors import RequestError
-from rowcast.jobs.job import RESULT_FORMATS, JobRecording, ResultFormat
+from rowcast.jobs.job import RESULT_FORMATS, JobEngine, JobRecording, ResultFormat
 
 SNIFFED_BYTES: Final = 64 * 1024
 GZIP: Final = b"\x1f\x8b"
 MAX_COLUMNS: Final = 10_000
-OPTION_NAMES: Final = ("model", "format", "columns", "record")
+OPTION_NAMES: Final = ("model", "format", "columns", "record", "engine")
 
 
 class UploadFormat(NamedTuple):
@@ -46,6 +46,7 @@ class JobOptions(NamedTuple):
     """The format of the result; None to use the format of the upload."""
     columns: tuple[str, ...] | None = None
     record: JobRecording = "job"
+    engine: JobEngine = "local"
 
 
 def parse_options(values: Mapping[str, str]) -> JobOptions:
@@ -62,8 +63,17 @@ def parse_options(values: Mapping[str, str]) -> JobOptions:
     record = given.get("record", "job")
     if record not in ("job", "rows"):
         raise RequestError(f"record: {record[:40]!r} is not valid; expected job or rows", slug="bad-option")
+    engine = given.get("engine", "local")
+    if engine not in ("local", "ray"):
+        raise RequestError(f"engine: {engine[:40]!r} is not valid; expected local or ray", slug="bad-option")
     columns = tuple(name.strip() for name in given["columns"].split(",")) if "columns" in given else None
     if columns is not None and len(columns) > MAX_COLUMNS:
         raise RequestError(f"columns: more than {MAX_COLUMNS} names", slug="bad-option")
     known: ResultFormat | None = next((each for each in RESULT_FORMATS if each == chosen), None)
-    return JobOptions(given.get("model"), known, columns, "rows" if record == "rows" else "job")
+    return JobOptions(
+        model=given.get("model"),
+        format=known,
+        columns=columns,
+        record="rows" if record == "rows" else "job",
+        engine="ray" if engine == "ray" else "local",
+    )

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rowcast.errors import Unavailable
+from rowcast.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from rowcast.adapters.ray.engine import RayEngine
@@ -44,7 +44,8 @@ _imported_privately = False
 def open_engine(address: str | None, *, cores: int, slots: int | None) -> Iterator[RayEngine]:
     """Connect to the cluster at the address, or start a cluster with this number of cores if there is no address.
 
-    If this process is already connected to a cluster, use that cluster. Raise Unavailable if no cluster can be used.
+    If this process is already connected to a cluster, use that cluster. Raise EngineUnavailable if no cluster can be
+    used.
     """
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         yield _engine(slots)
@@ -59,7 +60,10 @@ def open_engine(address: str | None, *, cores: int, slots: int | None) -> Iterat
 
 
 def check_reachable(address: str) -> None:
-    """Raise Unavailable if nothing accepts connections at HOST:PORT or ray://HOST:PORT. Ray would wait for minutes."""
+    """Raise EngineUnavailable if nothing accepts connections at HOST:PORT or ray://HOST:PORT.
+
+    Without this check, Ray would wait for minutes.
+    """
     if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -67,7 +71,7 @@ def check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
     except (OSError, OverflowError) as error:
         reason = f"{address} does not respond ({type(error).__name__})"
-        raise Unavailable(reason, slug="engine-unavailable") from None
+        raise EngineUnavailable(reason) from None
 
 
 @contextmanager
@@ -105,7 +109,7 @@ def _connection(place: str, **options: Any) -> Iterator[None]:
             ray.init(**options, **QUIET)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())[:500]
-            raise Unavailable(f"cannot use a Ray cluster {place}: {reason}", slug="engine-unavailable") from None
+            raise EngineUnavailable(f"cannot use a Ray cluster {place}: {reason}") from None
         yield
     finally:
         ray.shutdown()
@@ -134,5 +138,5 @@ def _engine(slots: int | None) -> RayEngine:
 
     cores = int(ray.cluster_resources().get("CPU", 0))
     if not cores:
-        raise Unavailable("the Ray cluster has no cores for tasks", slug="engine-unavailable")
+        raise EngineUnavailable("the Ray cluster has no cores for tasks")
     return RayEngine(min(slots or cores, cores))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
 import ray
@@ -15,7 +16,7 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from rowcast.adapters.ray.tasks import Failure, SharedValue, installed_versions, run_task
 from rowcast.engines import Shared, Task
-from rowcast.errors import Unavailable
+from rowcast.errors import EngineUnavailable
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")
@@ -49,14 +50,26 @@ class _RayTask(Generic[Result]):
         except GetTimeoutError:
             raise TimeoutError from None
         except (RayError, ConnectionError) as error:
-            raise Unavailable(f"the Ray cluster cannot run a task: {last_line(error)}", slug="engine-failed") from None
+            raise _failure(error) from None
         if isinstance(outcome, Failure):
             raise outcome.error
         result: Result = outcome
         return result
 
+    def wait(self, seconds: float) -> bool:
+        try:
+            ended, _ = ray.wait([self._reference], timeout=seconds)
+        except (RayError, ConnectionError) as error:
+            raise _failure(error) from None
+        return bool(ended)
+
     def cancel(self) -> None:
-        ray.cancel(self._reference)
+        with suppress(RayError, ConnectionError):  # without the cluster, there is no task
+            ray.cancel(self._reference)
+
+
+def _failure(error: Exception) -> EngineUnavailable:
+    return EngineUnavailable(f"the Ray cluster cannot run a task: {last_line(error)}", slug="engine-failed")
 
 
 def last_line(error: Exception) -> str:

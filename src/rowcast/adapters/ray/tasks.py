@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import ray
 
-from rowcast.errors import RowcastError, Unavailable
+from rowcast.errors import EngineUnavailable, RowcastError
 from rowcast.version import VERSION
 
 PACKAGES: Final = ("numpy", "polars", "onnxruntime", "scikit-learn", "lightgbm", "optuna")
@@ -50,11 +50,11 @@ def run_task(
 
 
 def check_versions(versions: Mapping[str, str]) -> None:
-    """Raise Unavailable if this node's packages differ from the driver's, because its results could differ."""
+    """Raise EngineUnavailable if this node's packages differ from the driver's, because its results could differ."""
     own = installed_versions()
     for package, version in versions.items():
         if own.get(package) != version:
-            raise Unavailable(
+            raise EngineUnavailable(
                 f"the Ray node {socket.gethostname()} has {package} {own.get(package, '(not installed)')}, but this "
                 f"process has {package} {version}; install the same versions on every node",
                 slug="engine-versions",
