@@ -114,7 +114,7 @@ def test_a_url_is_not_resolved_as_a_path(tmp_path: Path) -> None:
         ("target:", "'target' must be text, got no value; remove the key"),
         ("trials: 3\ntrials: 4", "duplicate key 'trials'"),
         ("target-file: a\ntarget_file: b", "duplicate key 'target_file'"),
-        ("[a]: 1", "keys must be text"),
+        ("[a]: 1", "keys must be strings"),
         ("a: b: c", "line 2: mapping values are not allowed here"),
         ("\t- x", "line 2: "),
     ],

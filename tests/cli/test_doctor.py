@@ -248,7 +248,7 @@ def test_a_process_that_holds_the_indexer_lock_without_indexing_is_reported(chec
     with indexer_lock(home / "journal"):
         part = checkup.parts("journal")["journal"]
 
-    assert "moves no entries" in part["says"]
+    assert "is not moving entries" in part["says"]
     assert "indexer.lock" in part["fix"]
 
 

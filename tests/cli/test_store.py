@@ -25,7 +25,7 @@ SECRET = bytes(range(32))
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A home with a SQLite history, an API key and a key for hashes."""
+    """A home with a SQLite history, an API key and a hashing key."""
     with SqliteStore(tmp_path / "history.db") as store:
         store.record("w", sealed("w", drafts(0, 20)))
     FileKeys(tmp_path / "keys.json").change(lambda keys: [new_key("a")])

@@ -47,7 +47,7 @@ def test_a_text_that_is_too_long_is_rejected_without_the_text(column: str) -> No
                 read(body)
             (problem,) = refused.value.problems
             assert (problem.column, problem.code, problem.got) == (column, "too-long", msgspec.UNSET)
-            assert problem.message == "the text has 101 characters; the limit is 100 (setting max_text_characters)"
+            assert problem.message == "the value has 101 characters; the limit is 100 (setting max_text_characters)"
 
 
 def test_a_row_with_too_many_bytes_is_rejected() -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rowcast.settings import Settings
 
 THREADS = 8
-"""The maximum number of concurrent PostgreSQL calls of a process for requests with an Idempotency-Key."""
+"""The maximum number of PostgreSQL calls that a process makes concurrently for requests with an Idempotency-Key."""
 
 
 class ServedKeys(NamedTuple):
@@ -30,7 +30,7 @@ class ServedKeys(NamedTuple):
 
 
 def keys(settings: Settings) -> KeyWriter:
-    """Return the API keys: in PostgreSQL if the store is there, otherwise in this home."""
+    """Return the API keys, which are in PostgreSQL if the store is, and otherwise in the home folder."""
     if not settings.has_postgresql_store:
         return file_keys(settings)
     from rowcast.app.history import require_driver
@@ -49,7 +49,7 @@ def file_keys(settings: Settings) -> FileKeys:
 
 
 def served_keys(settings: Settings) -> ServedKeys:
-    """Return the keys for a server. Keys in PostgreSQL are followed in a thread."""
+    """Return the keys for a server. If they are in PostgreSQL, a thread polls them for changes."""
     if not settings.has_postgresql_store:
         return ServedKeys(keys(settings), ())
     from rowcast.runtime.lifecycle import Closing
@@ -94,7 +94,7 @@ def idempotency_store(settings: Settings) -> tuple[IdempotencyStore, int]:
 
 
 def _follow(settings: Settings) -> KeyFollower:
-    """Follow the keys in PostgreSQL. The name of the local copy identifies the database."""
+    """Poll the keys in PostgreSQL. The file name of their local copy identifies the database."""
     from rowcast.adapters.files.keys import FileKeys
     from rowcast.runtime.key_follower import KeyFollower
     from rowcast.setting_values import hide_credentials

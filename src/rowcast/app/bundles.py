@@ -34,7 +34,7 @@ class NamedBundle(NamedTuple):
 
     name: str
     version: int | None
-    """None for a folder or an archive."""
+    """The published version; None for a folder or an archive."""
     opened: Bundle
 
 
@@ -42,7 +42,7 @@ class NamedBundle(NamedTuple):
 def open_bundle(settings: Settings, model: str) -> Iterator[NamedBundle]:
     """Open a bundle: `NAME`, `NAME@3`, `NAME@alias`, a path with a slash, or the path of an archive.
 
-    Raise BundleError if the bundle is damaged or its model fails its test.
+    Raise BundleError if the bundle is damaged or its model fails the test in the sandbox.
     """
     path = Path(model)
     if path.suffix == SUFFIX and (path.exists() or os.sep in model):

@@ -1,7 +1,7 @@
 """`python -m rowcast.app.describe_archive FOLDER MAX_NODES MEMORY_MB SECONDS`: check an unpacked archive.
 
-The importer runs this child process with limited resources, because a small archive can take a lot of memory. It
-writes the result to standard output. To start quickly, the process imports neither the CLI nor the settings.
+The importer runs this child process with limited resources, because even a small archive can require a lot of memory.
+It writes the result to standard output. To start quickly, the process imports neither the CLI nor the settings.
 """
 
 from __future__ import annotations

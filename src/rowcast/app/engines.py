@@ -41,8 +41,8 @@ def open_engine(settings: Settings, engine: str, slots: int | None = None) -> It
     """Open an engine: `local`, `ray` or `ray://HOST:PORT`. At most `slots` tasks run at the same time (by default, one
     per core).
 
-    `ray` is the cluster in the setting `ray_address`; without this setting, a cluster is started on this machine.
-    Raise SettingsError if there is no such engine. Raise EngineUnavailable if it cannot be used.
+    `ray` uses the cluster that the setting `ray_address` specifies, or starts a cluster on this machine if the setting
+    is empty. Raise SettingsError if there is no such engine. Raise EngineUnavailable if it cannot be used.
     """
     check_engine(engine)
     if engine == LOCAL:

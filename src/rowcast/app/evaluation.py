@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rowcast.training.true_values import RoleColumn
 
 IMPORTED: Final = "imported"
-"""The candidate in the fingerprint of an imported model."""
+"""The candidate name that an imported model's fingerprint contains."""
 IN_MEMORY: Final = "the data"
 
 
@@ -51,7 +51,7 @@ class EvaluationOptions:
     group: str | None = None
     """By default, the group column of the training run, if the table has it."""
     map: tuple[str, ...] = ()
-    """Label corrections, each in the form `OLD=NEW`. The corrections of the training run are applied first."""
+    """Label corrections, each in the form `OLD=NEW`. The corrections from the training run are applied first."""
     rejects: Path | None = None
     """The file for rows that are not measured. If this is None, a row that cannot be scored is an error."""
     report: Path | None = None
@@ -96,8 +96,8 @@ class _Table:
 def evaluate(settings: Settings, model: str, data: Any, options: EvaluationOptions) -> Evaluation:
     """Evaluate a model on a file or on data in memory; write the rejected rows and the report, if requested.
 
-    Raise TableError if the target is absent or contains a label that the model does not know, and InvalidRows if a row
-    cannot be scored and there is no file for rejected rows.
+    Raise TableError if the target is absent or contains a label that is not a class of the model. Raise InvalidRows if
+    a row cannot be scored and there is no file for rejected rows.
     """
     try:
         from rowcast.training import table_evaluation
@@ -213,7 +213,7 @@ def _role(role: str, name: str | None, columns: SelectedColumns, labeled: NDArra
 
 
 def _scattered(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
-    """Return an array of the length of the mask, with the values where the mask is true."""
+    """Return an array as long as the mask, with the values at the positions where the mask is true."""
     whole = np.zeros(len(mask), values.dtype)
     whole[mask] = values
     return whole

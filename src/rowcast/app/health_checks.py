@@ -108,7 +108,11 @@ def queue_state(settings: Settings, url: str) -> str:
     from rowcast.setting_values import hide_credentials
 
     report = queue_admin(settings).report()
-    policy = f"policy {report.policy}" if report.policy else "policy unknown, because the Redis user may not run INFO"
+    policy = (
+        f"policy {report.policy}"
+        if report.policy
+        else "policy unknown, because the Redis user is not allowed to run INFO"
+    )
     says = f"{hide_credentials(url)} responds; {policy}; {report.messages} messages, {report.parked_count} parked"
     if not report.workers:
         raise Unavailable(f"{says}; no worker is live; start one with `rowcast worker`", slug="no-worker")
@@ -137,7 +141,7 @@ def redis_state(settings: Settings, setting: str, url: str) -> str:
     says = f"{shown} (Redis {state.version}) responds; memory {limit}, policy {state.policy}"
     if setting == "quotas":
         evicts = state.maxmemory and state.policy != "noeviction"
-        return f"{says}; if its memory is full, Redis may evict the state of quotas" if evicts else says
+        return f"{says}; if Redis runs out of memory, it may evict quota state" if evicts else says
     wanted = MemoryLimits(settings.redis_maxmemory, settings.redis_policy).differences(state.memory)
     changes = ", ".join(f"{parameter} {value}" for parameter, value in wanted.items())
     if wanted and not state.can_configure:

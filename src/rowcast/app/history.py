@@ -62,7 +62,7 @@ def signing_key(settings: Settings) -> bytes:
 
 
 def history_key(settings: Settings) -> bytes:
-    """Return the key for the hashes of sensitive values. Homes with the same PostgreSQL store share it."""
+    """Return the key for hashing sensitive values. Homes that use the same PostgreSQL store share this key."""
     from rowcast.adapters.files.secret import FileSecret
     from rowcast.history.secret import load_secret, load_shared_secret
 
@@ -154,7 +154,7 @@ def erase_history(settings: Settings, selection: Selection, reason: str, wait: C
 
 
 def retention_problem(settings: Settings) -> str | None:
-    """Return why retention erases nothing, or None."""
+    """Return why retention refuses to erase the rows that are due, or None if it does not."""
     from rowcast.history import erasure
 
     if settings.retention_days is None:

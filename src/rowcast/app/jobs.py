@@ -38,7 +38,7 @@ start a node."""
 
 
 class JobParts(NamedTuple):
-    """The parts of a server or worker that concern jobs."""
+    """The parts of a server or worker that handle jobs."""
 
     service: JobService
     child: JobRunnerChild
@@ -72,7 +72,7 @@ def file_store(settings: Settings) -> FileStore:
 
 
 def check_jobs(settings: Settings) -> str:
-    """Check the stores of jobs, and return where the files are; raise RowcastError if a store cannot be used."""
+    """Check the job stores, and return where job files are stored; raise RowcastError if a store cannot be used."""
     jobs, files = job_store(settings), file_store(settings)
     try:
         jobs.check()
@@ -91,7 +91,7 @@ def _bucket(url: str) -> FileStore:
 
 
 def job_parts(settings: Settings, *, is_worker: bool = False) -> JobParts:
-    """Return the service and the child process of a server, or of a worker."""
+    """Return the job service, and the part that keeps the job runner running, for a server or a worker."""
     from rowcast.jobs.service import JobLimits, JobService
     from rowcast.runtime.job_child import JobRunnerChild
 

@@ -122,14 +122,14 @@ def report(settings: Settings, reference: str) -> tuple[Reference, Path]:
 
 
 def predict(model: LiveModel, data: Any) -> Any:
-    """Return the predictions for rows in memory, in the form of the rows."""
+    """Return the predictions for rows in memory, in the format in which the rows were passed."""
     from rowcast.jobs import memory_scoring
 
     return memory_scoring.predict(model, data)
 
 
 def predict_proba(model: LiveModel, data: Any) -> Any:
-    """Return the class probabilities for rows in memory, in the form of the rows."""
+    """Return the class probabilities for rows in memory, in the format in which the rows were passed."""
     from rowcast.jobs import memory_scoring
 
     return memory_scoring.predict_proba(model, data)

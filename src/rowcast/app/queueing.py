@@ -52,9 +52,9 @@ class QueueParts(NamedTuple):
         return QueueScorer(self.queue)
 
     def trial(self, settings: Settings, registry: RegistryReader) -> Callable[[Reference], None]:
-        """Return a function that waits until a live worker has a version, and raises BundleError if none loads it.
+        """Return a function that waits until a live worker has loaded a version, and raises BundleError if none does.
 
-        A new version then replaces the old version only if workers can score with it.
+        As a result, a new version replaces the old version only if workers can score with it.
         """
         from rowcast.registry import bundle
 
@@ -63,7 +63,7 @@ class QueueParts(NamedTuple):
             end = time.monotonic() + settings.trial_seconds
             while self.queue.workers and not self.queue.is_served(digest):
                 if time.monotonic() > end:
-                    raise BundleError(f"no live worker has loaded {reference} within {settings.trial_seconds:g} s")
+                    raise BundleError(f"no live worker loaded {reference} within {settings.trial_seconds:g} s")
                 time.sleep(POLL_SECONDS)
 
         return wait_for_worker
@@ -100,12 +100,12 @@ def reader_parts(settings: Settings, name: str, listen: Listener) -> ReaderParts
     require_redis("queue")
     from rowcast.adapters.redis.queue_reader import RedisQueueReader
 
-    link = _link(settings, settings.queue, listen, "the worker takes no messages")
+    link = _link(settings, settings.queue, listen, "the worker cannot take messages")
     return ReaderParts(RedisQueueReader(link, settings.redis_prefix, name, listen), link)
 
 
 def queue_admin(settings: Settings) -> QueueAdmin:
-    """Return the operations on the queue for commands; raise SettingsError if there is no queue."""
+    """Return the queue operations for commands; raise SettingsError if there is no queue."""
     if settings.queue is None:
         raise SettingsError("there is no queue; set 'queue' to the URL of a Redis server")
     require_redis("queue")

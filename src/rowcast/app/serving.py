@@ -180,7 +180,7 @@ def journal_monitor(settings: Settings, parts: PredictionParts, health: Health) 
 
 
 def _free_bytes(settings: Settings) -> Callable[[], int]:
-    """Return a function that measures the free disk space: the minimum for the journals' disk and the store's disk."""
+    """Return a function that measures the free space on the journals' disk and the store's disk, whichever is less."""
     from rowcast.app.history import store
 
     store_disk = store(settings).disk_folder  # None if the store is on another machine

@@ -1,4 +1,4 @@
-"""What server processes can share: API keys in the store, and the score cache and the use of quotas in Redis."""
+"""The state that server processes can share: API keys in the store, and the score cache and quota usage in Redis."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def check_store(settings: Settings) -> StoreState:
 
 
 def copy_to(settings: Settings, url: str, report: Callable[[int, int], None]) -> CopiedStore:
-    """Copy the history, the API keys and the key for hashes into a PostgreSQL store.
+    """Copy the history, the API keys and the hashing key into a PostgreSQL store.
 
     `report` receives the number of entries in the target and the number of entries in the source.
     """
@@ -82,7 +82,7 @@ def _copy_keys(settings: Settings, target: Settings) -> int:
 
 
 def _copy_secret(target: Settings) -> bool:
-    """Share the key for hashes if this home has one; raise SettingsError if the target has a different key."""
+    """Copy the hashing key if this home has one; raise SettingsError if the target has a different hashing key."""
     if not target.history_key_file.exists():
         return False
     history.history_key(target)

@@ -49,7 +49,7 @@ def run_worker(settings: Settings, listener: socket.socket, announce: Callable[[
 
 
 def build_worker(settings: Settings) -> Worker:
-    """Build a worker: its models, its side of the queue, and the server of its health and metrics."""
+    """Build a worker: its models, its side of the queue, and the HTTP server for its health and metrics."""
     from rowcast.adapters.files.shared_counters import LocalCounters
     from rowcast.runtime.lifecycle import Closing, Lifecycle
     from rowcast.serving.health import Health

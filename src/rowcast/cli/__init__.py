@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def _discard_unwritten_output() -> None:
-    """Discard buffered output for a closed terminal; otherwise, the interpreter would exit with status 120."""
+    """Discard buffered output that cannot be written; otherwise, the interpreter would exit with status 120."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -59,8 +59,8 @@ def run(settings: Settings, sources: Mapping[str, str], words: Sequence[str], se
 def server_access(settings: Settings, sources: Mapping[str, str]) -> tuple[str, str | None]:
     """Return the server's URL and the key to send.
 
-    Raise SettingsError if a file in the working folder would choose who receives the rows or the user's key: a
-    downloaded folder can contain such a file. A key for other services (`API_KEY`) is never sent.
+    Raise SettingsError if a file in the working folder would determine which server receives the rows or the user's
+    key, because a downloaded folder can contain such a file. A key for other services (`API_KEY`) is never sent.
     """
     names = ("url",) if "url" in sources else ("host", "port", "root_path")
     chosen_by = {sources[name] for name in names if name in sources}

@@ -227,9 +227,9 @@ def worker(
     models: Annotated[
         str | None, typer.Option(help="Models to score with, separated by commas: NAME or NAME@alias [every champion].")
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address of the health and metrics [127.0.0.1].")] = None,
+    host: Annotated[str | None, typer.Option(help="Address for health checks and metrics [127.0.0.1].")] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port of the health and metrics; 0 picks a free port [8001].")
+        int | None, typer.Option(help="Port for health checks and metrics; 0 picks a free port [8001].")
     ] = None,
     concurrency: Annotated[
         int | None, typer.Option(help="Maximum number of batches in progress at the same time [2].")
@@ -305,12 +305,13 @@ def evaluate(
     group: Annotated[
         str | None,
         typer.Option(
-            metavar="COLUMN", help="Group column; intervals allow for similar rows [as in training, if it exists]."
+            metavar="COLUMN",
+            help="Group column; the intervals allow for similar rows within a group [as in training, if it exists].",
         ),
     ] = None,
     map: Map = None,  # noqa: A002 - the option is --map
     rejects: Annotated[
-        Path | None, typer.Option(help="Write the rows that cannot be evaluated to this file, and evaluate the others.")
+        Path | None, typer.Option(help="File for rows that cannot be evaluated; all other rows are evaluated.")
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write an HTML report to this file.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, max=256, help="Number of threads [one per core].")] = None,
@@ -319,7 +320,7 @@ def evaluate(
 ) -> None:
     """Measure a model on a table with known labels or values, and compare the metrics with those on the holdout.
 
-    Rows without a true value are counted and not measured. Without --rejects, the command stops at the first invalid
+    Rows without a true value are counted but not measured. Without --rejects, the command stops at the first invalid
     row.
     """
     from rowcast import settings

@@ -1,7 +1,7 @@
 """`--config FILE`: read a command's options from a YAML, TOML or JSON file. The keys are the options' long names.
 
 The values in the file become the command's defaults, so options on the command line override them. In YAML, every
-scalar is read as text, as on the command line: `no` is the text "no", and `0420` keeps its leading zero.
+scalar is read as a string, as on the command line: `no` is the string "no", and `0420` keeps its leading zero.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _checked(path: Path, key: str, value: Any, option: Parameter, context: typer
 
 
 def _as_typed(value: Any, option: Parameter) -> Any:
-    """Return the text that a user would type, or a list of texts; raise ValueError if the value has the wrong shape."""
+    """Return what a user would type (a string or a list of strings); raise ValueError for any other value."""
     if isinstance(value, Mapping):
         if not _takes_pairs(option):
             raise ValueError
@@ -144,7 +144,7 @@ def _parse_yaml(text: str) -> Any:
 
 def _text_loader(yaml: Any) -> Any:
     class TextLoader(yaml.BaseLoader):  # type: ignore[misc]  # yaml has no types
-        """A YAML loader that keeps scalars as text and rejects duplicate keys."""
+        """A YAML loader that reads scalars as strings and rejects duplicate keys."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             return _without_duplicates(
@@ -155,11 +155,11 @@ def _text_loader(yaml: Any) -> Any:
 
 
 def _without_duplicates(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Return the pairs as a mapping; raise ValueError if a key is not text or appears twice."""
+    """Return the pairs as a mapping; raise ValueError if a key is not a string or appears twice."""
     mapping: dict[Any, Any] = {}
     for key, value in pairs:
         if not isinstance(key, str):
-            raise ValueError("keys must be text")
+            raise ValueError("keys must be strings")
         if key in mapping:
             raise ValueError(f"duplicate key {key!r}")
         mapping[key] = value

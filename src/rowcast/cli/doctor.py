@@ -250,7 +250,7 @@ def _check_journal(loaded: Settings) -> str:
         )
     if is_indexed and not _advances(journals.last_seqs(), lambda writer: history.store(loaded).position(writer)):
         raise CheckFailed(
-            f"a process has locked {folder / 'indexer.lock'}, but moves no entries into the store",
+            f"a process has locked {folder / 'indexer.lock'}, but is not moving entries into the store",
             f"find the process with `fuser {folder / 'indexer.lock'}` and end it",
         )
     backlog = output.counted(journals.backlog(), "journal")
@@ -258,7 +258,7 @@ def _check_journal(loaded: Settings) -> str:
 
 
 def _advances(recorded: Mapping[str, int], position: Callable[[str], Position | None]) -> bool:
-    """Return whether the indexer stores the recorded entries; wait for up to `ADVANCE_SECONDS` to see it."""
+    """Return whether the indexer is storing the recorded entries; wait up to `ADVANCE_SECONDS` for its progress."""
 
     def stored() -> dict[str, int]:
         positions = {writer: position(writer) for writer in recorded}
@@ -279,7 +279,7 @@ def _advances(recorded: Mapping[str, int], position: Callable[[str], Position | 
 def _check_privacy(loaded: Settings) -> str:
     """Check that other users of the machine cannot read the home folder and cannot hold its locks.
 
-    A group may have access to a registry outside of the home folder, because models can be shared.
+    A group can have access to a registry outside the home folder, because models can be shared.
     """
     folders = [folder for folder in (loaded.home, loaded.journal_folder, loaded.registry_folder) if folder.exists()]
     for folder in folders:
@@ -374,7 +374,7 @@ def _check_repeats(loaded: Settings) -> str:
 def _check_cache(loaded: Settings) -> str:
     if loaded.cache == "off":
         return "off"
-    lifetime = f"scores are kept for {loaded.cache_seconds:g} s"
+    lifetime = f"scores expire after {loaded.cache_seconds:g} s"
     if loaded.cache == "memory":
         return f"on; up to {loaded.cache_entries} scores in each server process; {lifetime}"
     return f"{health_checks.redis_state(loaded, 'cache', loaded.cache)}; {lifetime}"

@@ -88,7 +88,7 @@ def _interval(low: float, high: float) -> str:
 
 
 def next_steps(result: Evaluation, model: str, table: Path, home: Path) -> dict[str, str]:
-    """Return commands that help to understand the result or to improve the model, by what they do."""
+    """Return commands for understanding the result or improving the model, keyed by their purpose."""
     place = "" if home == Settings.model_fields["home"].default else f" --home {shlex.quote(str(home))}"
     rows = "TABLE" if table == STREAM else shlex.quote(str(table))
     reference, target = shlex.quote(model), shlex.quote(result.target)

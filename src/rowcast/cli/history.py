@@ -122,7 +122,7 @@ def _print_verification(result: Verification, published: int) -> None:
 
 
 def _verification_warnings(result: Verification, published: int) -> Iterator[str]:
-    """Yield what the verification could not prove."""
+    """Yield a warning for everything that the verification could not prove."""
     if not published and result.entries and not result.broken:
         yield (
             "without published heads, a recomputed or truncated chain is not detected; see `rowcast history heads -h`"

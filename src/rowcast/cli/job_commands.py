@@ -15,7 +15,7 @@ jobs_app.callback(invoke_without_command=True)(show_help)
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
 Url = Annotated[str | None, typer.Option(help="Server URL [from the settings].")]
 Out = Annotated[Path | None, typer.Option(help="Wait for the job, and download its result to this file.")]
-Rejects = Annotated[Path | None, typer.Option(help="Download the rows that could not be scored to this file.")]
+Rejects = Annotated[Path | None, typer.Option(help="Download the rejected rows to this file.")]
 Seconds = Annotated[float | None, typer.Option(min=0.01, help="Stop waiting after this many seconds [never].")]
 
 
@@ -24,7 +24,7 @@ def jobs_submit(
     table: Rows,
     model: Annotated[str | None, typer.Option(help="NAME or NAME@VERSION [the server's default model].")] = None,
     format: Annotated[  # noqa: A002 - the option is --format
-        str | None, typer.Option(help="Format of the result: csv, csv.gz, jsonl or parquet [that of the table].")
+        str | None, typer.Option(help="Format of the result: csv, csv.gz, jsonl or parquet [same as the table].")
     ] = None,
     columns: Annotated[
         str | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Columns to copy to the result [all].")
@@ -39,7 +39,7 @@ def jobs_submit(
     out: Out = None,
     rejects: Rejects = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="If the command is repeated with the same key, the first job is used.")
+        str | None, typer.Option(help="If the command is repeated with the same key, it uses the first job.")
     ] = None,
     url: Url = None,
     home: Home = None,
@@ -69,7 +69,7 @@ def jobs_list(
 
 @jobs_app.command("show")
 def jobs_show(job: JobId, url: Url = None, home: Home = None, json: Json = False) -> None:
-    """Show the state and the progress of a job."""
+    """Show a job's state and progress."""
     from rowcast.cli import jobs
 
     jobs.show(jobs.access(url, home), job, as_json=json)
@@ -91,7 +91,7 @@ def jobs_wait(
 
 @jobs_app.command("cancel")
 def jobs_cancel(job: JobId, url: Url = None, home: Home = None, json: Json = False) -> None:
-    """Cancel a job and delete its files. A job that has ended does not change."""
+    """Cancel a job and delete its files. This has no effect on a job that has ended."""
     from rowcast.cli import jobs
 
     jobs.cancel(jobs.access(url, home), job, as_json=json)

@@ -176,7 +176,7 @@ def _check_outputs(outputs: Sequence[Path | None], *inputs: Path) -> None:
 
 @contextmanager
 def _client(server: ServerAccess) -> Iterator[Client]:
-    """Yield a client; describe the errors of its calls for users of the command line."""
+    """Yield a client; rephrase its errors for users of the command line."""
     with Client(server.url, server.key) as client:
         try:
             yield client

@@ -120,8 +120,8 @@ def counted(number: int, singular: str, plural: str = "") -> str:
 def say(text: str, *, label: str = "", style: str = "") -> None:
     """Print a message to standard error, so that piped output contains only results.
 
-    In a terminal, the label before the message has the style. A message that cannot be written, for example because
-    the terminal is closed, is discarded.
+    In a terminal, the label before the message is printed in this style. A message that cannot be written, for example
+    because the terminal is closed, is discarded.
     """
     text = printable(text)
     with contextlib.suppress(OSError):
@@ -142,7 +142,7 @@ def suggest(commands: Mapping[str, str]) -> None:
 
 
 def print_status(line: str, style: str) -> None:
-    """Print one line to standard output; in a terminal, the whole line has the style."""
+    """Print one line to standard output; in a terminal, the whole line is printed in this style."""
     if not sys.stdout.isatty():
         print_lines([line])
         return

@@ -86,7 +86,7 @@ def _histogram(column: ColumnProfile) -> str:
 
 
 def blocks(counts: Sequence[int]) -> str:
-    """Return one block per number, whose height is proportional to the number. Only 0 has no block."""
+    """Return a block for each number, with a height proportional to the number. Only 0 has no block."""
     highest = max(counts, default=0)
     return "".join(BLOCKS[-(-count * len(BLOCKS) // highest) - 1] if count else " " for count in counts)
 

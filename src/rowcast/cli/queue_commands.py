@@ -28,7 +28,7 @@ def queue_show(home: Home = None, json: Json = False) -> None:
 def queue_retry(ids: Ids = None, every: All = False, home: Home = None, json: Json = False) -> None:
     """Send parked messages to the workers again, to find out whether they can be scored now.
 
-    The requests have been answered with an error, so nothing is recorded or sent to a client.
+    The original requests have already failed, so nothing is recorded or sent to a client.
     """
     from rowcast import settings
     from rowcast.cli import queue

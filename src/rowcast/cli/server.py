@@ -106,7 +106,7 @@ def require_key(settings: Settings) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket at this address that does not listen yet; raise SettingsError if the address cannot be used."""
+    """Return a socket that is bound to this address but not listening yet; raise SettingsError if binding fails."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -14,7 +14,7 @@ store_app.callback(invoke_without_command=True)(show_help)
 
 @store_app.command("migrate")
 def store_migrate(home: Home = None, json: Json = False) -> None:
-    """Create the store, or apply the migrations of this release. Servers do this at their first write, too."""
+    """Create the store, or apply the migrations of this release. Servers also do this at their first write."""
     from rowcast import settings
     from rowcast.cli import store
 
@@ -36,7 +36,7 @@ def store_copy(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Copy a SQLite history, the API keys and the key for hashes into a PostgreSQL store.
+    """Copy a SQLite history, the API keys and the hashing key into a PostgreSQL store.
 
     The copy contains the same chains. If it is interrupted, repeat the command.
     """

@@ -150,7 +150,7 @@ def print_result(result: TrainingResult) -> None:
 
 
 def _next_steps(result: TrainingResult, table: Path, home: Path) -> dict[str, str]:
-    """Return commands that use the new version, by what they do."""
+    """Return commands that use the new version, keyed by their purpose."""
     place = "" if home == Settings.model_fields["home"].default else f" --home {shlex.quote(str(home))}"
     is_live = result.promotion.alias == CHAMPION
     model = result.model if is_live else f"{result.model}@{result.version}"
@@ -163,7 +163,7 @@ def _next_steps(result: TrainingResult, table: Path, home: Path) -> dict[str, st
 
 
 def _promotion_lines(result: TrainingResult) -> list[str]:
-    """Return the result for the new version and, for a challenger, the command that promotes it."""
+    """Return lines that report the new version's alias and, for a challenger, how to promote it."""
     promotion, new = result.promotion, f"{result.model}@{result.version}"
     reason = f": {promotion.reason}" if promotion.reason else ""
     if promotion.alias is None:

@@ -1,4 +1,4 @@
-"""`rowcast worker`: run a worker of the queue until a signal arrives."""
+"""`rowcast worker`: run a queue worker until a signal arrives."""
 
 from __future__ import annotations
 

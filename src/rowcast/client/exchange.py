@@ -217,7 +217,7 @@ def error_of(result: HttpReply | NoReply, url: str, rows: range | None = None) -
 
 
 def shifted(problem: ValueProblem, first_row: int) -> ValueProblem:
-    """Return a problem whose row is counted from the first row of the call instead of the request."""
+    """Return the problem with its row number counted from the start of the call instead of the request."""
     if not isinstance(problem.row, int):
         return problem
     return msgspec.structs.replace(problem, row=problem.row + first_row)

@@ -39,9 +39,9 @@ class SubmitArguments(TypedDict, total=False):
     columns: Sequence[str]
     """The columns to copy to the result; by default, all columns."""
     record: JobRecording
-    """`rows` records every row in the history; `job`, which is the default, records only the job."""
+    """`rows` records every row in the history; `job` (the default) records only the job."""
     engine: JobEngine
-    """`ray` scores the table on the server's Ray cluster; `local`, which is the default, on one machine."""
+    """`ray` scores the table on the server's Ray cluster; `local` (the default) scores it on one machine."""
     idempotency_key: str
     """Replaces the generated Idempotency-Key. Repeating a call with the same key and table returns the first job."""
     timeout: float
@@ -66,7 +66,7 @@ class JobWait:
 
 
 def submit_call(table: Table, model: str | None, options: SubmitArguments) -> ApiCall[JobStatus]:
-    """Return the call that submits a job. A file is sent while it is read; rows are sent as JSON Lines."""
+    """Return the call that submits a job. A file is streamed; rows are sent as JSON Lines."""
     key = options.get("idempotency_key") or uuid.uuid4().hex
     if not is_header_value(key):
         raise BadCall("idempotency_key must be 1 to 255 visible ASCII characters")
@@ -111,7 +111,7 @@ def page_call(limit: int, cursor: str | None) -> ApiCall[JobPage]:
 
 
 def download_call(job_id: str, what: Literal["result", "rejects"], file: Download) -> ApiCall[int]:
-    """Return the call that downloads a file of a job."""
+    """Return the call that downloads one of a job's files."""
     request = HttpRequest("GET", f"/jobs/{_checked_id(job_id)}/{what}", sink=file)
     return ApiCall(request, lambda reply: file.size)
 
@@ -170,7 +170,7 @@ class Jobs:
             time.sleep(pause)
 
     def cancel(self, job_id: str) -> JobStatus:
-        """Cancel a job and return it. A job that has ended does not change."""
+        """Cancel a job and return it. This has no effect on a job that has ended."""
         return self._perform(cancel_call(job_id))
 
     def result(self, job_id: str, path: str | Path) -> int:
@@ -178,7 +178,7 @@ class Jobs:
         return self._download(job_id, "result", path)
 
     def rejects(self, job_id: str, path: str | Path) -> int:
-        """Download the rows that could not be scored to a file, as `result` does, and return the file's size."""
+        """Download the rejected rows to a file, as `result` does, and return the file's size."""
         return self._download(job_id, "rejects", path)
 
     def _download(self, job_id: str, what: Literal["result", "rejects"], path: str | Path) -> int:
@@ -260,7 +260,7 @@ def _to_lines(rows: Rows) -> bytes:
 
 def _checked_id(job_id: str) -> str:
     if not job_id:
-        raise BadCall("the id of the job must not be empty")
+        raise BadCall("the job id must not be empty")
     return quote(job_id, safe="")
 
 
@@ -276,7 +276,7 @@ def _decode(reply: HttpReply, kind: type[T]) -> T:
 
 
 def read_pieces(path: Path, size: int = 256 * 1024) -> Iterator[bytes]:
-    """Yield the content of a file for an upload; raise BadCall if it cannot be read."""
+    """Yield the content of a file to upload; raise BadCall if it cannot be read."""
     try:
         with path.open("rb") as file:
             while piece := file.read(size):

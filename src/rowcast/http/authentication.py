@@ -1,7 +1,7 @@
 """The authentication, scope and cross-origin rules that the edge applies.
 
-Changed keys are reloaded during a request, at most once every half second, so no background task is needed. Once a key
-exists, the server requires keys until it shuts down, even if the key file is deleted.
+The server checks for changed keys during requests, at most once every half second, so no background task is needed.
+Once a key exists, the server requires keys until it shuts down, even if the key file is deleted.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ class AccessRules(msgspec.Struct, frozen=True):
     proxies: tuple[Network, ...] = ()
     """The proxies whose forwarding headers are trusted."""
     predict_quota: Quota | None = None
-    """The quota for predictions, which then do not count against `quota`."""
+    """A separate quota for predictions. If it is set, predictions do not count against `quota`."""
     shared: SharedQuotas | None = None
-    """Counts the use of quotas for all server processes; if it is None, each process enforces its share."""
+    """Counts quota usage across all server processes. If it is None, each process enforces its share of the quota."""
 
 
 class Authenticator:
@@ -91,7 +91,7 @@ class Authenticator:
     def admit(self, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
         """Return the caller of a request; raise Unauthorized if a required key is missing or invalid.
 
-        If the server has no keys, raise Forbidden if the rules for requests without a key refuse the request.
+        On a server without keys, raise Forbidden if the rules for requests without a key reject the request.
         Hot path. The key's hash is looked up in a dictionary, so the lookup time depends only on the key's length.
         """
         now = self._now()
@@ -181,7 +181,7 @@ class Authenticator:
         return self._with_quota(caller, headers, client) if self._has_quota else caller
 
     def _with_quota(self, caller: Caller, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
-        """Return the caller with its address's quota. Only the most recently used addresses are kept."""
+        """Return the caller with the quota for its address. Quotas of less recently used addresses are discarded."""
         address = self._proxies.client_address(headers, client[0] if client else "")
         meters = self._addresses.get(address)
         if meters is None:

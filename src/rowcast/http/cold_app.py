@@ -36,7 +36,7 @@ class ColdRoute(msgspec.Struct, frozen=True):
     status: int = 200
     """The status of a successful response."""
     other_statuses: Mapping[int, str] = {}
-    """Descriptions of the other statuses for which the body has the same type."""
+    """Descriptions of other statuses whose response body has the same type."""
     problems: tuple[str, ...] = ()
     """The slugs of problems that this route reports in addition to the common problems."""
 

@@ -108,7 +108,7 @@ def add_worker_routes(
     *,
     open_metrics: bool,
 ) -> None:
-    """Add the routes of a worker of the queue: its health and its metrics."""
+    """Add the routes of a queue worker: health and metrics."""
     _add_health_routes(cold, deployment, health, None)
     _add_metrics_route(cold, metrics, is_public=open_metrics)
 
@@ -208,7 +208,7 @@ def _add_history_routes(cold: ColdApp, history: History) -> None:
         media_types=("application/x-ndjson", "text/csv"),
         problems=("unavailable",),
         tags=["history"],
-        summary="Export of recorded predictions, newest first",
+        summary="Export recorded predictions, newest first",
     )
     def export(request: Request, filters: Annotated[Filters, Depends()], format: Format = "jsonl") -> Response:  # noqa: A002
         _refuse_unknown_options(request, [*FILTER_NAMES, "format"])

@@ -45,7 +45,8 @@ from rowcast.http.routes import (
 from rowcast.serving.quota import charge, charge_request
 
 SIGNIFICANT_HEADERS = (b"content-type", b"inference-header-content-length", b"accept-encoding")
-"""Requests with the same Idempotency-Key must have the same path, query, body and values of these headers."""
+"""Requests with the same Idempotency-Key must have the same path, query and body, and the same values of these
+headers."""
 
 
 class ClientDisconnected(Exception):
@@ -69,7 +70,7 @@ class Exchange(msgspec.Struct):
     """The log entry for this request; None if logging and tracing are disabled."""
 
     def ids(self) -> dict[str, str]:
-        """Return the ids that all log lines of this request contain."""
+        """Return the ids that appear in every log line for this request."""
         trace = bodies.trace_id(self.headers.get(b"traceparent", b""))
         return {"request_id": self.request_id, **({"trace_id": trace} if trace else {})}
 

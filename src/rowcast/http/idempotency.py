@@ -20,10 +20,10 @@ from rowcast.errors import RequestError, RowcastError
 VALID_KEY = re.compile(rb"[\x21-\x7e]{1,255}").fullmatch
 PURGE_EVERY_SECONDS = 60.0
 RENEWALS_PER_LEASE = 4
-"""A process renews its claims this often before they would expire."""
+"""A process renews its claims this many times within the lifetime of a claim."""
 TRIMS_PER_LIMIT = 16
-"""A process trims the store each time it has saved this fraction of the limit. Trimming is rare because it reads every
-key."""
+"""A process trims the store once for every `max_bytes / TRIMS_PER_LIMIT` bytes that it saves. Trimming is rare because
+it reads every key."""
 
 T = TypeVar("T")
 log = structlog.get_logger("rowcast.http")
@@ -49,7 +49,7 @@ class Idempotency:
         self._seconds = seconds
         self._max_bytes = max_bytes
         self._untrimmed_bytes = 0
-        """The size of the replies that this process has saved since it last trimmed the store."""
+        """The total size of the replies that this process has saved since it last trimmed the store."""
         self._now = now
         self._purged_at = now()
         self._threads = ThreadPoolExecutor(threads, "idempotency")
@@ -103,7 +103,7 @@ class Idempotency:
             self._schedule_renewal()
 
     async def _claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
-        """Return the saved reply, or claim the key and return None. A request that is canceled leaves no claim."""
+        """Return the saved reply, or claim the key and return None. A canceled request leaves no claim behind."""
         claiming = self._call(self._store.claim, key, fingerprint, now)
         try:
             return await asyncio.shield(claiming)
@@ -119,7 +119,7 @@ class Idempotency:
         try:
             await asyncio.shield(self._call(method, *arguments))
         except RowcastError as error:
-            log.warning("cannot update the claim of an Idempotency-Key", reason=error.message)
+            log.warning("cannot update the claim on an Idempotency-Key", reason=error.message)
 
     async def _purge(self, now: float) -> None:
         if not self._purged_at <= now < self._purged_at + PURGE_EVERY_SECONDS:

@@ -1,4 +1,4 @@
-"""The routes of jobs: submit a table, follow its progress, and download the result."""
+"""The job routes: submit a table, follow its progress, and download the result."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ MAX_STREAMS = 100
 """The maximum number of clients that can follow jobs in one server process."""
 TABLE_TYPES = ("text/csv", "application/x-ndjson", "application/vnd.apache.parquet", "application/octet-stream")
 OPTIONS: dict[str, dict[str, Any]] = {
-    "model": {"type": "string", "description": "`NAME` or `NAME@VERSION`; the default model if absent."},
+    "model": {"type": "string", "description": "`NAME` or `NAME@VERSION`; if omitted, the default model is used."},
     "format": {
         "type": "string",
         "enum": ["csv", "csv.gz", "jsonl", "parquet"],
-        "description": "The format of the result; the format of the table if absent.",
+        "description": "The format of the result; by default, the format of the table.",
     },
     "columns": {
         "type": "string",
-        "description": "The columns to copy to the result, separated by commas; all columns if absent.",
+        "description": "The columns to copy to the result, separated by commas; by default, all columns.",
     },
     "record": {
         "type": "string",
@@ -191,7 +191,7 @@ def _add_status_routes(cold: ColdApp, jobs: JobService) -> None:
         response=JobStatus,
         problems=("not-found", "unavailable"),
         tags=["jobs"],
-        summary="The state and the progress of a job",
+        summary="A job's state and progress",
     )
     def show_job(job_id: str, request: Request) -> JobStatus:
         return status_of(jobs.get(job_id.lower(), caller(request)))
@@ -202,7 +202,7 @@ def _add_status_routes(cold: ColdApp, jobs: JobService) -> None:
         response=JobStatus,
         problems=("not-found", "unavailable"),
         tags=["jobs"],
-        summary="Cancel a job and delete its files; a job that has ended does not change",
+        summary="Cancel a job and delete its files; this has no effect on a job that has ended",
     )
     def cancel(job_id: str, request: Request) -> JobStatus:
         require(caller(request), "predict")

@@ -1,6 +1,6 @@
-"""Receives the table of a job: streams it to the file store, with a limit on its size.
+"""Receive a job's table, and stream it to the file store up to a maximum size.
 
-A table arrives as a form (`multipart/form-data`), as rows in JSON, or as the whole body. Blocking work runs in threads.
+A table arrives in a form (`multipart/form-data`), as JSON rows, or as the whole body. Blocking work runs in threads.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ JSON = "application/json"
 
 
 class UploadLimits(NamedTuple):
-    """The maximum sizes of a table and of rows in JSON, in bytes."""
+    """The maximum sizes of a table and of JSON rows, in bytes."""
 
     table: int
     rows: int
@@ -54,7 +54,7 @@ class UploadWriter:
         self._buffer = bytearray()
         self._size = 0
         self._unchecked = 0
-        """The number of bytes that have been written since the free space was checked."""
+        """The number of bytes that have been written since the free space was last checked."""
         self._digest = hashlib.sha256()
         self._format: UploadFormat | None = None
         self._file: IO[bytes] | None = None
@@ -177,17 +177,17 @@ class _Form:
             else:
                 self._size += len(event.content)
                 if self._size > MAX_FIELD_BYTES:
-                    raise BodyError(f"the fields of the form are larger than {MAX_FIELD_BYTES} bytes")
+                    raise BodyError(f"the form fields are larger than {MAX_FIELD_BYTES} bytes in total")
                 self._values[self._name] += event.content
 
     def fields(self) -> dict[str, str]:
         if not self._has_file:
-            raise BodyError(f"the form has no field named {FILE_FIELD!r} with the table", slug="empty-body")
+            raise BodyError(f"the form has no field {FILE_FIELD!r}; send the table in this field", slug="empty-body")
         return {name: value.decode("utf-8", "replace") for name, value in self._values.items()}
 
 
 async def _receive_rows(request: Request, writer: UploadWriter, max_bytes: int) -> None:
-    """Store rows in JSON as JSON Lines. The body is a list of rows, or an object with the list `rows`."""
+    """Store JSON rows as JSON Lines. The body is a list of rows, or an object with such a list in `rows`."""
     pieces: list[bytes] = []
     size = 0
     async for piece in _body(request):
@@ -195,7 +195,7 @@ async def _receive_rows(request: Request, writer: UploadWriter, max_bytes: int) 
         size += len(piece)
         if size > max_bytes:
             raise BodyError(
-                f"rows in JSON can have at most {max_bytes} bytes; send a larger table as a file", slug="body-too-large"
+                f"the JSON rows are larger than {max_bytes} bytes; send the table as a file", slug="body-too-large"
             )
     lines = await asyncio.to_thread(_to_lines, b"".join(pieces))
     await writer.write(lines)

@@ -1,8 +1,9 @@
 """The rules for requests without a key on a server that has no keys.
 
-Such a server answers only clients on its own machine, no matter how it was started, unless it is `insecure`. It refuses
-requests from remote clients that look local: a forwarded request from a proxy that is not trusted, and a request whose
-`Host` could be another site's name (a web page can point its own name to 127.0.0.1, which is called DNS rebinding).
+Such a server answers only clients on its own machine, no matter how it was started, unless it is `insecure`. It also
+rejects requests that seem local but may come from elsewhere: requests that an untrusted proxy has forwarded, and
+requests whose `Host` could be another site's name. (In a DNS rebinding attack, a web page's own host name is made to
+resolve to 127.0.0.1.)
 """
 
 from __future__ import annotations

@@ -42,7 +42,9 @@ class MultipartParser:
     def __init__(self, content_type: bytes) -> None:
         match = _find_boundary(content_type)
         if match is None:
-            raise RequestError("the content type multipart/form-data lacks its boundary", slug="unsupported-media-type")
+            raise RequestError(
+                "the content type multipart/form-data has no boundary parameter", slug="unsupported-media-type"
+            )
         self._delimiter = b"\r\n--" + (match[1] or match[2])
         self._buffer = b"\r\n"  # the first delimiter does not need a line break before it
         self._state = "preamble"
@@ -74,7 +76,7 @@ class MultipartParser:
                     return
 
     def _parse_content(self) -> Iterator[MultipartEvent]:
-        """Pass on everything before the next delimiter, or all bytes that cannot belong to a delimiter."""
+        """Yield the content up to the next delimiter, or as many bytes as cannot be part of a delimiter."""
         at = self._buffer.find(self._delimiter)
         end = at if at >= 0 else max(0, len(self._buffer) - len(self._delimiter) + 1)
         content, self._buffer = self._buffer[:end], self._buffer[end:]
@@ -95,7 +97,7 @@ class MultipartParser:
             return True
         if not line_break:
             if len(line) > MAX_HEAD_BYTES:
-                raise BodyError("the multipart body is malformed: a delimiter line does not end")
+                raise BodyError("the multipart body is malformed: a delimiter has no line break after it")
             return False
         if line.strip(b" \t"):
             raise BodyError("the multipart body is malformed: unexpected bytes after a delimiter")
@@ -110,7 +112,7 @@ class MultipartParser:
         head, end, rest = self._buffer.partition(b"\r\n\r\n")
         if not end:
             if len(self._buffer) > MAX_HEAD_BYTES:
-                raise BodyError(f"the head of a part is larger than {MAX_HEAD_BYTES} bytes")
+                raise BodyError(f"the headers of a part are larger than {MAX_HEAD_BYTES} bytes")
             return None
         # The delimiter after an empty part begins with the line break that ends the head.
         self._buffer, self._state = rest, "content"

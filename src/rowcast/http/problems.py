@@ -94,7 +94,7 @@ TITLES = {
     "no-worker": "No worker for this model",
     "worker-failed": "Workers cannot score the row",
     "not-stored": "Prediction not stored in time",
-    "idempotency-unavailable": "Store of Idempotency-Key replies unavailable",
+    "idempotency-unavailable": "Idempotency-Key store unavailable",
     "too-late": "Request deadline exceeded",
     "internal": "Internal server error",
 }

@@ -155,7 +155,7 @@ class QuickAnswer:
         self._is_done = False
 
     def done(self) -> bool:
-        """Return whether a response has been sent."""
+        """Return whether the response has been sent."""
         return self._is_done
 
     def set_result(self, reply: Any, /) -> None:

@@ -28,7 +28,7 @@ ONLY_JSON = frozenset((JSON,))
 UNMATCHED = "unmatched"
 READING = ("GET", "HEAD", "OPTIONS")
 LONG_BODY = "rowcast.long_body"
-"""The ASGI extension that gives a streamed request more time. The function `allow` does this."""
+"""The ASGI extension whose function `allow` gives a streamed request more time."""
 API_HEADERS: Headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 """The headers that the edge adds to the replies of hot routes."""
 
@@ -119,7 +119,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     is_public: bool = False
     """Whether clients can use the route without a key."""
     is_probe: bool = False
-    """Whether the route reports only whether the server is alive or ready. A probe is answered for every client."""
+    """Whether the route reports only whether the server is alive or ready. All clients can use probes."""
     is_streamed: bool = False
     """Whether the cold app reads the body in chunks and limits its size. Otherwise, the edge reads the body."""
     dialect: str = ""
@@ -150,7 +150,7 @@ class Dialect(Protocol):
     """The routes of a protocol other than the native protocol."""
 
     def find(self, path: str) -> Route | None:
-        """Return the route of a path, or None if the path does not belong to the protocol.
+        """Return the route for a path, or None if the path does not belong to the protocol.
 
         For an unknown path under the protocol's prefix, return a route that responds with 404.
         """
@@ -166,7 +166,7 @@ class Router:
         self._cold = [(_compile(route.pattern), route) for route in cold]
 
     def find(self, path: str, method: str) -> Route:
-        """Return the route of a request.
+        """Return the route for a request.
 
         For an unknown path or method, return a route that responds with 404 or 405. That route requires the scope
         'admin' unless the method is GET, HEAD or OPTIONS.

@@ -258,7 +258,7 @@ def failed(job: Job, now: int, error: JobError) -> Job:
 
 
 def canceled(job: Job, now: int) -> Job:
-    """Return the job as canceled; a job that has ended does not change."""
+    """Return the job as canceled; a job that has ended is returned unchanged."""
     return _ended(msgspec.structs.replace(job, state="canceled"), now) if job.is_open else job
 
 

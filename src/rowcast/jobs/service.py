@@ -151,7 +151,7 @@ class JobService:
         return JobPage(listed, _encode_cursor(listed[-1].id) if len(jobs) > limit else None)
 
     def cancel(self, job_id: str, caller: Caller) -> Job:
-        """Cancel a job and delete its files; a job that has ended does not change."""
+        """Cancel a job and delete its files. This has no effect on a job that has ended."""
         job = self.get(job_id, caller)
         if not job.is_open:
             return job

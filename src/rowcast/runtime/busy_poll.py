@@ -15,8 +15,8 @@ class BusyPoll:
     immediately.
 
     An idle CPU goes to sleep and, on a virtual machine, takes a long time to wake up (decision 0060). If a client
-    repeatedly takes longer than `seconds`, polls become rare. Polling therefore costs almost nothing for a slow client,
-    or for a client that needs this CPU itself.
+    repeatedly takes longer than `seconds`, the loop polls less and less often. Polling therefore costs almost nothing
+    if the client is slow or needs this CPU itself.
     """
 
     def __init__(self, seconds: float) -> None:

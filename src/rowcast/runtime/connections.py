@@ -23,7 +23,7 @@ low, half of the limit is reserved instead."""
 
 
 def affordable_connections(file_limit: int) -> int:
-    """Return how many connections a process can open if it can open this many files."""
+    """Return the number of connections that a process can open if its limit on open files has this value."""
     return max(1, file_limit - min(SPARE_FILES, file_limit // 2))
 
 

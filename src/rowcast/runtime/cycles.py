@@ -75,7 +75,7 @@ class Cycle(RequestResponseCycle):
 
     @property
     def disconnected(self) -> bool:
-        """Whether this request needs no response: the connection is lost, or the request has been refused."""
+        """Whether no response can be sent, because the connection is lost or the request has already been refused."""
         return self._is_refused or self._connection.is_lost
 
     @disconnected.setter
@@ -84,8 +84,8 @@ class Cycle(RequestResponseCycle):
         self._is_refused = value
 
     def send(self, message: Any) -> Any:
-        """Send an ASGI message. Close the connection if the response replaces 100 Continue, because the client may omit
-        the body and send its next request instead.
+        """Send an ASGI message. If the final response is sent instead of 100 Continue, close the connection: the client
+        may omit the body and send its next request.
         """
         if self.waiting_for_100_continue and self.more_body:
             self.keep_alive = False

@@ -79,7 +79,7 @@ class DrainingServer(uvicorn.Server):
             await asyncio.sleep(POLL_SECONDS)
         unanswered = sum(map(_is_unanswered, state.connections))
         if unanswered:
-            log.warning("stopped before every request was answered", requests=unanswered)
+            log.warning("the server stopped before all requests were answered", requests=unanswered)
         for task in list(state.tasks):
             task.cancel()
         for connection in list(state.connections):
@@ -97,7 +97,7 @@ class DrainingServer(uvicorn.Server):
 
 
 def _is_unanswered(connection: object) -> bool:
-    """Return whether the client waits for a response. Its request may still be unread."""
+    """Return whether the client is waiting for a response. Its request may still be unread."""
     cycle = connection.cycle if isinstance(connection, HttpToolsProtocol) else None
     if cycle is not None and not cycle.response_complete:
         return True

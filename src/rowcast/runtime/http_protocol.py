@@ -37,7 +37,7 @@ LONG_BODY_SECONDS = 3600.0
 
 
 class Connection(CycleOwner):
-    """One connection. It expires at the time `due`; requests and responses postpone this time."""
+    """One connection. It expires at the time `due`, which every request and response moves further into the future."""
 
     # `protocol_class` sets `pool` and `quick_path`.
     quick_path: QuickPath | None
@@ -58,8 +58,7 @@ class Connection(CycleOwner):
         self._is_refused = False
         """Whether a request has been refused, so that nothing after it is parsed."""
         self._head_without_upgrade = b""
-        """The head of a request with an offer to upgrade the connection. The offer is removed, and the head is parsed
-        again."""
+        """The head of a request that offers to upgrade the connection. It is parsed again without the offer."""
         self._limits = self.pool.limits
         self._busy_poll, self._known_heads = self.pool.busy_poll, self.pool.known_heads
         self._time = self.loop.time
@@ -135,8 +134,8 @@ class Connection(CycleOwner):
     def _parse_after_upgrade(self, data: bytes, offset: int) -> None:
         """Parse data whose head, which ends at `offset`, offers to upgrade the connection.
 
-        The parser treats everything after such a head as the new protocol, even the request's body. Therefore, a new
-        parser parses the head again without the offer.
+        The parser treats everything after such a head, even the request's body, as data in the new protocol. Therefore,
+        a new parser parses the head again without the offer.
         """
         rest = memoryview(data)
         try:
@@ -156,7 +155,7 @@ class Connection(CycleOwner):
             self._refuse_invalid(error)
 
     def _refuse_invalid(self, error: httptools.HttpParserError) -> None:
-        """Refuse a request that cannot be parsed, or whose head a callback of the parser has rejected."""
+        """Refuse a request that cannot be parsed or whose head has been rejected by a parser callback."""
         reason = error.__context__
         if not isinstance(reason, RequestError):
             reason = RequestError("the received bytes are not a valid HTTP/1.1 request")
@@ -170,7 +169,7 @@ class Connection(CycleOwner):
     def _refuse(self, error: RowcastError) -> None:
         """Send an error response after the responses to earlier requests, and close the connection.
 
-        If the current request has been answered before it was complete, only close the connection.
+        If the current request was answered before it had arrived completely, only close the connection.
         """
         if self._is_refused or self.transport.is_closing():
             return

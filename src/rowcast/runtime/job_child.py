@@ -1,4 +1,4 @@
-"""Keeps a job runner running in a child process while there are jobs. Without jobs, there is no child.
+"""Runs a job runner in a child process for as long as there are jobs.
 
 A server runs jobs only if no worker does. The child exits when its standard input closes, so it also exits if this
 process dies.
@@ -35,7 +35,7 @@ class JobRunnerChild:
         self._last_problem = ""
 
     def wake(self) -> None:
-        """Check at once whether a runner is needed. This method may be called in any thread."""
+        """Check immediately whether a runner is needed. Thread-safe."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._wakeup.set)
 
@@ -73,7 +73,7 @@ class JobRunnerChild:
         except RowcastError as error:
             if error.message != self._last_problem:
                 self._last_problem = error.message
-                log.warning("cannot look for jobs", reason=error.message)
+                log.warning("cannot check whether there are jobs", reason=error.message)
             return False
         self._last_problem = ""
         return is_needed

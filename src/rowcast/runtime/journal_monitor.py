@@ -34,7 +34,7 @@ class RollingJournal(Journal, Protocol):
 
 
 class JournalMonitor:
-    """Checks the journal every second; calls `refuse(reason)` to refuse predictions, and `refuse(None)` otherwise."""
+    """Checks the journal every second; calls `refuse(reason)` if predictions must stop, otherwise `refuse(None)`."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class JournalMonitor:
         self._published: tuple[str, Position] | None = None
         self._publish_at = clock() + PUBLISH_SECONDS
         self._past_heads: deque[tuple[float, str, int]] = deque(maxlen=2 + round(STORE_SECONDS / SAMPLE_SECONDS))
-        """Earlier heads: the time, the writer and the number of the entry."""
+        """Earlier heads. Each has a time, a writer and an entry number."""
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

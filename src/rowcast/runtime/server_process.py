@@ -35,7 +35,7 @@ class StartingPoint(msgspec.Struct, frozen=True):
 
 
 class LiveParts(NamedTuple):
-    """The deployment, the registry follower and the starting point of the process."""
+    """The deployment, the registry follower, and the result of loading the first models."""
 
     deployment: Deployment[ModelInterface]
     follower: RegistryFollower[ModelInterface]

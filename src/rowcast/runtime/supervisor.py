@@ -184,7 +184,8 @@ class Supervisor:
             self._start(post)
 
     def _exit_status(self, post: ProcessPost) -> int | None:
-        """Return the exit status, or the negated number of the signal that ended the process, or None if it runs."""
+        """Return the exit status, or the negated number of the fatal signal, or None if the process is still
+        running."""
         if not post.pid:
             return None
         pid, status = os.waitpid(post.pid, os.WNOHANG)

@@ -62,7 +62,7 @@ class ColumnEncoder:
         return tensors
 
     def _separates_texts(self, spec: TensorSpec) -> bool:
-        """For a string tensor, return whether all columns are categories; for a numeric tensor, whether none are."""
+        """Return whether a string tensor has only category columns, or a numeric tensor has none."""
         kinds = {self._columns[feature.column].kind for feature in spec.columns}
         return kinds <= {"category"} if spec.dtype == "string" else "category" not in kinds
 

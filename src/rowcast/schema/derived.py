@@ -85,7 +85,7 @@ class DerivedColumn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def text(self) -> str:
-        """The expression as text that can be parsed again."""
+        """The expression as a string that can be parsed again."""
         return _render(self.expression, 0)
 
     @property
@@ -133,7 +133,7 @@ def _problem(node: Expression, numbers: set[str], kinds: Mapping[str, Kind]) -> 
     if isinstance(node, DateColumn) and kinds.get(node.name) != "datetime":
         return f"{node.name!r} is not a datetime column"
     if isinstance(node, FunctionCall) and not takes(node.function, len(node.arguments)):
-        return f"wrong number of arguments of {node.function}"
+        return f"wrong number of arguments for {node.function}"
     return ""
 
 
@@ -161,7 +161,7 @@ def _children(node: Expression) -> tuple[Expression, ...]:
 
 
 def _render(node: Expression, least: int) -> str:
-    """Return the node as text, in parentheses if its precedence is below `least`."""
+    """Return the node as a string, in parentheses if its precedence is below `least`."""
     text, precedence = _text(node)
     return f"({text})" if precedence < least else text
 

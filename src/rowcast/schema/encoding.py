@@ -140,7 +140,7 @@ class RowEncoder:
         self._max_text = self._max_bytes = sys.maxsize
 
     def limit(self, limits: RowLimits) -> None:
-        """Reject larger rows from now on. Wide rows and long categories of the model raise the limits."""
+        """Reject larger rows from now on. The limits are raised if the model has many columns or long categories."""
         longest = [max(map(len, column.levels), default=0) for column in self.schema.columns]
         self._max_text = max(limits.text_characters, *longest)
         self._max_bytes = max(limits.row_bytes, sum(BYTES_PER_COLUMN + 6 * length for length in longest))
@@ -151,7 +151,7 @@ class RowEncoder:
         Raise InvalidRows with every problem in the row; raise BodyError if the body is not a JSON object. Set
         `has_unique_keys` if the caller has checked that no key occurs twice.
         """
-        if len(body) > self._max_text:  # a shorter body cannot contain a longer text
+        if len(body) > self._max_text:  # a shorter body cannot contain a longer string
             self._check_size(body)
         if self._decode is not None:
             try:
@@ -203,7 +203,7 @@ class RowEncoder:
             limit = f"the limit is {self._max_text} (setting max_text_characters)"
             raise InvalidRows(
                 [
-                    ValueProblem(shortened(name), TOO_LONG, f"the text has {len(row[name])} characters; {limit}")
+                    ValueProblem(shortened(name), TOO_LONG, f"the value has {len(row[name])} characters; {limit}")
                     for name in long[:MAX_ROW_PROBLEMS]
                 ]
             )
@@ -218,7 +218,7 @@ class _Check(msgspec.Struct, frozen=True):
 
 
 def _checks(index: int, column: Column) -> list[_Check]:
-    """Return the check of a column whose values in training are known, or nothing."""
+    """Return the check for a column, or an empty list if its values in training are unknown."""
     if column.kind == "category" and column.levels:  # the levels of an imported graph may be unknown
         return [_Check(index, frozenset(column.levels).__contains__, RowWarning(column.name, UNSEEN_CATEGORY, UNSEEN))]
     seen = seen_range(column)
@@ -293,7 +293,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _packs_safely(spec: TensorSpec, columns: Mapping[str, Column]) -> bool:
-    """Return whether packing rejects every value that the fast row accepts but `Schema.parse` rejects."""
+    """Return whether packing rejects all values that the fast row accepts but `Schema.parse` rejects."""
     kinds = {columns[feature.column].kind for feature in spec.columns}
     if spec.dtype == "bool":
         return kinds == {"boolean"} and not any(columns[feature.column].words for feature in spec.columns)

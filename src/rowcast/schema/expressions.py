@@ -2,14 +2,14 @@
 
 The grammar is closed. From weakest to strongest binding:
 
-    comparison    sum [(< | <= | > | >= | == | !=) sum]      1 if it holds, otherwise 0
+    comparison    sum [(< | <= | > | >= | == | !=) sum]      1 if true, otherwise 0
     sum           product {(+ | -) product}
     product       unary {(* | /) unary}
     unary         (- | +) unary | operand
     operand       number | column | function(comparison, ...) | (comparison)
 
 A column name with special characters is written in backticks or double quotes. Every expression is checked against the
-schema while it is parsed, so that an error can name the position.
+schema while it is being parsed, so that an error can report its position.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def parse_definitions(
 
 
 def _name_or_nothing(definition: str) -> str:
-    """Return the name that a definition defines, or an empty text if the definition has no valid name."""
+    """Return the name that a definition defines, or an empty string if the definition has no valid name."""
     try:
         return _split(definition)[0]
     except ExpressionError:
@@ -270,7 +270,7 @@ class _Parser:
             raise self._error(token.position, f"expected an operator or {symbol!r}, got {got}")
 
     def _enter(self, token: _Token) -> None:
-        """Enter an inner level; the caller must leave it."""
+        """Count one more level of nesting; the caller must decrement `_level` when the level ends."""
         self._level += 1
         if self._level > MAX_DEPTH:
             raise self._too_deep(token.position)

@@ -51,7 +51,7 @@ NEUTRAL_EXAMPLES: Final[Mapping[str, Value]] = {
     "category": "example",
     "datetime": "2000-01-01",
 }
-"""The examples of sensitive columns."""
+"""The examples that are shown for sensitive columns, by kind."""
 
 
 class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
@@ -85,10 +85,10 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     help: str = ""
     example: Value = None
     sensitive: bool = False
-    """Whether the values are kept out of everything that people see, and can be hashed or dropped before recording."""
+    """Whether the values are never shown to people, and can be hashed or dropped before they are recorded."""
 
     def shown(self) -> Column:
-        """Return the column as people may see it: without values from training if the column is sensitive.
+        """Return the column as it is shown to people: without values from training if the column is sensitive.
 
         The levels of a closed column are not hidden, because clients must know which values are allowed.
         """

@@ -91,7 +91,7 @@ LATEST_US: Final = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH) // 
 
 
 class BadValue(Exception):
-    """A cell is invalid in its column. `code` is a stable identifier; `message` says what the column accepts."""
+    """A cell is invalid for its column. `code` is a stable identifier; `message` says what the column accepts."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

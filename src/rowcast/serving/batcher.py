@@ -88,8 +88,8 @@ class Batcher:
     def submit(self, request: PendingRequest, *, is_alone: bool = False) -> None:
         """Add a request to the next batch; raise Overloaded or Unavailable if it cannot be accepted. Hot path.
 
-        If no other client is sending (`is_alone`), the request is processed immediately instead of in the next
-        iteration of the event loop.
+        If no other client is sending requests (`is_alone`), the request is processed immediately instead of in the next
+        event-loop iteration.
         """
         self.check_capacity()
         waiting = self._waiting
@@ -122,7 +122,7 @@ class Batcher:
         return self._recorder.record_block(model, output, columns, body, context, outside=outside)
 
     def check_capacity(self) -> None:
-        """Raise Overloaded if too many rows are waiting, or Unavailable while new predictions are rejected."""
+        """Raise Overloaded if too many rows are waiting, or Unavailable if new predictions are being rejected."""
         if self._rows_waiting >= self._max_waiting:
             raise Overloaded(f"the server is overloaded: {self._rows_waiting} rows are waiting; retry after 1 s")
         if self._refusal is not None:
@@ -141,7 +141,7 @@ class Batcher:
         return QueueState(self._rows_waiting, age)
 
     def _gather(self, seen: int, turns: int) -> None:
-        """Wait for another iteration of the event loop while more requests arrive, then process the batch.
+        """Wait for further event-loop iterations as long as more requests arrive, then process the batch.
 
         A full batch costs a third less per row than two half-full batches and, at 32 connections, finishes sooner. A
         lone request that follows a batch of one request does not wait.
@@ -211,7 +211,7 @@ class Batcher:
         return known
 
     def _place(self, request: PendingRequest) -> _Place:
-        """Return the queue entry of a request. The entry expires at the request's deadline."""
+        """Return the queue entry for a request. The entry expires at the request's deadline."""
         place = _Place(request)
         if request.context.deadline < math.inf:
             left = request.context.deadline - time.perf_counter()
@@ -228,7 +228,7 @@ class Batcher:
             places.popleft()
 
     def _score_next(self, model: ModelInterface) -> None:
-        """Score the first requests in a slow model's queue, unless enough of its batches are being scored."""
+        """Score the first requests in a slow model's queue, unless the maximum number of batches is being scored."""
         line = self._lines[model]
         while line.places and line.batches < self._scorer.max_batches:
             batch = self._next_batch(line.places)

@@ -32,14 +32,14 @@ class Liveness(msgspec.Struct, frozen=True):
 
 
 class Readiness(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The readiness reply: whether the server can answer prediction requests, and why not."""
+    """The readiness reply: whether the server can answer prediction requests and, if not, why."""
 
     ready: bool
     reason: str = ""
 
 
 class Health:
-    """Readiness and health checks of this process."""
+    """The readiness and the health checks of this process."""
 
     def __init__(self) -> None:
         self._checks: dict[str, HealthCheck] = {}
@@ -60,11 +60,11 @@ class Health:
             self._optional.add(name)
 
     def can_do_without(self, name: str) -> bool:
-        """Return whether the server answers every request without this part."""
+        """Return whether the server can answer all requests without this part."""
         return name in self._optional
 
     def unready_reason(self) -> str:
-        """Return why a required part does not work, or an empty string."""
+        """Return why a required part is not working, or an empty string if all required parts are working."""
         return next((reason for check in self._required if (reason := check())), "")
 
     def report(self) -> dict[str, str]:

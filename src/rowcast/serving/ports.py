@@ -56,7 +56,7 @@ class WorkerInfo(msgspec.Struct, frozen=True):
 
 
 class QueueStatus(NamedTuple):
-    """The number of messages, the age of the oldest message that waits for a worker, and the live workers."""
+    """The number of messages, the age of the oldest message that is waiting for a worker, and the live workers."""
 
     messages: int
     seconds: float
@@ -67,11 +67,11 @@ class Delivery(msgspec.Struct, frozen=True):
     """A message that a worker has taken from the queue."""
 
     id: str
-    """The identity of the message in the queue."""
+    """The message's id in the queue."""
     digest: str
     body: bytes
     sender: str
-    """The process that waits for the reply."""
+    """The process that is waiting for the reply."""
     number: str
     """The number that the sender assigned to the message."""
     expires: str
@@ -83,7 +83,7 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class QueueReader(Protocol):
-    """A worker's side of the queue. A message belongs to the worker that has taken it until this worker finishes it. If
+    """A worker's side of the queue. A message belongs to the worker that has taken it until that worker finishes it. If
     a worker's heartbeats stop, the other workers adopt its messages. Methods do not raise an exception if the queue
     fails: nothing is taken, and a message whose reply cannot be sent stays in the queue. Every change is atomic.
     """
@@ -101,7 +101,7 @@ class QueueReader(Protocol):
         ...
 
     async def adopt(self) -> Delivery | None:
-        """Take one message of a dead worker, or return None if there is none. Expired messages are dropped."""
+        """Take one message from a dead worker, or return None if there is none. Expired messages are dropped."""
         ...
 
     async def answer(self, answers: Sequence[tuple[Delivery, bytes]]) -> int:
@@ -112,11 +112,11 @@ class QueueReader(Protocol):
         ...
 
     async def hand_back(self, delivery: Delivery) -> None:
-        """Return a message to the end of the queue for other workers, and count the return."""
+        """Put a message back at the end of the queue for other workers, and count how often this has happened."""
         ...
 
     async def park(self, delivery: Delivery, reason: str, reply: bytes) -> None:
-        """Move a message to the parked messages, with the reason, and send the reply."""
+        """Park a message, record the reason, and send the reply."""
         ...
 
     async def leave(self) -> None:

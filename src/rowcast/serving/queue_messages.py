@@ -12,7 +12,7 @@ from rowcast.schema.encoding import NO_WARNINGS, EncodedRow
 from rowcast.schema.prediction import Score
 
 FORMAT: Final = 1
-"""Workers and servers reject other formats."""
+"""The version of the message format. Workers and servers reject all other versions."""
 
 
 class RowsMessage(msgspec.Struct, frozen=True, array_like=True):
@@ -26,7 +26,7 @@ class RowsMessage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ScoresMessage(msgspec.Struct, frozen=True, array_like=True):
-    """The scores of the successful requests, in order, and the failed rows of the other requests, by position."""
+    """The scores of the successful requests, in order, and the failed rows of each other request, by its position."""
 
     format: int
     scores: list[Score]
@@ -41,7 +41,7 @@ _decode_scores = msgspec.msgpack.Decoder(ScoresMessage).decode
 
 
 class Malformed(Exception):
-    """A message cannot be decoded; its text is the reason."""
+    """Raised if a message cannot be decoded; the error's text is the reason."""
 
 
 def encode_rows(requests: Sequence[Sequence[EncodedRow]]) -> bytes:
@@ -59,7 +59,7 @@ def decode_rows(body: bytes) -> list[list[EncodedRow]]:
     if message.format != FORMAT:
         raise Malformed(f"the message has format {message.format}; this worker supports format {FORMAT}")
     if sum(message.sizes) != len(message.rows) or not all(isinstance(row, list) for row in message.rows):
-        raise Malformed("the message does not contain the rows of its requests")
+        raise Malformed("the rows in the message do not match its row counts")
     rows = iter(message.rows)
     return [[EncodedRow(tuple(next(rows)), NO_WARNINGS) for _ in range(size)] for size in message.sizes]
 

@@ -131,7 +131,7 @@ class QueueWorker:
         elif delivery.deliveries > MAX_DELIVERIES:
             await self._park(delivery, f"{delivery.deliveries - 1} workers died while they had this message")
         else:
-            log.warning("scoring a message of a dead worker", message=delivery.id)
+            log.warning("scoring a message that a dead worker had taken", message=delivery.id)
             await self._process([delivery])
 
     async def _process(self, deliveries: Sequence[Delivery]) -> None:
@@ -191,7 +191,7 @@ class QueueWorker:
 
     async def _hand_back(self, delivery: Delivery) -> None:
         if delivery.returns >= MAX_RETURNS:
-            await self._park(delivery, "no worker has the model of this message")
+            await self._park(delivery, "no worker has the model for this message")
             return
         if delivery.returns and not self._is_draining:
             await asyncio.sleep(min(FIRST_PAUSE * 2 ** (delivery.returns - 1), LONGEST_PAUSE))

@@ -1,6 +1,6 @@
 """Keeps the live models up to date with the registry.
 
-A new version is tried in a child process, loaded alongside the old version, verified, and only then swapped in. If the
+A new version is tested in a child process, loaded alongside the old version, verified, and only then swapped in. If the
 new version cannot be served, the old version stays live and the reason is reported.
 """
 
@@ -26,7 +26,7 @@ class FollowResult(msgspec.Struct, Generic[M], frozen=True):
     models: Mapping[str, M]
     errors: list[str]
     temporary_default: str = ""
-    """The default model until the next reload, if no default is configured."""
+    """If no default model is configured, the model to use as the default until the next reload."""
 
     @property
     def error(self) -> str:

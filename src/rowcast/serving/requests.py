@@ -1,4 +1,5 @@
-"""Requests that wait to be scored. This module loads neither numpy nor ONNX Runtime, so that dialects can import it."""
+"""Requests waiting to be scored. This module loads neither numpy nor ONNX Runtime, so that dialects can import
+it."""
 
 from __future__ import annotations
 

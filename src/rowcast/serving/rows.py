@@ -15,7 +15,7 @@ from rowcast.serving.interface import ModelInterface
 
 T = TypeVar("T")
 
-NOT_LISTED = ValueProblem("", "invalid-row", "the row is invalid; send it again in a smaller batch to get its problems")
+NOT_LISTED = ValueProblem("", "invalid-row", "the row is invalid; send it again in a smaller batch for details")
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):

@@ -70,7 +70,7 @@ class MLflowRoutes:
         self._routes = {route.pattern: route for route in routes}
 
     def find(self, path: str) -> Route | None:
-        """Return the route of a path."""
+        """Return the route for a path."""
         return self._routes.get(path)
 
     async def _ping(self, request: Request) -> Response:

@@ -33,7 +33,7 @@ def paths(deployment: Deployment[ModelInterface]) -> dict[str, Json]:
     version = success(TEXT, media_type="text/plain")
     return {
         "/ping": {"get": ping},
-        "/version": {"get": operation(TAG, "/version", "The version of the server", version, is_public=True)},
+        "/version": {"get": operation(TAG, "/version", "The server version", version, is_public=True)},
         "/invocations": {"post": _invocations(deployment)},
     }
 

@@ -67,7 +67,7 @@ PARAMETERS: list[Json] = [
     {
         "name": "Idempotency-Key",
         "in": "header",
-        "description": "For one day, a repeated request with the same key receives the first response.",
+        "description": "If the request is repeated with the same key within one day, the first response is returned.",
         "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
     },
     {
@@ -85,7 +85,7 @@ PARAMETERS: list[Json] = [
 ]
 WARNINGS = array(closed(column=TEXT, code=TEXT, message=TEXT))
 ROW_ERRORS = closed(errors=array(reference("ValueProblem")))
-"""With `partial=true`, the schema of the result for an invalid row."""
+"""The schema of an invalid row's result if `partial=true`."""
 EXAMPLE_ID = "01890a5d-ac96-774b-8bce-b302099a8057"
 
 

@@ -183,7 +183,7 @@ def read_object(body: bytes) -> dict[str, Any]:
 
 
 def _count_keys(document: Any) -> int:
-    """Return the number of keys in the objects of a document. A list that starts with a cell contains only cells."""
+    """Return the number of keys in all objects of a document. Lists whose first item is a cell are not searched."""
     if isinstance(document, dict):
         return len(document) + sum(map(_count_keys, document.values()))
     return sum(map(_count_keys, document)) if isinstance(document, list) and document and _nests(document[0]) else 0
@@ -225,7 +225,7 @@ def check_keys(document: Mapping[str, Any], names: Sequence[str]) -> None:
 
 
 def summary(problem: Problem) -> str:
-    """Return the problem's detail or, if the problem lists several errors, these errors as a single string."""
+    """Return the problem's detail or, if the problem lists several errors, those errors joined into one string."""
     errors = problem.errors
     if len(errors) < 2:
         return problem.detail

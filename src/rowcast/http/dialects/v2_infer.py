@@ -117,7 +117,7 @@ def _decode_inference(head: bytes) -> Inference:
 
 
 def _count_keys(inference: Inference) -> int:
-    """Return the number of keys that certainly occur in the JSON. Unknown, nested and null fields are not counted."""
+    """Return a lower bound on the number of keys in the JSON. Unknown, nested and null fields are not counted."""
     owners: list[Inference | TensorHeader | RequestedOutput] = [inference, *inference.inputs]
     count = 1 + 3 * len(inference.inputs) + (inference.id is not None)
     for head in inference.inputs:

@@ -1,4 +1,4 @@
-"""The inputs and outputs of a model in the Open Inference Protocol. This module does not import numpy."""
+"""A model's inputs and outputs in the Open Inference Protocol. This module does not import numpy."""
 
 from __future__ import annotations
 

@@ -93,8 +93,8 @@ def _models() -> dict[str, Json]:
             can_be_unready=True,
         ),
         **get(TAG, f"{base}/config", "The model configuration in Triton's format", config, problems=MODEL_NOT_FOUND),
-        **get(TAG, f"{base}/stats", "Request counts and durations of the model", statistics, problems=MODEL_NOT_FOUND),
-        **get(TAG, "/v2/models/stats", "Request counts and durations of every model", statistics),
+        **get(TAG, f"{base}/stats", "Request counts and durations for the model", statistics, problems=MODEL_NOT_FOUND),
+        **get(TAG, "/v2/models/stats", "Request counts and durations for every model", statistics),
     }
 
 
