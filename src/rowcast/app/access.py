@@ -30,7 +30,7 @@ class ServedKeys(NamedTuple):
 
 
 def keys(settings: Settings) -> KeyWriter:
-    """Return the API keys, which are in PostgreSQL if the store is, and otherwise in the home folder."""
+    """Return the API keys in the PostgreSQL store, if one is configured, or else in the home folder."""
     if not settings.has_postgresql_store:
         return file_keys(settings)
     from rowcast.app.history import require_driver

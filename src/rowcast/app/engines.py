@@ -59,9 +59,9 @@ def open_engine(settings: Settings, engine: str, slots: int | None = None) -> It
 
 
 def ray_problem(settings: Settings) -> str:
-    """Return why jobs cannot use a Ray cluster, or an empty string. This function does not connect to the cluster.
+    """Return why jobs cannot use a Ray cluster, or an empty string if they can. Does not connect to the cluster.
 
-    Unlike a command, a job never starts a cluster: on a single machine, Ray only makes it slower.
+    Unlike a command, a job never starts a cluster: a cluster on a single machine would only slow the job down.
     """
     if settings.ray_address is None:
         return "the server has no Ray cluster; set `ray_address` (or RAY_ADDRESS) on the server"
@@ -75,7 +75,7 @@ def ray_problem(settings: Settings) -> str:
 
 @contextmanager
 def open_job_engine(settings: Settings, engine: JobEngine) -> Iterator[Engine]:
-    """Open the engine of a job; raise EngineUnavailable if it cannot be used."""
+    """Open the engine for a job; raise EngineUnavailable if the engine cannot be used."""
     problem = ray_problem(settings) if engine == RAY else ""
     if problem:
         raise EngineUnavailable(problem)

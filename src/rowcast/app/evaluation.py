@@ -132,7 +132,7 @@ def _check_outputs(options: EvaluationOptions, inputs: list[Any]) -> None:
 
 
 def _read_table(manifest: Manifest, data: Any, options: EvaluationOptions) -> _Table:
-    """Read and check the columns with roles, before any row is scored."""
+    """Read and check the target, weight and group columns before any row is scored."""
     from rowcast.tables.columns import read_columns
     from rowcast.tables.read import table_from_memory
     from rowcast.training import true_values

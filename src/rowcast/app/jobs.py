@@ -33,8 +33,7 @@ SPARE = 2
 """Jobs require this multiple of `min_free_mb`, so that predictions do not run out of disk space because of jobs."""
 LOW_PRIORITY = 5
 STALL_SECONDS = 600.0
-"""The time after which a Ray cluster that scores no chunk is left to a later attempt. A cluster may need minutes to
-start a node."""
+"""If a Ray cluster scores no chunk for this long, the job is postponed. A cluster may need minutes to start a node."""
 
 
 class JobParts(NamedTuple):

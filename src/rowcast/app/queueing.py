@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from rowcast.settings import Settings
 
 MIN_SECONDS: Final = 2.0
-"""The minimum time limit of a call. It is longer than the cache's limit, because no request can be answered without the
-queue."""
+"""The minimum timeout of a call to Redis. It is longer than the cache's timeout, because no request can be answered
+without the queue."""
 CHECK_SECONDS: Final = 2.0
 POLL_SECONDS: Final = 0.1
 
@@ -37,7 +37,8 @@ class QueueParts(NamedTuple):
     queue: RedisQueue
 
     def scorer(self, deployment: Deployment[ModelInterface], health: Health, metrics: Metrics) -> QueueScorer:
-        """Return the scorer; register its metrics, and the checks of the queue and the default model's workers."""
+        """Return the scorer; register its metrics and the health checks for the queue and the default model's
+        workers."""
         from rowcast.serving.queue_scorer import QueueScorer
 
         def workers_problem() -> str | None:

@@ -258,7 +258,7 @@ def _check_journal(loaded: Settings) -> str:
 
 
 def _advances(recorded: Mapping[str, int], position: Callable[[str], Position | None]) -> bool:
-    """Return whether the indexer is storing the recorded entries; wait up to `ADVANCE_SECONDS` for its progress."""
+    """Return whether the indexer is storing the recorded entries; wait up to `ADVANCE_SECONDS` for progress."""
 
     def stored() -> dict[str, int]:
         positions = {writer: position(writer) for writer in recorded}

@@ -30,7 +30,7 @@ keys_app.callback(invoke_without_command=True)(show_help)
 def history_list(
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Number of entries to show.")] = 20,
     cursor: Annotated[
-        str | None, typer.Option(help="Start after this cursor, the `next` value of the previous page.")
+        str | None, typer.Option(help="Start after this cursor, the `next` value from the previous page.")
     ] = None,
     model: OnlyModel = None,
     version: OnlyVersion = None,

@@ -39,7 +39,7 @@ def jobs_submit(
     out: Out = None,
     rejects: Rejects = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="If the command is repeated with the same key, it uses the first job.")
+        str | None, typer.Option(help="Idempotency key; repeating the command with the same key returns the first job.")
     ] = None,
     url: Url = None,
     home: Home = None,

@@ -41,7 +41,7 @@ def models_promote(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Make a version the champion, which servers load within a second."""
+    """Make a version the champion; servers load it within a second."""
     from rowcast import settings
     from rowcast.cli import lifecycle
 

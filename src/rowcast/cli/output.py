@@ -120,7 +120,7 @@ def counted(number: int, singular: str, plural: str = "") -> str:
 def say(text: str, *, label: str = "", style: str = "") -> None:
     """Print a message to standard error, so that piped output contains only results.
 
-    In a terminal, the label before the message is printed in this style. A message that cannot be written, for example
+    In a terminal, the label before the message is printed in `style`. A message that cannot be written, for example
     because the terminal is closed, is discarded.
     """
     text = printable(text)
@@ -142,7 +142,7 @@ def suggest(commands: Mapping[str, str]) -> None:
 
 
 def print_status(line: str, style: str) -> None:
-    """Print one line to standard output; in a terminal, the whole line is printed in this style."""
+    """Print one line to standard output; in a terminal, the whole line is printed in `style`."""
     if not sys.stdout.isatty():
         print_lines([line])
         return

@@ -38,7 +38,7 @@ def store_copy(
 ) -> None:
     """Copy a SQLite history, the API keys and the hashing key into a PostgreSQL store.
 
-    The copy contains the same chains. If it is interrupted, repeat the command.
+    The copy contains the same chains. If the command is interrupted, repeat it.
     """
     from rowcast import settings
     from rowcast.cli import store

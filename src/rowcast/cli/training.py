@@ -77,7 +77,7 @@ def has_target(options: Mapping[str, Any]) -> bool:
 
 
 def finding_rows(findings: Sequence[Finding]) -> list[tuple[list[str], str, str, str]]:
-    """Return rows with the columns, finding, action and override. Columns with the same finding share a row."""
+    """Return table rows with these cells: the columns, their common finding, the action and the override."""
     groups: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.code, finding.message, finding.action), []).append(finding)

@@ -1,6 +1,6 @@
 """Splits many rows into requests that a server accepts. This module does no network IO.
 
-The server's limits are unknown to the client. It starts with the default limits of a server, and halves a request that
+The server's limits are unknown to the client, which starts with a server's default limits and halves any request that
 the server, or a proxy in front of it, rejects as too large.
 """
 

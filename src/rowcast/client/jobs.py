@@ -49,7 +49,7 @@ class SubmitArguments(TypedDict, total=False):
 
 
 class JobWait:
-    """Decides how long to pause between two requests for the state of a job."""
+    """Decides how long to pause between two polls of a job's state."""
 
     def __init__(self, timeout: float | None, now: float) -> None:
         self._end = math.inf if timeout is None else now + timeout

@@ -55,7 +55,8 @@ class AccessRules(msgspec.Struct, frozen=True):
     processes: int = 1
     """The number of server processes that share each quota."""
     local_only: bool = True
-    """Whether the server is set to listen only on this machine. If so, local clients have every scope without a key."""
+    """Whether the server is configured to listen only on this machine. If so, local clients have every scope without a
+    key."""
     insecure: bool = False
     """Whether remote clients can send requests without a key."""
     origins: frozenset[str] = frozenset()

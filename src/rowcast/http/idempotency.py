@@ -108,7 +108,7 @@ class Idempotency:
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            # The store may be busy with the claim. Its outcome is known only when the store's thread has finished.
+            # The claim may still be in progress. Its outcome is known only when the store's thread has finished.
             with suppress(RowcastError):
                 if await claiming is None:
                     await self._settle(self._store.release, key)

@@ -24,7 +24,7 @@ class PartStart(NamedTuple):
 
 
 class PartData(NamedTuple):
-    """Some bytes of the current part."""
+    """A piece of the current part's content."""
 
     content: bytes
 
@@ -76,7 +76,7 @@ class MultipartParser:
                     return
 
     def _parse_content(self) -> Iterator[MultipartEvent]:
-        """Yield the content up to the next delimiter, or as many bytes as cannot be part of a delimiter."""
+        """Yield the content before the next delimiter or, if none is found, all bytes that cannot belong to one."""
         at = self._buffer.find(self._delimiter)
         end = at if at >= 0 else max(0, len(self._buffer) - len(self._delimiter) + 1)
         content, self._buffer = self._buffer[:end], self._buffer[end:]

@@ -1,4 +1,4 @@
-"""Waits for the next request of a single client without letting the CPU sleep."""
+"""Wait for a single client's next request without letting the CPU sleep."""
 
 from __future__ import annotations
 

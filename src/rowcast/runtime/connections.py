@@ -50,7 +50,7 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
     idle_seconds: float = 60.0
     """The time, in seconds, within which a client must begin its first or next request."""
     busy_poll_seconds: float = 0.0
-    """How long the process polls for the next request of a single client before it sleeps."""
+    """How long the process polls for a single client's next request before it sleeps."""
 
 
 class ConnectionPool:

@@ -37,7 +37,7 @@ LONG_BODY_SECONDS = 3600.0
 
 
 class Connection(CycleOwner):
-    """One connection. It expires at the time `due`, which every request and response moves further into the future."""
+    """One connection. It expires at the time `due`; every request and response extends this deadline."""
 
     # `protocol_class` sets `pool` and `quick_path`.
     quick_path: QuickPath | None
@@ -109,7 +109,7 @@ class Connection(CycleOwner):
             self._head_bytes += len(data)
             limit = self._limits.max_head_bytes
             if self._head_bytes > limit and not self.transport.is_closing():
-                self._refuse(BodyError(f"the head of the request is larger than {limit} bytes", slug="head-too-large"))
+                self._refuse(BodyError(f"the request head is larger than {limit} bytes", slug="head-too-large"))
 
     def _answer_known(self, head: KnownHead, data: bytes) -> bool:
         """Answer a complete request on the quick path without parsing its head again; return False if the request must
@@ -162,7 +162,7 @@ class Connection(CycleOwner):
         self._refuse(reason)
 
     def _owes_responses(self) -> bool:
-        """Return whether a complete request has no complete response yet."""
+        """Return whether any complete request has not been fully answered yet."""
         cycle = self.cycle
         return bool(self.pipeline) or (cycle is not None and not cycle.response_complete and not cycle.more_body)
 
@@ -228,7 +228,7 @@ class Connection(CycleOwner):
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Begin to answer the request, or queue it if an earlier request has no complete response yet."""
+        """Begin to answer the request, or queue it if an earlier request has not been fully answered yet."""
         self._in_head = False
         if self.pool.is_closing and self.transport.is_closing():
             return  # the client will send this request again on another connection

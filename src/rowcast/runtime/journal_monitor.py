@@ -112,7 +112,7 @@ class JournalMonitor:
         try:
             self._journal.roll()
         except RowcastError as error:
-            log.warning("cannot begin a new journal", reason=error.message)
+            log.warning("cannot begin a new journal file", reason=error.message)
         self._note_head()
         if self._clock() >= self._publish_at:
             self._publish_at = self._clock() + PUBLISH_SECONDS

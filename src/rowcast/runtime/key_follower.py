@@ -1,4 +1,4 @@
-"""Follows API keys that are stored on another machine, so that requests never wait for them."""
+"""Keeps a current copy of API keys that are stored on another machine, so that requests never wait for that machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class KeyFollower:
         self._thread = threading.Thread(target=self._follow, name="keys", daemon=True)
 
     def open(self) -> None:
-        """Read the keys, or their copy, and start to follow them; raise Unavailable if neither can be read."""
+        """Read the keys, or their copy, and start to poll for changes; raise Unavailable if neither can be read."""
         try:
             self._read()
         except Unavailable as error:

@@ -1,4 +1,4 @@
-"""The rules for the head of an HTTP/1.1 request that the parser does not enforce."""
+"""The rules for HTTP/1.1 request heads that are not enforced by the parser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_head(method: bytes, version: str, headers: HeaderLines) -> bytes | Non
     """Return the value of the Host header, or None if an HTTP/1.0 request has none.
 
     Raise RequestError if the server does not support the version or the method, or if Host is missing, repeated or
-    invalid. A proxy may read such a request differently.
+    invalid. A proxy may interpret such a request differently.
     """
     if version not in VERSIONS:
         raise RequestError(f"HTTP/{version} is not supported; send HTTP/1.1", slug="unsupported-version")
@@ -34,7 +34,7 @@ def check_head(method: bytes, version: str, headers: HeaderLines) -> bytes | Non
         raise RequestError("the request has no Host header; HTTP/1.1 requires one")
     if HOST.fullmatch(hosts[0]) is None:
         shown = hosts[0][:100].decode("latin-1")
-        raise RequestError(f"the Host header {shown!r} is invalid; send the name of the host and, optionally, a port")
+        raise RequestError(f"the Host header {shown!r} is invalid; send a host name and, optionally, a port")
     return hosts[0]
 
 

@@ -184,8 +184,7 @@ class Supervisor:
             self._start(post)
 
     def _exit_status(self, post: ProcessPost) -> int | None:
-        """Return the exit status, or the negated number of the fatal signal, or None if the process is still
-        running."""
+        """Return the exit status, the negated number of the fatal signal, or None if the process is running."""
         if not post.pid:
             return None
         pid, status = os.waitpid(post.pid, os.WNOHANG)

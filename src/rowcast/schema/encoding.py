@@ -91,7 +91,7 @@ INT64 = (-(1 << 63), (1 << 63) - 1)
 
 
 def own_plan(schema: Schema) -> Plan:
-    """Return the plan of the graphs that Rowcast exports: a tensor of float32 numbers and a tensor of strings."""
+    """Return the plan for the graphs that Rowcast exports: a tensor of float32 numbers and a tensor of strings."""
     numbers: list[Feature] = []
     texts: list[Feature] = []
     for column in schema.columns:
@@ -332,7 +332,7 @@ def _fast_type(column: Column) -> Any:
 
 
 def _fast_number(column: Column) -> Any:
-    """Return the type of numbers in the range seen in training, or in any range if it is unknown."""
+    """Return the type for numbers in the range seen in training, or for all numbers if the range is unknown."""
     kind = float if column.kind == "number" else int
     seen = seen_range(column)
     if seen is None:

@@ -1,6 +1,6 @@
 """Parse the definitions of derived columns, such as `burden = loan_amount / annual_income`.
 
-The grammar is closed. From weakest to strongest binding:
+The grammar consists of these rules, from weakest to strongest binding:
 
     comparison    sum [(< | <= | > | >= | == | !=) sum]      1 if true, otherwise 0
     sum           product {(+ | -) product}

@@ -32,8 +32,8 @@ def bundle_digest(serving: Any, files: Iterable[tuple[str, str]]) -> str:
 def row_key(digest: str, plan: Plan, row: EncodedRow, tenant: str) -> str:
     """Return the cache key of a row.
 
-    Two keys are equal if and only if the bundles, the encoded values and the tenants are equal. Otherwise, a cache hit
-    would reveal that another tenant has sent the same row.
+    Two keys are equal if and only if the bundles, the encoded values and the tenants are equal. Keys depend on the
+    tenant because a cache hit would otherwise reveal that another tenant has sent the same row.
     """
     owner = tenant.encode()
     key = hashlib.sha256(digest.encode() + struct.pack("<I", len(owner)) + owner)

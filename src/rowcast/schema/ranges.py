@@ -1,4 +1,4 @@
-"""The ranges of numeric columns in training, as the model sees them: rounded to float32.
+"""The ranges of numeric columns in training, rounded to float32 like the model's inputs.
 
 Without the rounding, a client that sends 0.1 as float32 (0.10000000149) would seem to exceed a range that ends at 0.1.
 """

@@ -43,7 +43,7 @@ class QueueState(NamedTuple):
 
 
 class _Place(msgspec.Struct):
-    """A request in the queue of a slow model."""
+    """A request in a slow model's queue."""
 
     request: PendingRequest
     timer: asyncio.TimerHandle | None = None
@@ -51,7 +51,7 @@ class _Place(msgspec.Struct):
 
 
 class _Line(msgspec.Struct):
-    """The queue of a slow model, and the number of its batches that are being scored."""
+    """A slow model's queue, and the number of the model's batches that are being scored."""
 
     places: deque[_Place]
     batches: int = 0

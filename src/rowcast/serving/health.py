@@ -10,7 +10,7 @@ import msgspec
 from rowcast.serving.fleet import ProcessStatus
 
 HealthCheck = Callable[[], str | None]
-"""Returns a description of the problem, or None."""
+"""Returns a description of the problem, or None if there is no problem."""
 Verdict = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["ok", "degraded"]})]
 AlwaysTrue = Annotated[bool, msgspec.Meta(extra_json_schema={"const": True})]
 

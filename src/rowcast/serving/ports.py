@@ -1,6 +1,6 @@
 """The ports of this package: a cache of scores, the queue to the workers, and the destination of a reply.
 
-Every adapter of a cache or a queue passes the contract tests in `tests/contracts/`.
+Every cache or queue adapter passes the contract tests in `tests/contracts/`.
 """
 
 from __future__ import annotations
@@ -93,11 +93,11 @@ class QueueReader(Protocol):
         ...
 
     async def take(self, most: int) -> Sequence[Delivery]:
-        """Wait a limited time for messages, and take up to `most`. Expired messages are dropped."""
+        """Wait for messages for a limited time, and take up to `most` of them. Expired messages are dropped."""
         ...
 
     def interrupt(self) -> None:
-        """Make the current call of `take` and all later calls return without waiting."""
+        """Make the current call to `take` and all later calls return without waiting."""
         ...
 
     async def adopt(self) -> Delivery | None:

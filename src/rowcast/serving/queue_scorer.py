@@ -81,7 +81,7 @@ class _Batch:
             return
         next_deadline = min(request.context.deadline for request in waiting)
         if next_deadline < math.inf:
-            # The timer must not fire before the deadline, because both clocks are rounded.
+            # Both clocks are rounded, so add a millisecond: the timer must not fire before the deadline.
             self._timer = asyncio.get_running_loop().call_later(next_deadline - now + 0.001, self.watch)
 
     def finish(self, reply: asyncio.Future[bytes]) -> None:

@@ -1,5 +1,4 @@
-"""Requests waiting to be scored. This module loads neither numpy nor ONNX Runtime, so that dialects can import
-it."""
+"""Requests waiting to be scored. Dialects import this module, so it loads neither numpy nor ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -38,14 +38,14 @@ class Scorer(Protocol):
         ...
 
     max_rows: int
-    """The maximum number of rows in a batch of a slow model, unless a single request has more."""
+    """The maximum number of rows in a slow model's batch, unless a single request has more."""
 
     def score(self, model: ModelInterface, requests: Sequence[Sequence[Row]]) -> ScoredBatch:
         """Return the scores of a fast model, or the cached scores of any model."""
         ...
 
     def score_later(self, model: ModelInterface, requests: Sequence[PendingRequest]) -> asyncio.Future[ScoredBatch]:
-        """Score a batch of a slow model without blocking the event loop."""
+        """Score a slow model's batch without blocking the event loop."""
         ...
 
 
@@ -66,7 +66,7 @@ class LocalScorer:
             return _score_separately(model, requests)
 
     def score_later(self, model: Any, requests: Sequence[PendingRequest]) -> asyncio.Future[ScoredBatch]:
-        """In a thread, score all requests in one call."""
+        """Score all requests in one call, in a thread."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(THREADS, "score")
         rows = [request.rows for request in requests]

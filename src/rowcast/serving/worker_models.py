@@ -93,7 +93,7 @@ class WorkerModels:
         return model
 
     def _load_digest(self, digest: str) -> LiveModel | None:
-        """Find a version with this digest in the registry, newest first, and load it."""
+        """Load the version with this digest from the registry; search each model's newest versions first."""
         for name, versions in self._registry.models().items():
             if self._names and name not in self._names:
                 continue

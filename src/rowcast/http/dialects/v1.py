@@ -32,7 +32,7 @@ class V1Routes:
         self._not_found = Route(pattern=UNMATCHED, method="GET", handler=answer_not_found, error_form=write_error)
 
     def find(self, path: str) -> Route | None:
-        """Return the route of a path."""
+        """Return the route for a path."""
         if path != "/v1/models" and not path.startswith("/v1/"):
             return None
         if path in ("/v1/models", "/v1/models/"):

@@ -67,7 +67,7 @@ class V2Routes:
         }
 
     def find(self, path: str) -> Route | None:
-        """Return the route of a path."""
+        """Return the route for a path."""
         if not path.startswith("/v2"):
             return None
         path = path.rstrip("/")

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 HEADER_LENGTH = b"inference-header-content-length"
 MAX_WARNINGS = 100
 MIN_BLOCK_ROWS = 16
-"""The minimum number of rows in a block. With fewer rows, scoring a block is not faster than scoring each row."""
+"""The minimum number of rows in a block. With fewer rows, scoring a block is no faster than scoring the rows
+individually."""
 UNSUPPORTED = ("shared_memory_region", "classification")
 _digits = re.compile(rb"[0-9]{1,18}").fullmatch
 
