@@ -24,7 +24,7 @@ def roll_back(settings: Settings, name: str, *, reason: str) -> Reference:
 
 
 def delete(settings: Settings, reference: str, *, force: bool) -> Reference:
-    """Delete a version that no alias points to; without `force`, only if it made no recorded predictions."""
+    """Delete a version that no alias points to; without `force`, only if it has no recorded predictions."""
     return lifecycle.delete(
         registry(settings), reference, is_recorded=lambda version: _is_recorded(settings, version), force=force
     )

@@ -46,7 +46,7 @@ class BatchBody(msgspec.Struct, frozen=True):
 
 
 class Batches(Generic[T]):
-    """The requests for some rows, in order. Rows are read from an iterator only when they are needed.
+    """The requests that send some rows, in order. Rows are read from an iterator only when they are needed.
 
     The caller sends each request that `next` returns, and calls `split` if the reply is an error.
     """

@@ -33,7 +33,7 @@ from rowcast.runtime.request_heads import check_head, remove_upgrade
 MAX_QUICK_BODY = HIGH_WATER_LIMIT
 """Requests with larger bodies take the general path, which authenticates the caller before it buffers the body."""
 LONG_BODY_SECONDS = 3600.0
-"""The time limit for the upload of a table."""
+"""The time limit for uploading a table."""
 
 
 class Connection(CycleOwner):
@@ -51,7 +51,7 @@ class Connection(CycleOwner):
         self._in_head = False
         self._head_bytes = 0
         self._long_body_until = 0.0
-        """When a body that may take longer than `receive_seconds` must have arrived; 0 for other bodies."""
+        """The deadline for a body that may take longer than `receive_seconds` to arrive; 0 for other bodies."""
         self._host: bytes | None = None
         """The Host header of the latest request that has passed `check_head`."""
         self._was_alone = False

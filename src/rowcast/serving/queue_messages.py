@@ -16,7 +16,7 @@ FORMAT: Final = 1
 
 
 class RowsMessage(msgspec.Struct, frozen=True, array_like=True):
-    """The rows of the requests in one batch. The numbers of a row are packed as in the model's input tensors."""
+    """The rows of the requests in one batch. Each row's numbers are packed as in the model's input tensors."""
 
     format: int
     sizes: list[int]

@@ -24,7 +24,7 @@ A higher limit makes batches smaller, so each row costs more CPU time (`make ben
 """
 MAX_ROWS: Final = 256
 FOREVER: Final = 3600.0
-"""How long a message without a deadline is kept, in seconds."""
+"""The lifetime, in seconds, of a message without a deadline."""
 
 
 class QueueScorer:
