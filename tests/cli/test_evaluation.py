@@ -80,7 +80,7 @@ def test_the_remarks_account_for_every_row() -> None:
 
     assert remarks == [
         "2 of the 19 rows have no value in the column 'status' and were not measured",
-        "3 of the 19 rows have the weight 0 and were not measured",
+        "3 of the 19 rows have a weight of 0 and were not measured",
         "4 of the 19 rows cannot be scored and were not measured",
         "1 line was excluded (second header or no values)",
         (

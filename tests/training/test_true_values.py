@@ -68,7 +68,7 @@ def test_the_error_for_unknown_labels_lists_their_rows_and_explains_how_to_renam
 
     assert wrong.slug == "unknown-label"
     assert wrong.message == (
-        "column 'y' contains labels that the model does not know: 'Setosa' (row 11), 'x' (rows 12, 13, 14 and 1 more); "
+        "column 'y' contains unknown labels: 'Setosa' (row 11), 'x' (rows 12, 13, 14 and 1 more); "
         "the model's labels are setosa, virginica; use the option 'map' to rename a label ('Setosa=setosa') or to "
         "leave out its rows ('Setosa=')"
     )
@@ -80,7 +80,7 @@ def test_the_labels_of_a_sensitive_target_are_not_shown() -> None:
 
     assert (caught.value.slug, caught.value.message) == (
         "unknown-label",
-        "column 'y' contains labels that the model does not know in rows 11, 13; correct these cells",
+        "column 'y' contains unknown labels in rows 11, 13; correct these cells",
     )
 
 

@@ -1,12 +1,11 @@
 """Example tables: synthetic loan applications, generated from a seed, and Fisher's iris data.
 
 The loan applicants have two hidden traits, prosperity and discipline, both normally distributed. Income is log-normal
-and depends on prosperity and education. Assets depend on income, and the credit score depends
-mainly on discipline. The loan
-amount is a multiple of income, and the term grows with that multiple. The bank's decision depends on the credit score,
-the burden (yearly payment divided by income), the ratio of assets to the loan amount, the number of dependents, the
-purpose of the loan, self-employment, and noise that is not in the table. The best possible model predicts about nine
-out of ten decisions correctly.
+and depends on prosperity and education. Assets depend on income, and the credit score depends mainly on discipline. The
+loan amount is a multiple of income, and the term grows with that multiple. The bank's decision depends on the credit
+score, the burden (yearly payment divided by income), the ratio of assets to the loan amount, the number of dependents,
+the purpose of the loan, self-employment, and noise that is not in the table. The best possible model predicts about
+nine out of ten decisions correctly.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 MIN_ROWS: Final = 20
 """The minimum number of rows for detecting identifiers. In smaller tables, values are often unique by chance."""
 EXPECTED_REPEATS: Final = 10
-"""Unique numbers are not a coincidence if drawing them at random from their range would repeat so many of them.
+"""Unique numbers are not a coincidence if an equal number of random draws from their range would be expected to contain
+this number of repetitions.
 
 The probability of no repetition is then about exp(-10).
 """

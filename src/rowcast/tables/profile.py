@@ -28,9 +28,11 @@ from rowcast.tables.table import Finding
 KIND_CELLS: Final = 500
 """The kind of a column is inferred from up to twice this number of cells."""
 MAX_SURPRISES: Final = 200
-"""The number of cells that do not fit the kind and are added to the cells from which it is inferred."""
+"""If cells do not fit the inferred kind, up to this number of them are added to the sample, and the kind is inferred
+again.
+"""
 MAX_ROUNDS: Final = 4
-"""The number of times that a kind is inferred before the column counts as a category."""
+"""If the kind does not fit all cells after this number of attempts, the column is treated as a category."""
 BINS: Final = 12
 FREQUENT: Final = 5
 EXAMPLES: Final = 3
@@ -55,7 +57,7 @@ class Histogram(msgspec.Struct, frozen=True):
 
 
 class ColumnProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """What a column contains. No field contains values if the column is sensitive."""
+    """A summary of a column. No field contains values if the column is sensitive."""
 
     name: str
     kind: Kind | None

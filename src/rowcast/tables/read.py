@@ -173,7 +173,9 @@ def parse_csv(path: Path, content: bytes, csv_format: CsvFormat, skipped_lines: 
 
 
 def _may_have_short_rows(frame: pl.DataFrame, content: bytes, csv_format: CsvFormat) -> bool:
-    """Return whether the cells must be counted. A short row has no last cell, and too few delimiters."""
+    """Return whether there may be short rows, so that the cells of each row must be counted. A short row lacks its last
+    cell and has too few delimiters.
+    """
     if frame.width < 2 or not frame.to_series(-1).has_nulls():
         return False
     if csv_format.quote.encode() in content:

@@ -23,7 +23,9 @@ from rowcast.tables.write import open_writer
 IN_MEMORY_BYTES: Final = 16 * 1024 * 1024
 """The maximum size of a file that is read into memory as a whole."""
 SAMPLE_ROWS: Final = 5000
-"""The minimum number of rows in the sample of a file that is not in memory. It has at most twice as many rows."""
+"""The minimum number of rows in the sample of a file that is not in memory. The sample has at most twice as many
+rows.
+"""
 THREADS: Final = 2
 """The number of threads that parse a file."""
 

@@ -105,9 +105,9 @@ def with_target(table: Table, labels: Table, target: str | None) -> tuple[Table,
 
 
 def misspellings(names: Iterable[str], schema: Schema) -> dict[str, str]:
-    """Return each absent column for which one of the names is probably a misspelling, with that name.
+    """Map each absent column to a name that is probably a misspelling of it.
 
-    Other names, such as the target of the training table, are not columns of the model.
+    Other unknown names, such as the target of the training table, are ignored.
     """
     present = list(names)
     known = schema.names()

@@ -96,7 +96,8 @@ def extension(path: str | Path) -> str:
 
 
 def prepare_frame(suffix: str, frame: pl.DataFrame, *, first: bool) -> Any:
-    """Do the expensive part of writing a frame to a file with this extension, in any thread or process.
+    """Perform the expensive part of writing a frame to a file with this extension. Any thread or process can call this
+    function.
 
     Identical frames produce identical bytes. Each chunk of a compressed file is a complete gzip member.
     """

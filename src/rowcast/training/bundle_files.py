@@ -25,8 +25,8 @@ UNSEEN_TEXT: Final = "never seen in training"
 
 def golden_rows(problem: LearningProblem, graph: Graph, decision: Decision, seed: int) -> list[GoldenRow]:
     """Return rows as a client would send them, each with its score from the served graph. Most are training rows. In
-    one row, every value that can be missing is missing. In another, every category column that allows unseen values has
-    one.
+    one row, every value that can be missing is missing. In another, every category column that allows unseen values
+    contains an unseen value.
     """
     rows = _client_rows(problem, seed)
     encoder = RowEncoder(problem.schema, problem.plan)

@@ -1,4 +1,4 @@
-"""What the search knows about one candidate: its best trials, and how long its folds take."""
+"""The state of the search for one candidate: its best trials and the duration of its folds."""
 
 from __future__ import annotations
 

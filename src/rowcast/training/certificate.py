@@ -59,7 +59,7 @@ class Probe:
 
 def build_probe(pipeline: Trained, problem: LearningProblem, seed: int) -> Probe:
     """Return the holdout rows, followed by random rows, rows with extreme values and rows near tree thresholds. If
-    there are derived columns, rows with extreme operands or with derived values near tree thresholds follow.
+    there are derived columns, rows with extreme operands and rows with derived values near tree thresholds are added.
     """
     rng = np.random.default_rng([seed, 3])
     training, holdout, most = problem.training, problem.holdout, most_thresholds(pipeline.size.microseconds)
@@ -165,7 +165,8 @@ def _derived_thresholds(
 ) -> Iterator[tuple[Numbers, Texts]]:
     """Yield pairs of rows that differ in one operand, with derived values on both sides of a tree threshold.
 
-    There are up to `most` pairs. For some pairs, no value on the other side of the threshold is found.
+    The total is limited to about `most` pairs. If both values drawn for an operand put the derived value on the same
+    side of the threshold, the pair stays on that side.
     """
     every = pipeline.thresholds()
     first = training.numbers.shape[1]  # in tree models, the derived columns follow the raw numbers
@@ -186,7 +187,9 @@ def _derived_thresholds(
 def _enclose(
     derivation: Derivation, numbers: Numbers, position: int, *, thresholds: Numbers, low: Numbers, high: Numbers
 ) -> tuple[Numbers, Numbers]:
-    """Move two values of an operand together until the last derived column crosses the threshold between them."""
+    """Narrow the interval between two values of an operand around the point where the last derived column crosses the
+    threshold.
+    """
 
     def is_below(cells: Numbers) -> NDArray[np.bool_]:
         rows = numbers.copy()

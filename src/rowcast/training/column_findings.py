@@ -18,7 +18,7 @@ from rowcast.tables.table import Finding, Override, Table
 from rowcast.training.data_check import check, special_columns
 from rowcast.training.problem import QUOTING
 
-HIDDEN: Final = "a message that quotes values is not shown: the column is sensitive"
+HIDDEN: Final = "details are hidden, because they quote values of a sensitive column"
 
 
 def find_in_columns(
@@ -68,7 +68,7 @@ def _inspect(table: Table, keep: Collection[str]) -> tuple[list[Column], list[Fi
 
 
 def _identifiers(store: ColumnStore, columns: Sequence[Column], profiles: Mapping[str, ColumnProfile]) -> list[Finding]:
-    """Return the findings about columns with a different whole number in every row, from all cells."""
+    """Check all cells; return findings about columns that contain a different whole number in every row."""
     findings = []
     for column in columns:
         profile = profiles[column.name]
@@ -87,7 +87,7 @@ def _copies(store: ColumnStore) -> list[Finding]:
 
 
 def _for_all_rows(finding: Finding, profiles: Mapping[str, ColumnProfile], rows: int) -> Finding | None:
-    """Return a finding in the sample with the numbers of all rows, or None if it does not hold for all rows."""
+    """Return a finding from the sample, updated with counts from all rows, or None if it does not hold for all rows."""
     column = profiles.get(finding.column)
     if column is None:
         return finding

@@ -136,7 +136,9 @@ class CrossValidator:
     def _trial(
         self, candidate: Candidate, estimators: Sequence[Estimator], raw: Raw, score: float, seconds: float
     ) -> TrialResult:
-        """Return the result with the bag of estimators, or without it if the preset does not allow its size."""
+        """Return the result of a trial. It includes the estimators of the folds only if their average is within the
+        preset's limits.
+        """
         rounds = [int(estimator.params.get("rounds", 0)) for estimator in estimators]
         params = {**estimators[-1].params}
         if any(rounds):
@@ -166,7 +168,7 @@ class CrossValidator:
             pool.shutdown(cancel_futures=True)
 
     def turns(self, candidate: Candidate) -> int:
-        """Return the number of folds that are processed one after another."""
+        """Return how many batches of parallel folds are processed one after another."""
         return -(-len(self.folds) // (self.parallel_folds or (self.setting.jobs if candidate.threadsafe else 1)))
 
     def fit_fold(
@@ -209,11 +211,11 @@ class CrossValidator:
 
 
 def stop_together(estimators: Sequence[Estimator]) -> Sequence[Estimator]:
-    """Return the estimators of all folds after the same number of rounds, if they are trained in rounds.
+    """If the estimators are trained in rounds, reduce the estimators of all folds to the same number of rounds.
 
-    This is the mean of the folds' best numbers of rounds. If each fold stopped at its own best round, the rows that
-    measure an estimator would also choose its rounds: scores on small, noisy tables would be too good, and
-    configurations with uneven losses would win (decision 0073).
+    This number is the mean of the folds' best numbers of rounds. If each fold stopped at its own best round, the same
+    validation rows would determine both an estimator's number of rounds and its score. Scores on small, noisy tables
+    would then be too good, and configurations with uneven losses would win (decision 0073).
     """
     if not all(isinstance(each, StagedEstimator) and each.losses for each in estimators):
         return estimators
@@ -248,8 +250,8 @@ def bag(problem: LearningProblem, trial: TrialResult, calibration: Calibration) 
 def refit_bag(
     problem: LearningProblem, trial: TrialResult, setting: Setting, options: TrainingOptions, metric: str
 ) -> TrialResult:
-    """Return the trial with estimators refitted to the folds of other training rows; keep its scores. The fits ignore
-    the time limit, because the time for the search has already been used up.
+    """Return the trial with its original scores, and with estimators refitted to the folds of `problem`. The fits
+    ignore the time limit, because the time for the search has already been used up.
     """
     unlimited = replace(setting, out_of_time=lambda: False)
     validator = CrossValidator(problem, unlimited, metric, *make_folds(problem, options))
@@ -259,7 +261,7 @@ def refit_bag(
 
 
 def train_final(problem: LearningProblem, trial: TrialResult, setting: Setting, calibration: Calibration) -> Pipeline:
-    """Train a model with the parameters of a trial on all training rows."""
+    """Train a model on all training rows with a trial's parameters."""
     transformation, matrix = _fit_features(problem, problem.training, trial.candidate.style)
     with threadpool_limits(setting.threads):
         model = trial.candidate.fit(_label(matrix, problem.training), trial.params, setting)

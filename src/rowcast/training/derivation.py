@@ -99,18 +99,19 @@ class Derivation:
 
     columns: tuple[DerivedColumn, ...] = ()
     positions: Mapping[str, int] = field(default_factory=dict)
-    """The position of each raw column that an expression uses. For a datetime column, this is the position of its
-    days."""
+    """The position of each raw column that an expression uses. For a datetime column, this is the position of its value
+    in days.
+    """
     origins: Mapping[str, int] = field(default_factory=dict)
     """The origin of each datetime column, in microseconds since the Unix epoch."""
 
     @property
     def operands(self) -> list[int]:
-        """The positions of all raw columns that are used."""
+        """The positions of all raw columns that the expressions use."""
         return sorted(self.positions.values())
 
     def only(self, column: DerivedColumn) -> Derivation:
-        """Return the derivation of one column, after the derived columns on which it depends."""
+        """Return the derivation of one column, preceded by the derived columns on which it depends."""
         needed, used = [column], set(columns_of(column.expression))
         for earlier in reversed(self.columns[: self.columns.index(column)]):
             if earlier.name in used:
@@ -125,7 +126,9 @@ class Derivation:
             return _append(self, _Arrays(), numbers)
 
     def emit(self, graph: GraphBuilder, numbers: str) -> str:
-        """Add the derived columns to a graph and return the name of the numbers followed by them."""
+        """Add the derived columns to a graph. Return the name of the tensor that contains the numbers and the derived
+        columns.
+        """
         return _append(self, graph, numbers)
 
 
@@ -159,7 +162,7 @@ def _append(derivation: Derivation, nodes: Nodes[Value], numbers: Value) -> Valu
 
 
 def _operands(derivation: Derivation, nodes: Nodes[Value], numbers: Value) -> dict[str, Value]:
-    """Return the raw columns that are used, each as float64 [N, 1]."""
+    """Return the raw columns that the expressions use, each as float64 [N, 1]."""
     used = derivation.operands
     block = nodes.node("Gather", numbers, nodes.constant(np.array(used)), axis=1)
     block = nodes.node("Cast", block, to=DOUBLE)

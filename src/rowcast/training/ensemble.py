@@ -27,7 +27,9 @@ from rowcast.training.search import SearchResult
 
 PICKS: Final = 25
 MOST_ROWS: Final = 20_000
-"""The approximate number of rows used to choose the members. It is limited because hundreds of averages are scored."""
+"""The approximate number of rows used to choose the members. The number is limited because hundreds of averages are
+scored.
+"""
 
 Predictions = NDArray[np.float64]
 
@@ -142,7 +144,7 @@ def choose(result: SearchResult, problem: LearningProblem, metric: str, preset: 
 
 
 def _affordable(trials: Sequence[TrialResult], preset: Preset) -> Sequence[TrialResult]:
-    """Return the trials whose models the preset allows; if there are none, the model with the lowest cost."""
+    """Return the trials whose models the preset allows; if there are none, return the trial with the lowest cost."""
     allowed = [trial for trial in trials if preset.allows([trial.size])]
     return allowed or [min(trials, key=lambda trial: trial.size.microseconds)]
 

@@ -73,7 +73,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     unlabeled: int
     """The number of rows without a target value. They were not scored."""
     weightless: int
-    """The number of rows with the weight 0. They were not scored."""
+    """The number of rows with a weight of 0. They were not scored."""
     rejected: int
     """The number of rows that could not be scored."""
     excluded: int
@@ -106,7 +106,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
         if self.unlabeled:
             remarks.append(f"{self.unlabeled} {of} have no value in the column {self.target!r} and were not measured")
         if self.weightless:
-            remarks.append(f"{self.weightless} {of} have the weight 0 and were not measured")
+            remarks.append(f"{self.weightless} {of} have a weight of 0 and were not measured")
         if self.rejected:
             remarks.append(f"{self.rejected} {of} cannot be scored and were not measured")
         if self.excluded:

@@ -125,7 +125,7 @@ class Features:
     def _emit_for_trees(self, graph: GraphBuilder, numbers: str, texts: str) -> Matrix:
         """Leave missing values in the matrix and omit the flags, because trees can read NaN.
 
-        This saves four nodes of the graph, and the merged lookups save two nodes per text column: a node takes 1 µs.
+        This saves four graph nodes, and merging the lookups saves two nodes per text column. Each node takes 1 µs.
         """
         parts = [numbers] if len(self.median) else []
         features = [MatrixFeature(position, float(median)) for position, median in enumerate(self.median)]
@@ -158,10 +158,10 @@ def _concat(graph: GraphBuilder, parts: Sequence[str]) -> str:
 
 
 def _emit_levels(graph: GraphBuilder, blocks: Sequence[TextBlock], texts: str) -> tuple[str, dict[str, int]]:
-    """Add the numbers of the levels, and return the tensor's name and the number of each level.
+    """Add a tensor of level numbers; return its name and the number of each level.
 
-    One LabelEncoder converts the texts of all columns. Separating the columns first would copy every string twice; for
-    32 rows, these copies would take a third of the graph's run time.
+    One LabelEncoder converts the strings in all columns. Separating the columns first would copy every string twice;
+    for 32 rows, these copies would take a third of the graph's run time.
     """
     numbers = {level: index for index, level in enumerate(dict.fromkeys(chain(*(block.levels for block in blocks))))}
     levels = graph.node(

@@ -23,7 +23,9 @@ def _never() -> bool:
 
 @dataclass(frozen=True)
 class FoldWork:
-    """What a task needs to fit a fold. It is picklable, and each process computes the feature matrices once."""
+    """The data that a task needs to fit a fold. It can be pickled. Each process computes the feature matrices only
+    once.
+    """
 
     problem: LearningProblem
     options: TrainingOptions
@@ -51,7 +53,7 @@ class FoldEngine(NamedTuple):
     """The number of trials that run at the same time."""
 
     def start(self, candidate: Candidate, params: Params, seconds: float) -> list[Task[FoldResult]]:
-        """Start to fit all folds of one configuration."""
+        """Start fitting all folds of one configuration."""
         return [
             self.engine.submit(fit_fold, self.work, candidate.name, params, index, seconds)
             for index in range(self.folds)

@@ -93,7 +93,7 @@ class Tree:
     features: NDArray[Any]
     thresholds: NDArray[np.float32]
     true: NDArray[Any]
-    """The number of the true child; negative for a leaf."""
+    """The index of the true child; negative for a leaf."""
     false: NDArray[Any]
     weights: NDArray[np.float64]
     """The weights [nodes, k] of each leaf. The weights of inner nodes have no effect."""
@@ -168,7 +168,7 @@ class Trees:
 def _read_missing_values(
     nodes: dict[str, NDArray[Any]], is_leaf: NDArray[np.bool_], features: Sequence[MatrixFeature]
 ) -> dict[str, NDArray[Any]]:
-    """Return each node's position in the matrix, threshold, and direction for a missing value."""
+    """For each node, return the position of its feature, its threshold and its direction for a missing value."""
     numbers, values = nodes["featureids"], nodes["values"]
     positions = np.array([feature.position for feature in features])[numbers]
     is_flag = np.array([feature.is_flag for feature in features])[numbers]

@@ -281,7 +281,7 @@ def client_value(column: Column, cell: Any) -> Any:
 def _without_sensitive_values(findings: Sequence[Finding], sensitive: Collection[str]) -> tuple[Finding, ...]:
     """Return the findings without quoted values of sensitive columns."""
     return tuple(
-        msgspec.structs.replace(finding, message="a message that quotes values is not shown: the column is sensitive")
+        msgspec.structs.replace(finding, message="details are hidden, because they quote values of a sensitive column")
         if finding.column in sensitive and finding.code in QUOTING
         else finding
         for finding in findings

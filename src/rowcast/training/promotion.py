@@ -143,8 +143,9 @@ class PromotionRule:
         return Comparison(new.manifest.metric, len(rows), difference)
 
     def _training_rows(self, champion: Reference, manifest: Manifest) -> tuple[bytes, row_hashes.Hashes]:
-        """Return the salt and the hashes of the champion's training rows. An imported model has none and is never
-        run."""
+        """Return the salt and the hashes of the champion's training rows. An imported model has no hashes, so it is
+        never run for a comparison.
+        """
         if bundle.TRAINING_ROWS not in manifest.files:
             raise NotComparable(
                 f"version {champion.version} does not record its training rows, because it was imported or trained by "

@@ -1,8 +1,8 @@
 """Hashes of a model's training rows: they show which rows of another table the model was trained on.
 
 A row is hashed as the model reads it, without the values of sensitive columns. The hashes are salted, so that they
-cannot be compared between bundles. A hash has 32 bits, so the file is small. The few rows that collide with a training
-row are only left out of a comparison.
+cannot be compared between bundles. A hash has 32 bits, so the file is small. If the hash of a new row collides with
+that of a training row, the row is merely excluded from comparisons.
 """
 
 from __future__ import annotations

@@ -209,7 +209,7 @@ class TrialRunner:
             self._report(trial, candidate.name)
 
     def _start(self) -> StartedTrial | None:
-        """Start the next trial on the engine; return None if no trial is left, or if there is no time for it."""
+        """Start the next trial on the engine; return None if no trial is left or the remaining time is too short."""
         assert self.folds is not None
         while not self._is_over:
             asked = self.study.ask()

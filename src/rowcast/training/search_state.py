@@ -25,7 +25,7 @@ FINAL_FIT: Final = 1.5
 """The expected ratio of the duration of a fit on all training rows to that of one fold in threefold
 cross-validation."""
 LIKELY_MICROSECONDS: Final = 50.0
-"""The assumed cost of a row until every candidate has been tried. The preset can lower it."""
+"""The assumed cost of a row until every candidate has been tried. A preset with a lower limit replaces this value."""
 LEAST_SHARE: Final = 0.3
 """A trial whose fits can stop early starts only if at least this share of its expected duration remains."""
 LATE_SECONDS: Final = 1.0
@@ -66,7 +66,7 @@ class Search:
         return self._compare(lambda: self._cross_validate(candidate, params, after_fold), slot)
 
     def start_folds(self, folds: FoldEngine, candidate: Candidate, params: Params) -> list[Task[FoldResult]]:
-        """Start to cross-validate one configuration on an engine."""
+        """Start cross-validating one configuration on an engine."""
         seconds = self._seconds_for(candidate)
         self.states[candidate.name].trials += 1
         return folds.start(candidate, params, seconds / self.validator.turns(candidate))
@@ -139,7 +139,7 @@ class Search:
         return count
 
     def _seconds_for(self, candidate: Candidate) -> float:
-        """Return the time for a trial of a candidate."""
+        """Return the time limit for a candidate's trial."""
         seconds = self.seconds_for_trial()
         if self.states[candidate.name].score is None:  # leave time for the final fit, and for untried candidates
             turns = self.validator.turns(candidate)

@@ -61,7 +61,7 @@ class EvaluatedRows:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What was measured on a table."""
+    """The results of measuring a model on a table."""
 
     metrics: dict[str, Measure]
     holdout: dict[str, HoldoutComparison]

@@ -70,7 +70,8 @@ def read_values(series: pl.Series, rows: NDArray[np.intp]) -> TargetValues:
 def _labels(series: pl.Series, column: Column) -> list[Label]:
     """Return the cells as labels.
 
-    Whole numbers in plain notation and the words `true` and `false` keep their type; all other texts remain as written.
+    Whole numbers in plain notation and the words `true` and `false` keep their type; all other values remain as
+    written.
     """
     cells: list[Any] = series.to_list()
     if series.dtype == pl.Boolean or series.dtype.is_integer():
@@ -94,7 +95,7 @@ def _labels(series: pl.Series, column: Column) -> list[Label]:
 def infer_task(values: TargetValues) -> Task:
     """Infer the task; raise TableError if the values are neither classes nor amounts.
 
-    Texts and booleans are classes. Numbers are classes if there are only two, or a few whole numbers that each occur
+    Strings and booleans are classes. Numbers are classes if there are only two, or a few whole numbers that each occur
     often; other numbers are amounts.
     """
     distinct = len(set(values.labels))
@@ -224,7 +225,7 @@ def refuse_too_many_classes(values: TargetValues, labels: Sequence[Label]) -> No
     elif len(units) == 1 and all(map(_measure, texts)):
         advice = f"remove {units.pop()!r} from the cells to predict numbers"
     elif len(distinct) > 0.9 * len(labels):
-        advice = "nearly every row has its own text, so the column is an identifier or free text; choose another column"
+        advice = "nearly every row has a different value, as in an identifier or free text; choose another column"
     else:
         advice = "choose another column, or merge labels with the option 'map'"
     counts = f"{len(distinct)} distinct values in {len(labels)} rows"

@@ -103,8 +103,8 @@ def _applies(rule: str, target: str, known: Sequence[str]) -> bool:
 def read_target(column: RoleColumn, decision: Decision, *, is_sensitive: bool = False) -> NDArray[Any]:
     """Return the target in the form of `LabelledRows.target`; every row must have a value.
 
-    Raise TableError if the model does not know a label, or if a value of a regression target is not a number. Errors
-    about a sensitive target quote no labels.
+    Raise TableError if a label is not among the model's labels, or if a value of a regression target is not a number.
+    Errors about a sensitive target quote no labels.
     """
     if decision.task == "regression":
         return read_numbers(column)
@@ -118,9 +118,7 @@ def _class_indices(column: RoleColumn, decision: Decision, *, is_sensitive: bool
     indices = np.array([index_of[value] for value in column.cells.to_list()], np.int64)
     if (indices < 0).any() and is_sensitive:
         places = _describe_lines(column.lines[indices < 0].tolist())
-        message = (
-            f"column {column.name!r} contains labels that the model does not know in {places}; correct these cells"
-        )
+        message = f"column {column.name!r} contains unknown labels in {places}; correct these cells"
         raise TableError(message, slug="unknown-label")
     if (indices < 0).any():
         raise _unknown_labels(column, indices < 0, decision)
@@ -169,7 +167,7 @@ def _unknown_labels(column: RoleColumn, unknown: NDArray[np.bool_], decision: De
     similar = difflib.get_close_matches(first, names, 1)
     example = f"{first}={similar[0] if similar else 'LABEL'}"
     return TableError(
-        f"column {column.name!r} contains labels that the model does not know: {', '.join([*shown, *more])}; the "
+        f"column {column.name!r} contains unknown labels: {', '.join([*shown, *more])}; the "
         f"model's labels are {list_names(names)}; use the option 'map' to rename a label ({example!r}) or to leave "
         f"out its rows ({first + '='!r})",
         slug="unknown-label",

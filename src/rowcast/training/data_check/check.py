@@ -184,7 +184,7 @@ def _power(data: CheckInput) -> Power:
 def _bins(values: NDArray[Any]) -> NDArray[np.intp]:
     """Return the bin index of each value.
 
-    Each distinct text has its own bin. Numbers are binned by quantile; frequent numbers and missing values have their
+    Each distinct string has its own bin. Numbers are binned by quantile; frequent numbers and missing values have their
     own bins.
     """
     if values.dtype == object:

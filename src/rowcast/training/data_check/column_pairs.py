@@ -87,7 +87,7 @@ def _combine(columns: Mapping[str, NDArray[Any]], a: str, b: str, operator: str)
 
 
 def _explained_variation(values: NDArray[np.float64], target: NDArray[np.float64]) -> float:
-    """Return the target's variation between bins of equal size. It is faster to compute than the AUC."""
+    """Return the target's variation between bins of equal size, which is faster to compute than the AUC."""
     bins = np.empty(len(values), np.intp)
     bins[np.argsort(values)] = np.arange(len(values)) * PAIR_BINS // len(values)
     counts = np.bincount(bins, minlength=PAIR_BINS)

@@ -104,7 +104,7 @@ class TreeEstimator(Estimator, Protocol):
         ...
 
     def reduced(self, trees: int, nodes: int) -> TreeEstimator:
-        """Return the estimator reduced to this number of trees, if it has more and works with fewer."""
+        """Return the estimator, reduced to these limits if it can do without some of its trees."""
         ...
 
     def averaged(self, others: Sequence[Any]) -> Sequence[TreeEstimator]:
@@ -114,7 +114,7 @@ class TreeEstimator(Estimator, Protocol):
 
 @runtime_checkable
 class StagedEstimator(Estimator, Protocol):
-    """An estimator that is trained in rounds and can be used as it was after any of them."""
+    """An estimator that is trained in rounds. Its state after any of these rounds can be restored."""
 
     @property
     def losses(self) -> Sequence[float]:
@@ -153,7 +153,9 @@ class Candidate(Protocol):
         ...
 
     def is_bagged(self, setting: Setting) -> bool:
-        """Whether the average of the fold models is served if the preset allows it. Linear models gain nothing."""
+        """Whether the average of the fold models is served if the preset allows it. Averaging does not improve linear
+        models.
+        """
         ...
 
     def starts(self, setting: Setting) -> Sequence[Params]:

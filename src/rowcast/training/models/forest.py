@@ -35,7 +35,9 @@ It keeps the proportion of each class above 0 even if no row in the leaf has tha
 """
 FEWEST_TREES: Final = 5
 WEIGHTS_PER_NODE: Final = 6
-"""Half of the nodes are leaves, and three leaf weights need as much space as a node."""
+"""The number of additional weights per leaf that doubles the size of a tree. Half of the nodes are leaves, and three
+leaf weights need as much space as a node.
+"""
 EXACT: Final = 2.0**24
 """Integers up to this limit are exact in float32."""
 

@@ -39,11 +39,13 @@ SCORED_ROWS: Final = 60_000
 """The number of rows to score for importance, over all columns, if a row costs at most `ROW_COST`."""
 ROW_COST: Final = 65.0
 """The cost of a row, in microseconds, above which fewer rows are scored. At four times this cost, half as many rows are
-scored. At this cost, 60,000 rows take 4 s: all of 5,000 holdout rows with 12 columns, or 200 of them with 300 columns.
+scored. At this cost, scoring 60,000 rows takes 4 s. This is enough for 5,000 holdout rows in a table with 12 columns,
+or for 200 rows in a table with 300 columns.
 """
 SCREENING_SHARE, SCREENING_ROWS = 0.25, 2
-"""Every column is first shuffled on a few rows, to choose the columns whose importance is measured. These rows are this
-share of the scored rows, and at least this number per column."""
+"""Every column is first shuffled on a few rows, to choose the columns whose importance is measured. This step scores
+SCREENING_SHARE times the scoring budget, but at least SCREENING_ROWS rows per column.
+"""
 MIN_COLUMNS: Final = 4
 DEPENDENCE_ROWS, MIN_DEPENDENCE_ROWS = 200, 20
 GRID_POINTS: Final = 12
@@ -248,14 +250,14 @@ def _cells(rows: LabelledRows, encoded: EncodedColumn) -> NDArray[Any]:
 def _shuffle_cells(
     rows: LabelledRows, encoded: EncodedColumn, rng: np.random.Generator
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Shuffle the cells of one column; return the numbers and texts of the rows."""
+    """Shuffle the cells of one column; return the rows' numbers and strings."""
     return _replace_cells(rows, encoded, _cells(rows, encoded)[rng.permutation(len(rows))])
 
 
 def _replace_cells(
     rows: LabelledRows, encoded: EncodedColumn, cells: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Replace the cells of one column; return the numbers and texts of the rows."""
+    """Replace the cells of one column; return the rows' numbers and strings."""
     numbers, texts = rows.numbers.copy(), rows.texts.copy()
     (texts if encoded.is_text else numbers)[:, list(encoded.positions)] = cells
     return numbers, texts
@@ -301,7 +303,7 @@ def _grid(
 
 
 def _commonest_levels(texts: NDArray[Any], most: int) -> list[str]:
-    """Return the most common texts; equally common texts are in alphabetical order."""
+    """Return the most common strings; equally common strings are in alphabetical order."""
     counts = Counter(texts.tolist())
     return sorted(counts, key=lambda text: (-counts[text], text))[:most]
 

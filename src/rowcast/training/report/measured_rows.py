@@ -1,4 +1,4 @@
-"""What the sections on quality need: rows with known targets, and a model's output for these rows."""
+"""The input of the sections on quality: rows with known targets, and a model's output for these rows."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def quality_section(measured: Mapping[str, Measure], model: MeasuredRows, weight
 
 
 def class_table(measured: Mapping[str, Measure], model: MeasuredRows, weight: str) -> QualitySection:
-    """Return the metrics with the tables of a classifier that do not need probabilities."""
+    """Return a classifier's metrics, and the tables that do not need probabilities."""
     measures = tuple(NamedMeasure(metric_title(name), measure) for name, measure in measured.items())
     names, counts = model.decision.names(), class_counts(model)
     qualities = zip(names, curves.class_quality(counts), strict=True)
