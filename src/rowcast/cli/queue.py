@@ -19,7 +19,7 @@ def show(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         output.print_json(report)
         return
-    waiting = f"; the oldest has waited for {report.waiting_seconds:.1f} s" if report.waiting_seconds else ""
+    waiting = f"; the oldest has been waiting for {report.waiting_seconds:.1f} s" if report.waiting_seconds else ""
     output.say(f"{output.counted(report.messages, 'message')} without a reply{waiting}")
     output.say(f"{output.counted(len(report.workers), 'live worker')}")
     output.say(f"{output.counted(report.parked_count, 'parked message')}")

@@ -47,7 +47,7 @@ class FolderFileStore:
         return self._id
 
     def put(self, name: str, content: bytes) -> None:
-        """Store a file unless it exists."""
+        """Store a file unless it already exists."""
         if self._path(name).exists():
             return
         with self.create(name) as path:

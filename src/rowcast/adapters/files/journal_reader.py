@@ -139,7 +139,7 @@ class FolderJournalReader:
         return count
 
     def _open(self, path: Path, store: StoreWriter) -> Segment | BlockSegment:
-        """Open a segment, even if its header is damaged; put the file aside if no entry in it can be read."""
+        """Open a segment, even if its header is damaged; rename the file if none of its entries can be read."""
         try:
             return open_segment(path)
         except UnknownFormat:

@@ -49,7 +49,9 @@ class AliasFile(msgspec.Struct, omit_defaults=True):
 
 
 class FolderRegistry:
-    """The registry in one folder. The first publication creates the folder. `who` is the user in the logs."""
+    """The registry in one folder. The first publication creates the folder. `who` is the user name recorded in the
+    logs.
+    """
 
     def __init__(self, root: Path, who: str = "unknown") -> None:
         self.root = root
@@ -115,7 +117,7 @@ class FolderRegistry:
     ) -> Reference:
         """Call `fill` on a hidden folder, then rename the folder to the next version number.
 
-        The users who can read the registry can read the bundle.
+        All users who can read the registry can read the bundle.
         """
         home = self.root / check_name(name)
         if alias is not None:

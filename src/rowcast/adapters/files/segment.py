@@ -172,7 +172,7 @@ class Segment:
         return recovered, lost
 
     def is_truncated(self) -> bool:
-        """Return whether a file that has been read to its end ends in the middle of an entry.
+        """Return whether the file ends in the middle of an entry. The file must have been read to its end.
 
         A writer reserves the whole file, so an entry that was not written completely is followed by zeros.
         """

@@ -34,7 +34,7 @@ class MemoryQueue:
         self.owners: dict[str, str] = {}
         """The worker that has taken each message."""
         self.alive: dict[str, float] = {}
-        """When each worker is considered dead unless it sends another heartbeat."""
+        """The time at which each worker is considered dead, unless it sends another heartbeat first."""
         self.digests: dict[str, list[str]] = {}
         """The models of each worker."""
         self.parked: list[ParkedDelivery] = []
@@ -116,7 +116,7 @@ class MemoryQueueReader:
         self._interrupted.set()
 
     async def adopt(self) -> Delivery | None:
-        """Take one message of a dead worker."""
+        """Take one message from a dead worker."""
         now = self._queue.clock()
         for identity, owner in list(self._queue.owners.items()):
             if owner != self._name and self._queue.alive.get(owner, 0.0) <= now:

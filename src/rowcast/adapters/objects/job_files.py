@@ -83,7 +83,7 @@ class ObjectFileStore:
             obstore.delete(self._store(), name)
 
     def jobs(self) -> list[str]:
-        """Return the first parts of all names."""
+        """Return the first component of each name."""
         with self._translated("list", ""):
             return sorted(obstore.list_with_delimiter(self._store())["common_prefixes"])
 

@@ -1,7 +1,7 @@
 """Adapters for ONNX Runtime, with its telemetry turned off.
 
-ONNX Runtime otherwise stores a device ID and the texts of errors, which can contain values from rows, in the user's
-cache folder, and sends them to its vendor. It reads this environment variable during its import.
+Otherwise, ONNX Runtime stores a device ID and error messages in the user's cache folder and sends them to its vendor.
+The messages can contain values from rows. ONNX Runtime reads the environment variable when it is imported.
 """
 
 import os

@@ -18,7 +18,7 @@ from rowcast.errors import BundleError, GraphFailed
 from rowcast.registry.ports import GraphTensor
 
 MATRIX_OPERATORS = (b"MatMul", b"Gemm", b"Linear", b"SVM", b"Conv", b"Einsum", b"Reduce", b"LSTM", b"GRU", b"RNN")
-"""Parts of the names of matrix operators.
+"""Substrings that occur in the names of matrix operators.
 
 ONNX Runtime uses different matrix kernels for a single row and for a batch (a third of the scores of linear models
 differ in the last bit), so a single row is padded to two rows. A tree model without these operators needs no padding,
@@ -26,7 +26,9 @@ so scoring a single row costs half as much as with padding.
 """
 
 SLOWER_OPTIMIZERS = ["GatherSliceToSplitFusion"]
-"""ONNX Runtime optimizers that make graphs slower. This one adds two nodes per text column and 2 µs per request."""
+"""The ONNX Runtime optimizers that make graphs slower. The listed one adds two nodes per text column and 2 µs per
+request.
+"""
 
 # The number of rows per chunk. Chunks limit the memory that a request needs. Smaller chunks are slower (200 trees: 5.2
 # µs per row in chunks of 64, 4.4 µs in chunks of 256); larger chunks are not faster.

@@ -171,7 +171,7 @@ class Readers:
 
     @contextmanager
     def _empty_without_store(self, connection: TimedConnection) -> Iterator[None]:
-        """Suppress the error about a missing table if a migration has yet to create it."""
+        """Suppress the error about a missing table if a migration has not created the table yet."""
         try:
             yield
         except psycopg.errors.UndefinedTable:

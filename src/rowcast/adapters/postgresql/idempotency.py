@@ -22,9 +22,9 @@ from rowcast.adapters.postgresql.migrations import LOCKS, REPEATS_LOCK
 from rowcast.errors import RepeatConflict
 
 SECONDS = 2
-"""How long a request waits for the database. Without the database, the request fails with 503."""
+"""How long a request waits for the database. If the database does not respond in time, the request fails with 503."""
 PAUSE_SECONDS = 1.0
-"""How long requests fail immediately after a failure of the database."""
+"""The time after a database failure during which requests fail immediately."""
 CLAIM = """INSERT INTO rowcast.repeats AS r (key, fingerprint, at, owner, expires)
     VALUES (%(key)s, %(fingerprint)s, %(now)s, %(owner)s, %(now)s + %(seconds)s)
     ON CONFLICT (key) DO UPDATE
@@ -44,7 +44,7 @@ TRY_LOCK = "SELECT pg_try_advisory_xact_lock(%s, %s)"
 
 
 class PostgresIdempotencyStore:
-    """Connects on the first request with an idempotency key. Each thread that is in a call has its own connection."""
+    """Connects on the first request with an idempotency key. Concurrent calls use separate connections."""
 
     def __init__(self, url: str, lease_seconds: float = LEASE_SECONDS) -> None:
         self._database = Database(url)
@@ -53,7 +53,7 @@ class PostgresIdempotencyStore:
         self._idle: deque[TimedConnection] = deque()
         self._close_idle = weakref.finalize(self, close_all, self._idle)
         self._ahead = 0.0
-        """How far the clock of the database is ahead of this machine's clock, in seconds."""
+        """How far the database clock is ahead of this machine's clock, in seconds."""
         self._retry_at = 0.0
 
     def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:

@@ -24,7 +24,7 @@ PROBLEMS = {
     "WHERE partrelid = 'rowcast.entries'::regclass AND partdefid <> 0": "the default partition {} must not exist",
     "SELECT w.writer FROM rowcast.writers AS w WHERE w.last_seq >= 0 AND NOT EXISTS ("
     "SELECT FROM rowcast.entries AS e WHERE e.writer = w.number AND e.seq = w.last_seq AND e.link = w.last_link"
-    ") ORDER BY 1 LIMIT 5": "the position of writer {} is not its last entry",
+    ") ORDER BY 1 LIMIT 5": "the recorded position of writer {} does not match its last entry",
 }
 
 

@@ -1,6 +1,6 @@
 """Stores jobs in the PostgreSQL database of the history, for all servers and workers with this store.
 
-Times come from the clock of the database, so that leases do not depend on the clocks of the machines.
+Times come from the database clock, so that leases do not depend on the machines' clocks.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ ALTER TABLE rowcast.entries ATTACH PARTITION rowcast.{name} FOR VALUES FROM ('{f
 ALTER TABLE rowcast.{name} DROP CONSTRAINT {name}_range;
 INSERT INTO rowcast.emptied_partitions (partition) VALUES ('{name}')"""
 LOCK_MILLISECONDS = 200
-"""How long replacing a partition waits for readers, and how long it can then delay other readers."""
+"""The maximum time that replacing a partition waits for readers. While it waits, it can delay other readers."""
 SELECT_NAMES = (
     "SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid "
     "WHERE i.inhparent = 'rowcast.entries'::regclass"
@@ -109,9 +109,10 @@ def due_month(connection: psycopg.Connection[Any], before: str) -> Month | None:
 
 
 def empty_partition(connection: psycopg.Connection[Any], month: Month) -> int:
-    """Replace the partition of a month with one that contains no rows, and drop it; return the number of removed rows.
+    """Replace a month's partition with one that contains no rows; return the number of removed rows.
 
-    This requires a transaction. Readers are locked out only while the tables are exchanged. Writers of this month wait.
+    This requires a transaction. Readers are locked out only while the tables are exchanged. Writers to this month wait
+    until the transaction ends.
     """
     names = {"name": month.partition, "first": month.first_id, "end": month.next.first_id}
     connection.execute(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}")

@@ -26,7 +26,7 @@ class PostgresSecret:
         return rows[0][0] if rows else None
 
     def keep(self, secret: bytes) -> bytes:
-        """Store the secret unless there is one, and return the stored secret."""
+        """Store the secret unless one is already stored, and return the stored secret."""
         with (
             self._database.translated(f"store the secret {self._name!r} in"),
             closing(self._database.connect_writer()) as connection,

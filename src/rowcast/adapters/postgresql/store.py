@@ -92,7 +92,7 @@ class PostgresStore:
         if read_only == "on":
             raise Unavailable(f"cannot write to the history {self.location}: the database is read-only")
         if not allowed:
-            raise Unavailable(f"cannot write to the history {self.location}: the user lacks the privileges")
+            raise Unavailable(f"cannot write to the history {self.location}: the user lacks the required privileges")
 
     @contextmanager
     def maintenance(self) -> Iterator[bool]:
@@ -392,7 +392,9 @@ def _lock_writer(connection: TimedConnection, writer: str) -> tuple[int, int]:
 
 
 def _existing_seqs(connection: TimedConnection, number: int, first: int, last: int) -> set[int]:
-    """Return which of a writer's entries from `first` to `last` are in the store. Normally, the range is empty."""
+    """Return which of a writer's entries from `first` to `last` are in the store. Normally, the range contains no
+    entries.
+    """
     if last < first:
         return set()
     query = "SELECT seq FROM rowcast.entries WHERE writer = %s AND seq BETWEEN %s AND %s"

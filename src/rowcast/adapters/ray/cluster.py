@@ -1,7 +1,7 @@
 """Connects this process to a Ray cluster, or starts a cluster on this machine.
 
 A cluster runs the code of everyone who can connect to it. Therefore, a cluster that Rowcast starts uses the loopback
-interface and requires a token, which only this process and the processes of the cluster know.
+interface and requires a token, which is available only to this process and to the cluster's processes.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ PRIVATE: Final[Mapping[str, str]] = {
 }
 """The environment of a cluster that only this process can use. Ray reads these variables when it is imported."""
 SYSTEM: Final[Mapping[str, Any]] = {"worker_niceness": 0}
-"""By default, Ray gives the processes that run tasks a low priority, although a user is waiting for them."""
+"""Tasks run at normal priority, because a user is waiting for their results. By default, Ray gives them a low
+priority.
+"""
 QUIET: Final[dict[str, Any]] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 _imported_privately = False
-"""Whether Ray was imported with the variables in PRIVATE. An application may have imported Ray before."""
+"""Whether Ray was imported with the variables in PRIVATE. An application may have imported Ray without them."""
 
 
 @contextmanager

@@ -19,7 +19,7 @@ PACKAGES: Final = ("numpy", "polars", "onnxruntime", "scikit-learn", "lightgbm",
 
 
 class Failure(NamedTuple):
-    """The error of a task. It is returned as a value, because Ray prints the exceptions of tasks."""
+    """An error in a task. It is returned as a value, because Ray prints the exceptions that tasks raise."""
 
     error: RowcastError
 

@@ -27,7 +27,7 @@ T = TypeVar("T")
 CONNECT_SECONDS: Final = 1.0
 """The minimum time limit for connecting. Requests do not wait for a connection."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
-"""The pauses between probes, in seconds. A pause is twice as long as the previous pause."""
+"""The pauses between probes, in seconds. Each pause is twice as long as the previous one."""
 STABLE_SECONDS: Final = 10.0
 """If Redis fails again within this time after a successful probe, the pauses keep growing."""
 MAX_CONNECTIONS: Final = 16

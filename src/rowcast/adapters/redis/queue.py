@@ -20,7 +20,7 @@ BLOCK_SECONDS: Final = 1.0
 MAX_REPLIES: Final = 200
 """The maximum number of entries read in one call."""
 TRIM_EVERY: Final = 100
-"""The replies that have been read are deleted after this many entries, and when no more replies arrive."""
+"""Replies are deleted each time this many have been read, and when no more replies arrive."""
 STATUS_SECONDS: Final = 0.5
 PATIENCE_SECONDS: Final = 3.0
 """If no worker has had a model for this long, requests for the model fail immediately."""
@@ -41,13 +41,13 @@ class RedisQueue:
         self._count = 0
         self._waiting: dict[str, asyncio.Future[bytes]] = {}
         self._served: dict[str, float] = {}
-        """When a live worker had each model most recently."""
+        """The most recent time at which each model was available on a live worker."""
         self._started = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self.status = QueueStatus(0, 0.0, ())
 
     async def start(self) -> None:
-        """Start to read replies and to watch the workers."""
+        """Start reading replies and monitoring the workers."""
         self._started = asyncio.get_running_loop().time()
         await self._refresh()
         self._tasks = [self._link.run(self._read_replies()), self._link.run(self._watch())]
@@ -94,7 +94,7 @@ class RedisQueue:
                 raise Unavailable("no live worker serves this model; start one with `rowcast worker`", slug="no-worker")
         if self.status.seconds > self._max_seconds:
             raise Overloaded(
-                f"the workers are overloaded: the oldest message has waited for {self.status.seconds:.1f} s; "
+                f"the workers are overloaded: the oldest message has been waiting for {self.status.seconds:.1f} s; "
                 "retry after 1 s"
             )
 

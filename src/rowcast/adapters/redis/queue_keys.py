@@ -21,9 +21,9 @@ GROUP: Final = "workers"
 LIFE_MS: Final = 3000
 """A worker that sends no heartbeat for this long is considered dead."""
 REPLIES_MS: Final = 60_000
-"""How long the replies to a process are kept if it does not read them."""
+"""How long replies that a process does not read are retained."""
 EVICTING: Final = "allkeys-"
-"""The prefix of the policies that can evict keys without an expiry time."""
+"""The prefix of the eviction policies that can evict keys without an expiry time."""
 
 
 class QueueKeys(msgspec.Struct, frozen=True):

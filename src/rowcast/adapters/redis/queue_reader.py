@@ -1,8 +1,8 @@
-"""A worker's side of a queue in Redis: takes messages from a stream and answers them.
+"""A worker's side of a queue in Redis: takes messages from a stream and replies to them.
 
-The worker's key expires without heartbeats. Another worker then adopts its messages. If a call that takes messages
-fails, Redis may have delivered messages that this process has not received. The worker then continues under another
-name, so that the messages of its former name are adopted.
+If a worker stops sending heartbeats, its key expires, and another worker adopts its messages. If a call that takes
+messages fails, Redis may have delivered messages that this process has not received. The worker then continues under
+another name, so that the messages of its former name are adopted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RedisQueueReader:
         self._digests: list[str] = []
         self._listen = listen
         self._clock_offset = 0.0
-        """The time of the Redis server minus the time of this machine, in milliseconds."""
+        """The Redis server's time minus this machine's time, in milliseconds."""
         self._interrupted = asyncio.Event()
         self.status = QueueStatus(0, 0.0, ())
         """The status at the most recent heartbeat."""
@@ -85,7 +85,7 @@ class RedisQueueReader:
         self._interrupted.set()
 
     async def adopt(self) -> Delivery | None:
-        """Take one message of a worker whose key has expired."""
+        """Take one message from a worker whose key has expired."""
         keys = [self._keys.messages, self._keys.workers]
         arguments = [GROUP, self._name, self._keys.alive]
         adopted = await self._link.call(lambda client: _adopt.run(client, keys, arguments))

@@ -48,8 +48,9 @@ class RedisQuotas:
 
 
 def verify_quotas(prefix: str) -> Callable[[Redis], Awaitable[None]]:
-    """Return a function that verifies that quotas can be charged. It charges a test quota that is full again after 1
-    ms."""
+    """Return a function that verifies that quotas can be charged. It charges a test quota that is replenished after 1
+    ms.
+    """
 
     async def verify(client: Redis) -> None:
         await _charge(client, [Charge(f"{prefix}:{FORMAT}:none", 1, 1000, 1)])

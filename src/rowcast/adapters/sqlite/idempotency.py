@@ -21,7 +21,7 @@ from rowcast.private_files import make_private_folder
 
 VERSION = 2
 PID_BITS = 32
-"""The lower bits of an owner are the id of its process, so that the claims of a dead process are void at once."""
+"""The number of lower bits of an owner that contain its process ID. If the process has died, its claims are void."""
 CREATE = """CREATE TABLE IF NOT EXISTS repeats (
     key TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, at REAL NOT NULL, owner INTEGER NOT NULL, reply BLOB
 ) WITHOUT ROWID"""

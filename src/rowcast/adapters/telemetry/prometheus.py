@@ -54,7 +54,7 @@ PLAIN: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     RELOADS: ("rowcast_reloads", "Reloads of a server process, by outcome.", ("outcome",)),
     REDIS_ERRORS: ("rowcast_redis_errors", "Failed calls to Redis, by use and kind.", ("use", "kind")),
     TAKEN_ROWS: ("rowcast_worker_rows", "Rows that workers scored for servers.", ()),
-    TAKEN_BATCHES: ("rowcast_worker_batches", "Calls of a model by workers; each can score several messages.", ()),
+    TAKEN_BATCHES: ("rowcast_worker_batches", "Model calls by workers; each call can score several messages.", ()),
     MESSAGES: ("rowcast_worker_messages", "Messages that workers finished, by outcome.", ("outcome",)),
 }
 """Counters that store one value per label set. Maps each metric family to its name, help text and labels."""
@@ -205,7 +205,9 @@ class Metrics:
 
 
 def _queue_gauges(status: QueueStatus) -> Iterator[Metric]:
-    yield GaugeMetricFamily("rowcast_queue_messages", "Messages to workers without a reply.", value=status.messages)
+    yield GaugeMetricFamily(
+        "rowcast_queue_messages", "Messages to workers that have no reply yet.", value=status.messages
+    )
     yield GaugeMetricFamily(
         "rowcast_queue_message_age_seconds", "Age of the oldest message that no worker has taken.", value=status.seconds
     )
