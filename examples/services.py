@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Services:
-    """The processes of an example. The service that was started last is stopped first."""
+    """An example's processes, which are stopped in reverse order of their start."""
 
     def __init__(self) -> None:
         self._running: list[tuple[str, subprocess.Popen[bytes], signal.Signals]] = []
@@ -104,7 +104,7 @@ def _exit(number: int, frame: FrameType | None) -> None:
 
 
 def start_redis(running: Services, folder: Path) -> str:
-    """Start a Redis server that keeps nothing on the disk, and return its URL."""
+    """Start a Redis server that stores nothing on disk, and return its URL."""
     port, log = free_port(), folder / "redis.log"
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
     running.start("redis-server", [program("redis-server"), *options], log=log)
@@ -127,7 +127,7 @@ def start_postgresql(running: Services, folder: Path) -> str:
 
 
 def _create_database(home: Path, password_file: Path, log: Path) -> None:
-    """Create the database. The file with the password appears last, so an interrupted attempt is repeated."""
+    """Create the database. The password file gets its name last, so the next start repeats an interrupted attempt."""
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(mode=0o700)
     password, new = secrets.token_urlsafe(24), home / "new-password"
@@ -147,9 +147,9 @@ def _create_database(home: Path, password_file: Path, log: Path) -> None:
 
 
 def _as_database_user() -> list[str]:
-    """Return the prefix of a PostgreSQL command: the server refuses to run as root.
+    """Return the command prefix that switches from root to the user `postgres`; PostgreSQL refuses to run as root.
 
-    The capability lets the server open its folder, which may be inside a folder that only root can open.
+    The capability allows access to the data folder even if only root can open its parent folder.
     """
     if os.getuid() != 0:
         return []
@@ -158,7 +158,7 @@ def _as_database_user() -> list[str]:
 
 
 def program(name: str) -> str:
-    """Return the path of a program. Debian installs the programs of the PostgreSQL server outside of PATH."""
+    """Return the path of a program. On Debian, the PostgreSQL server's programs are not in PATH."""
     debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
     found = shutil.which(name) or (str(debian[-1]) if debian else None)
     if found is None:
@@ -175,7 +175,7 @@ def free_port() -> int:
 
 
 def example_home() -> Path:
-    """Return the home folder of the example, and create it if necessary."""
+    """Return the example's home folder; create it if necessary."""
     home = Path(os.environ.get("ROWCAST_HOME", ".rowcast")).absolute()
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     return home

@@ -1,4 +1,4 @@
-"""Shared code of the five `verify` scripts: run an example in a temporary home, send the old requests, and compare the
+"""Code shared by the five `verify` scripts: run an example in a temporary home, send the old requests, and compare the
 replies.
 
 The curl commands come from the example's README.md, from fences tagged `sh curl NAME`; only their address is replaced.
@@ -86,7 +86,7 @@ class System:
         self.address = address
 
     def curl(self, name: str, expected: Any, status: int = 200) -> Any:
-        """Run a curl command from the README with this system's address and compare the reply."""
+        """Run a curl command from the README against this system's address, and compare the reply."""
         line = HOST.sub(self.address, self.report.line(name))
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, ".curlrc").write_text('silent\nshow-error\nnoproxy = "*"\nwrite-out = "\\n%{http_code}"\n')
@@ -252,7 +252,7 @@ def _is_ready(system: System, process: subprocess.Popen[bytes]) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Stop the process with SIGTERM; after a minute, kill all processes of its session."""
+    """Stop the process with SIGTERM; after a minute, kill all processes in its session."""
     process.terminate()
     try:
         process.wait(60)

@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Keep gzip data out of test ids: its header contains a time, and all processes must collect the same ids."""
+    """Keep gzip data out of test ids: its header contains a timestamp, but all processes must collect the same ids."""
     return f"gzip-{argname}" if isinstance(val, bytes) and val.startswith(b"\x1f\x8b") else None
 
 
@@ -94,7 +94,7 @@ def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis server for tests that do not stop it; each test has its own prefix of keys."""
+    """A Redis server for tests that do not stop it; each test has its own key prefix."""
     with redis.serving(tmp_path_factory.mktemp("redis")) as server:
         yield server
 

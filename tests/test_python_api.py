@@ -151,7 +151,7 @@ def test_the_progress_in_a_notebook_can_be_hidden(
     assert ("publish" in capsys.readouterr().err) is progress
 
 
-def test_html_summaries_escape_the_names_of_columns(app_home: Path) -> None:
+def test_html_summaries_escape_column_names(app_home: Path) -> None:
     live = rowcast.load("loans", home=app_home)._live
     columns = tuple(msgspec.structs.replace(column, name=f"<b>{column.name}") for column in live.schema.columns)
     live.schema = Schema(columns)

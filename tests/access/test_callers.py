@@ -40,7 +40,7 @@ def test_a_key_without_a_quota_gets_the_default_quota() -> None:
     assert caller.meter.quota == Quota(7, 60)
 
 
-def test_a_key_keeps_its_meter_unless_its_quota_changes() -> None:
+def test_a_key_keeps_its_meter_until_its_quota_changes() -> None:
     old = active_callers([new_key(quota=Quota(5, 60))], 0, None, 1)
     unchanged = keep_meters(active_callers([new_key(quota=Quota(5, 60))], 0, None, 1), old)
     changed = keep_meters(active_callers([new_key(quota=Quota(6, 60))], 0, None, 1), old)

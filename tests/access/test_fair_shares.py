@@ -1,4 +1,4 @@
-"""Dividing a limited resource between its owners."""
+"""Dividing a limited capacity fairly among its owners."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ def test_both_meters_of_a_caller_are_divided_between_the_server_processes() -> N
 
 
 class SharedCount:
-    """A shared count in this process, which a test can make unavailable."""
+    """An in-process shared count that a test can make unavailable."""
 
     def __init__(self) -> None:
         self.is_away = False

@@ -1,4 +1,4 @@
-"""Engines are opened by name, and an engine that cannot be used is an error that says what to do."""
+"""Engines are opened by name; the error for an unusable engine says what to do."""
 
 from __future__ import annotations
 

@@ -329,7 +329,7 @@ def test_no_input_file_is_overwritten(tmp_path: Path, option: str, name: str) ->
     assert source.read_bytes() == before
 
 
-def test_a_report_needs_the_name_of_a_page_in_an_existing_folder(tmp_path: Path) -> None:
+def test_a_report_must_be_an_html_file_in_an_existing_folder(tmp_path: Path) -> None:
     tables.publish_sum(tmp_path)
     slugs = []
     for name in ("report.pdf", "none/report.html"):

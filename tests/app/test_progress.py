@@ -19,7 +19,7 @@ NOTICE = TrainingEvent(stage="tune", message="the search was stopped [early]")
 
 
 def show(stream: io.StringIO) -> str:
-    """Return what is on the stream before the end of the run."""
+    """Return what the stream contains just before the run ends."""
     with training_progress(stream) as report:
         report(TRIAL)
         report(NOTICE)
@@ -33,7 +33,7 @@ def test_nothing_is_shown_outside_terminals_and_notebooks(monkeypatch: pytest.Mo
 
 
 def shown_in_a_terminal() -> str:
-    """Return what a terminal has received when the notice appears."""
+    """Return everything that a terminal has received by the time the notice appears."""
     master, slave = pty.openpty()
     with os.fdopen(master, "rb", 0) as terminal, os.fdopen(slave, "w") as stream, training_progress(stream) as report:
         report(TRIAL)
@@ -44,7 +44,7 @@ def shown_in_a_terminal() -> str:
     return shown.decode("utf-8", "replace")
 
 
-def test_a_terminal_shows_a_bar_and_keeps_the_notices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_a_progress_bar_and_keeps_the_notices_visible(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "120")
 
@@ -57,7 +57,7 @@ def test_a_terminal_shows_a_bar_and_keeps_the_notices(monkeypatch: pytest.Monkey
     assert not re.search(r"\x1b\[[0-9;]*m", plain)
 
 
-def test_a_notebook_shows_one_line_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook_shows_the_progress_on_a_single_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
     stream = io.StringIO()
 

@@ -1,4 +1,4 @@
-"""A server without the Redis server that its settings name."""
+"""A server whose configured Redis server is unavailable or not installed."""
 
 from __future__ import annotations
 

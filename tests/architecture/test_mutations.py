@@ -44,7 +44,7 @@ def changes(source: str) -> set[tuple[int, str, str]]:
     return {(found.line, found.before, found.after) for found in mutations.find("x.py", source.encode())}
 
 
-def test_each_kind_of_code_has_its_mutations() -> None:
+def test_each_kind_of_code_has_the_expected_mutations() -> None:
     assert changes(FUNCTION) == {
         (3, "3", "4"),
         (6, "and", "or"),

@@ -80,7 +80,7 @@ def test_a_table_with_the_same_columns_in_another_order_and_notation_is_a_copy()
     assert unseen_tables.fingerprints(table) == unseen_tables.fingerprints(copy)
 
 
-def test_a_table_counts_only_with_seeds_that_every_system_has_finished():
+def test_only_seeds_that_every_system_has_finished_are_compared():
     lines = [_line("a", system, 0.5, seed=seed) for system in ("best", "autogluon", "flaml") for seed in (0, 1)]
     lines += [_line("b", "best", 0.9)]
 
@@ -112,7 +112,7 @@ def test_a_failure_violates_a_requirement_only_if_a_preset_of_rowcast_fails():
     }
 
 
-def test_a_difference_below_the_limit_violates_the_requirement_of_the_preset():
+def test_a_score_difference_below_the_limit_violates_the_requirement_for_the_preset():
     kept = {}
     for score in (0.4969, 0.4971):
         lines = [_line("a", "balanced", score), _line("a", "autogluon", 0.5), _line("a", "flaml", 0.1)]

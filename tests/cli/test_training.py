@@ -96,7 +96,7 @@ def test_the_json_document_contains_the_promotion() -> None:
     }
 
 
-def test_equal_versions_are_described_without_numbers() -> None:
+def test_versions_with_equal_scores_are_described_without_numbers() -> None:
     assert Comparison("roc_auc", 80, Measure(0.0, 0.0, 0.0)).text() == "roc_auc is the same"
     assert Comparison("rmse", 80, Measure(0.0, -0.5, 0.5)).text() == (
         "rmse is better by 0.0000 (95% interval -0.5000 to 0.5000)"

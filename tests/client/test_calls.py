@@ -1,4 +1,4 @@
-"""How the client builds requests, decodes replies and stores downloads."""
+"""How the client builds requests, decodes replies and saves downloads."""
 
 from __future__ import annotations
 

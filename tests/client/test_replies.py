@@ -1,4 +1,4 @@
-"""The reply structs of the client: replies from newer and older servers are decoded; no large library is loaded."""
+"""The client's reply structs: they decode replies from newer and older servers, and load no large library."""
 
 from __future__ import annotations
 

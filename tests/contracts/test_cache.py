@@ -50,7 +50,7 @@ async def test_a_later_score_replaces_an_earlier_score(cache: Cache) -> None:
     assert list(await cache.get(["a"])) == [NO]
 
 
-async def test_a_score_expires_after_the_time_for_which_it_was_put(cache: Cache) -> None:
+async def test_a_score_expires_at_the_end_of_its_lifetime(cache: Cache) -> None:
     cache.put({"short": YES}, 0.05)
     cache.put({"long": NO})
 

@@ -1,4 +1,4 @@
-"""The contract of the engines: threads of this process, and a Ray cluster.
+"""The contract of the engines: threads in this process, and a Ray cluster.
 
 All tests that need a Ray cluster are in this file, because starting a cluster takes ten seconds.
 """
@@ -101,7 +101,7 @@ def test_a_canceled_waiting_task_does_not_start(engine: Engine, tmp_path: Path) 
     assert (results, (tmp_path / "c.started").exists()) == (["a", "b", 2], False)
 
 
-def test_an_error_of_a_task_keeps_its_class_and_its_fields(engine: Engine) -> None:
+def test_an_error_raised_by_a_task_keeps_its_class_and_fields(engine: Engine) -> None:
     with pytest.raises(InvalidRows) as caught:
         engine.submit(tasks.fail, engine.share(None), 7).result()
 
@@ -132,7 +132,7 @@ def test_the_first_error_ends_the_results_and_cancels_the_waiting_tasks(engine: 
     assert [name for name in "cd" if (tmp_path / f"{name}.started").exists()] == []
 
 
-def test_a_task_runs_again_after_its_process_was_killed(ray_cluster: RayCluster, tmp_path: Path) -> None:
+def test_a_task_is_run_again_after_its_process_is_killed(ray_cluster: RayCluster, tmp_path: Path) -> None:
     with open_engine(Settings(), "ray") as engine:
         assert engine.submit(tasks.crash_once, engine.share(tmp_path)).result() == "done"
 
@@ -155,7 +155,7 @@ def model(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A table of 50 chunks, with an invalid row."""
+    """A table with 50 chunks and one invalid row."""
     monkeypatch.setattr(stream, "BLOCK", 500)
     monkeypatch.setattr(stream, "ROWS", 20)
     path = tmp_path / "rows.csv"
@@ -252,7 +252,7 @@ def test_killing_a_node_does_not_change_the_predictions(
 
 @pytest.fixture
 def reference_job(model: Any, source: Path) -> JobCase:
-    """A job that a thread has scored."""
+    """A job that has been scored in a single thread."""
     case = JobCase(model, source, record="rows")
     with closing(ThreadEngine(1)) as single:
         case.run(engine=single)

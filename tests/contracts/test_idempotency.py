@@ -29,7 +29,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> IdempotencyStore:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def owners(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[IdempotencyStore, IdempotencyStore]:
-    """The same store, opened as by two processes."""
+    """Two instances of the same store, as if two processes had opened it."""
     return new_store(request, tmp_path), new_store(request, tmp_path)
 
 

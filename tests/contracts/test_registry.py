@@ -1,4 +1,4 @@
-"""The contract of `RegistryReader` and `RegistryWriter`, and the effects of crashes and damage on a folder."""
+"""The contract of `RegistryReader` and `RegistryWriter`, and how a folder registry handles crashes and damage."""
 
 from __future__ import annotations
 
@@ -364,7 +364,7 @@ def test_the_error_for_an_unreadable_log_names_the_file_and_the_line(registry: F
     assert "aliases.log, line 2" in refused.value.message
 
 
-def test_each_move_is_written_to_the_disk(registry: FolderRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_move_is_flushed_to_disk(registry: FolderRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     reference = publish(registry, "loans")
     synced: list[str] = []
     fsync = os.fsync

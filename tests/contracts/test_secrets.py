@@ -17,7 +17,7 @@ SECRET, OTHER = bytes(range(32)), bytes(32)
 
 @pytest.fixture(params=["file", "postgresql"])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], SecretStore]:
-    """Return a function that opens the same store as another process would."""
+    """Return a function that opens a new instance of the same store, as another process would."""
     if request.param == "file":
         return lambda: FileSecret(tmp_path / "home" / "history.key")
     url = request.getfixturevalue("database")

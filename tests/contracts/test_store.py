@@ -352,5 +352,5 @@ def test_a_closed_store_can_be_opened_again(store: Store) -> None:
     assert store.count() == 2
 
 
-def test_the_disk_folder_of_a_store_on_disk_exists(store: Store) -> None:
+def test_the_folder_of_a_store_on_disk_exists(store: Store) -> None:
     assert store.disk_folder is None or store.disk_folder.is_dir()

@@ -1,4 +1,4 @@
-"""Derived columns from the command line to the server's replies."""
+"""Derived columns, end to end: from the command line to the server's replies."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OPTIONS: dict[str, Any] = {"candidates": ("logistic", "boosting"), "trials": 2, 
 
 
 def write_table(path: Path, rows: int = 500) -> None:
-    """Write loans whose status depends on the burden and on the days until the decision."""
+    """Write a table of loans whose status depends on the burden and on the days until the decision."""
     rng = np.random.default_rng(11)
     opened = np.datetime64("2020-01-01") + rng.integers(0, 900, rows)
     days = rng.integers(0, 60, rows)

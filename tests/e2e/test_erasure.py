@@ -17,14 +17,14 @@ BLOCK_ROWS = 20
 
 
 def unusual(row: int) -> dict[str, Any]:
-    """Return a row in which every number occurs nowhere else, and every text is unknown to the model."""
+    """Return a row with unique numbers and with categories that did not occur in training."""
     numbers = [name for name, cell in ROW.items() if not isinstance(cell, str)]
     marked = {name: 7_310_000 + 1_000 * row + 7 * place for place, name in enumerate(numbers)}
     return {**ROW, **marked, "education": f"education-{row}", "purpose": f"purpose-{row}"}
 
 
 def traces(row: dict[str, Any]) -> list[bytes]:
-    """Return the forms in which files can contain the row's values: as text and as packed numbers."""
+    """Return the bytes that represent the row's unusual values in files: as text and as packed numbers."""
     values = [value for name, value in row.items() if value != ROW[name]]
     numbers = [value for value in values if not isinstance(value, str)]
     return [str(value).encode() for value in values] + [
@@ -56,7 +56,7 @@ def predict(client: httpx.Client, rows: list[dict[str, Any]]) -> None:
 
 
 def _texts() -> dict[str, Any]:
-    """Return the texts of a known row: a block contains no texts that the model does not know."""
+    """Return strings that occurred in training; a block cannot contain other strings."""
     return {name: cell for name, cell in ROW.items() if isinstance(cell, str)}
 
 

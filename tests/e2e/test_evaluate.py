@@ -1,4 +1,4 @@
-"""`rowcast evaluate`: models of every kind are measured on files, and every row is accounted for."""
+"""`rowcast evaluate`: every kind of model can be evaluated on files, and every row is accounted for."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def predicted(model: str, table: Path, home: Path) -> pl.DataFrame:
     return pl.read_parquet(home / "scored.parquet")
 
 
-def test_a_multiclass_and_a_regression_model_are_measured_on_their_predictions(tmp_path: Path) -> None:
+def test_a_multiclass_and_a_regression_model_are_evaluated_on_their_predictions(tmp_path: Path) -> None:
     tables.publish_classifier(tmp_path)
     tables.publish_sum(tmp_path)
     tables.labeled_rows(["a", "b", "c"]).write_csv(tmp_path / "flowers.csv")
@@ -122,7 +122,7 @@ def test_an_imported_model_needs_the_name_of_its_target(tmp_path: Path, kind: st
     assert "Confusion matrix" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
-def test_a_table_on_standard_input_can_be_measured(home: Path) -> None:
+def test_a_model_can_be_evaluated_on_a_table_from_standard_input(home: Path) -> None:
     content = pl.DataFrame(examples.loans(60, 5)).write_csv().encode()
 
     finished = rowcast("evaluate", "loans", "-", "--json", "--home", home, cwd=home, given=content)

@@ -41,7 +41,7 @@ def table(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(server: Server, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `rowcast jobs` with the key of the server."""
+    """Run `rowcast jobs` with the server's key."""
 
     def run(*arguments: str | Path, given: bytes = b"") -> subprocess.CompletedProcess[str]:
         variables = {"ROWCAST_API_KEY": access.secret("boss"), "ROWCAST_URL": server.address}

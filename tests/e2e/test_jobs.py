@@ -25,7 +25,7 @@ from support.waiting import eventually
 ROWS = 60_000
 KILLS = 4
 PATIENCE = 120.0
-"""How long to wait, in seconds. A busy machine takes many times as long as an idle one."""
+"""The time limit for each wait, in seconds. Jobs take many times longer on a busy machine than on an idle one."""
 
 
 @pytest.fixture(scope="module")

@@ -152,7 +152,7 @@ def limited(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[bool]:
-    """Mount a file system of this size at the folder and yield True; yield False if this is not possible."""
+    """Mount a file system of this size at the folder and yield True; yield False if it cannot be mounted."""
     folder.mkdir(exist_ok=True)
     mount = shutil.which("mount") if os.geteuid() == 0 and sys.platform == "linux" else None
     options = f"size={kilobytes}k"

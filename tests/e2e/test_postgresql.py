@@ -86,7 +86,7 @@ def test_an_erasure_covers_every_home_that_shares_the_database(
     assert (verification["writers"], verification["unsigned_erasures"], verification["broken"]) == (2, 0, [])
 
 
-def test_homes_with_one_store_share_keys_replies_and_the_key_for_hashes(
+def test_homes_with_the_same_store_share_keys_replies_and_the_key_for_hashes(
     home: Path, tmp_path: Path, loan_registry: Path, database: str
 ) -> None:
     other = models.with_models(tmp_path / "other", loan_registry)
@@ -176,7 +176,7 @@ def open_erasures(url: str) -> list[OpenErasure]:
         return store.open_erasures()
 
 
-def test_a_copy_that_is_killed_continues_and_has_valid_chains(home: Path, database: str) -> None:
+def test_a_killed_copy_can_be_continued_and_has_valid_chains(home: Path, database: str) -> None:
     count = 20_000
     with SqliteStore(home / "history.db") as store:
         store.record("w", sealed("w", drafts(0, count)))

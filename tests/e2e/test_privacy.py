@@ -21,7 +21,7 @@ LOOPBACK = ("127.", "::1", "::ffff:127.")
 
 @pytest.fixture
 def user(tmp_path: Path) -> Path:
-    """The home folder of a user who has no files."""
+    """A user's home folder, which is empty."""
     folder = tmp_path / "user"
     folder.mkdir()
     return folder
@@ -49,7 +49,7 @@ def test_training_and_scoring_leave_no_traces_and_connect_to_no_other_machine(us
     run("train", "loans.csv", "--target", "loan_status", "--name", "loans", "--trials", "1", "--home", "home")
     run("predict", "loans", "loans.csv", "--out", "scores.csv", "--home", "home")
 
-    # Ray would report its use to its vendor, ask cloud providers for metadata and listen on every network interface.
+    # Ray would send usage data to its vendor, query cloud metadata services and listen on every network interface.
     run("predict", "loans", "loans.csv", "--out", "same.csv", "--home", "home", "--engine", "ray")
     assert (work / "same.csv").read_bytes() == (work / "scores.csv").read_bytes()
     assert list(Path("/tmp").glob("rowcast-ray-*")) == []

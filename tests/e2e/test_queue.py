@@ -53,7 +53,7 @@ def api(queue_home: Path, queue: dict[str, str], worker: Server) -> Iterator[Ser
 
 
 def scores(reply: httpx.Response) -> Any:
-    """Return the fields that do not differ between requests, as text that shows every bit of a number."""
+    """Return all fields except the prediction ID as JSON text, which preserves every bit of a number."""
     reply.raise_for_status()
     return {name: json.dumps(value) for name, value in reply.json().items() if name != "id"}
 

@@ -1,6 +1,6 @@
-"""A queue while workers die, stop or drain, and while Redis is unavailable.
+"""A queue whose workers die, stop or drain, or whose Redis server is unavailable.
 
-Every request has one answer and one entry.
+Every request gets exactly one reply and one history entry.
 """
 
 from __future__ import annotations
@@ -111,14 +111,16 @@ def recorded(server: Server, count: int) -> list[Any]:
 
 @contextlib.contextmanager
 def taken_by_stopped_worker(world: World, api: Server, worker: Server) -> Iterator[Future[httpx.Response]]:
-    """Stop a worker's process, and send a request that the worker takes but cannot answer while it is stopped."""
+    """Suspend a worker's process so that it has taken a request but cannot answer it."""
     ready(api)
     with ThreadPoolExecutor(1) as threads:
         try:
             while True:
                 os.kill(worker.process.pid, signal.SIGSTOP)
                 reply = threads.submit(predict, api, 41.0)
-                with contextlib.suppress(AssertionError):  # the process was stopped while it was not waiting
+                with contextlib.suppress(
+                    AssertionError
+                ):  # the process was stopped while it was not waiting for a message
                     eventually(lambda: world.pending() == 1, 3)
                     break
                 os.kill(worker.process.pid, signal.SIGCONT)
@@ -130,7 +132,7 @@ def taken_by_stopped_worker(world: World, api: Server, worker: Server) -> Iterat
 
 
 @pytest.mark.parametrize("way", ["killed", "stopped"])
-def test_another_worker_answers_for_a_worker_that_is_killed_or_stopped(world: World, way: str) -> None:
+def test_another_worker_answers_the_requests_of_a_killed_or_stopped_worker(world: World, way: str) -> None:
     first = world.worker("first")
     api = world.api()
     with taken_by_stopped_worker(world, api, first) as reply:
@@ -149,7 +151,7 @@ def test_another_worker_answers_for_a_worker_that_is_killed_or_stopped(world: Wo
     assert len({entry["id"] for entry in entries}) == len(entries)
 
 
-def test_a_message_that_cannot_be_read_is_parked_and_can_be_retried_and_dropped(world: World) -> None:
+def test_a_message_that_cannot_be_read_is_parked_and_can_be_retried_or_dropped(world: World) -> None:
     worker = world.worker("worker")
     with worker.client() as client:
         assert client.get("/health").json()["models"] == ["sum@1"]
@@ -189,7 +191,7 @@ def test_a_worker_that_lacks_the_model_leaves_messages_to_other_workers(world: W
     assert world.redis.command("xlen", key) == "0"
 
 
-def test_a_worker_loads_a_different_version_that_a_server_requests(world: World) -> None:
+def test_a_worker_loads_another_version_if_a_server_requests_it(world: World) -> None:
     worker = world.worker("worker")
     registry = FolderRegistry(world.home / "models")
     schema = models.number_columns(2)
@@ -227,7 +229,7 @@ def test_a_version_that_no_worker_can_load_does_not_replace_the_old_version(worl
 
 
 @pytest.mark.parametrize("way", ["kill", "pause"])
-def test_requests_fail_clearly_while_redis_is_unavailable_and_succeed_afterward(world: World, way: str) -> None:
+def test_requests_get_a_clear_error_while_redis_is_unavailable_and_succeed_afterward(world: World, way: str) -> None:
     world.settings["ROWCAST_MAX_WAIT_SECONDS"] = "10"
     world.worker("worker")
     api = world.api()

@@ -1,4 +1,4 @@
-"""Two servers share a cache and quotas in Redis, and answer every request while Redis fails."""
+"""Two servers share a cache and quotas in Redis, and answer every request while Redis is failing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLIENTS = 4
 
 
 def create_home(folder: Path) -> Path:
-    """Create a home with a model and keys; two homes that are created like this share their keys."""
+    """Create a home with a model and keys. All homes that this function creates have the same keys."""
     registry = FolderRegistry(folder / "models")
     models.publish(registry, "sum", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
     access.add(folder, "boss", "predict", "read", "admin")

@@ -1,4 +1,4 @@
-"""Jobs of several machines that share a PostgreSQL store and a folder. Separate homes simulate the machines."""
+"""Jobs on several machines that share a PostgreSQL store and a folder. Separate homes simulate the machines."""
 
 from __future__ import annotations
 

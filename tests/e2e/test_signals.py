@@ -1,4 +1,4 @@
-"""Signals that stop a server: while it loads, when it becomes ready, and as the first process of a container."""
+"""Signals that stop a server while it is loading, when it becomes ready, and when it is a container's first process."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def handled_signals(pid: int) -> set[int]:
 
 @contextlib.contextmanager
 def starting(home: Path, *arguments: str, prefix: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `rowcast serve` with its standard error in a pipe; finally, kill it if it is still running."""
+    """Run `rowcast serve` with its standard error in a pipe; kill it at the end of the block if it is still running."""
     port = free_port()
     command = [*prefix, *ROWCAST, "serve", "--port", str(port), "--home", str(home), *arguments]
     process = subprocess.Popen(command, cwd=home, env=environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)

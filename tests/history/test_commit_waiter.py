@@ -112,7 +112,7 @@ async def test_the_store_is_polled_every_five_milliseconds_for_all_callers_toget
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock can be moved forward."""
+    """An event loop whose clock can be advanced."""
 
     skipped = 0.0
 

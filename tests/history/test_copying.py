@@ -70,7 +70,7 @@ def test_a_copy_has_the_same_chains_heads_and_erasures(
     assert (verification.unrecorded, verification.unsigned_erasures, verification.broken) == (0, 0, [])
 
 
-def test_an_interrupted_copy_continues(
+def test_an_interrupted_copy_can_be_continued(
     source: SqliteStore, target: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copying, "BATCH", 7)

@@ -128,7 +128,7 @@ def test_a_malformed_cursor_is_rejected(text: str) -> None:
     assert refused.value.slug == "bad-option"
 
 
-def test_a_cursor_of_an_earlier_release_is_still_valid() -> None:
+def test_a_cursor_from_an_earlier_release_is_still_valid() -> None:
     selection = Selection(model="loans", tenant="bank")
     cursor = "AZwT7J4AcACAAAAAAAAAAKJ33Nw"
 

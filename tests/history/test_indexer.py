@@ -1,4 +1,4 @@
-"""The indexer loop continues after failures of the store and the journals."""
+"""The indexer loop continues after the store or a journal has failed."""
 
 from __future__ import annotations
 

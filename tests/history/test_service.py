@@ -201,7 +201,7 @@ def test_an_erased_row_has_no_size() -> None:
 
 
 class LaggingStore(MemoryStore):
-    """A store whose position of writer `a` advances by one entry each time it is read."""
+    """A store that contains one more entry from writer `a` each time its position is read."""
 
     def __init__(self, seq: int) -> None:
         super().__init__()
@@ -215,7 +215,7 @@ class LaggingStore(MemoryStore):
 
 
 class Journals(EmptyJournalReader):
-    """Journals with known last entries."""
+    """Journals whose last sequence numbers are set by the test."""
 
     def __init__(self, **seqs: int) -> None:
         self.seqs = seqs

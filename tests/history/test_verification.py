@@ -145,7 +145,7 @@ def test_a_forged_erasure_is_reported(tmp_path: Path) -> None:
             assert (broken["writer"], broken["seq"], broken["reason"]) == (ERASURES, 2, f"the erasure {reason}")
 
 
-def test_erasures_of_earlier_releases_are_counted_as_unsigned(tmp_path: Path) -> None:
+def test_erasures_from_earlier_releases_are_counted_as_unsigned(tmp_path: Path) -> None:
     with erased(tmp_path / "history.db", key=None) as store:
         unsigned = History(store, EmptyJournalReader()).verify(key=KEY)
     with erased(tmp_path / "other.db") as store:
@@ -196,7 +196,7 @@ def test_the_result_counts_writers_entries_and_erased_rows(tmp_path: Path) -> No
     )
 
 
-def test_an_erasure_that_was_signed_at_another_position_is_forged(tmp_path: Path) -> None:
+def test_an_erasure_that_was_signed_at_another_position_is_reported_as_forged(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     with erased(path) as store:
         second = decode_erasure(store.erasures()[1].head)
@@ -251,7 +251,7 @@ def test_only_the_first_changed_copy_of_a_writer_is_reported_and_none_if_its_cha
 
 def test_the_entries_of_a_lost_journal_are_reported_unless_the_store_contains_them() -> None:
     class DamagedJournals(EmptyJournalReader):
-        """Journals of two writers that are unreadable from some entry on."""
+        """Journals that are unreadable from a given entry onward, for each writer."""
 
         def __init__(self, **seqs: int) -> None:
             self.seqs = seqs

@@ -222,7 +222,7 @@ async def test_a_client_cannot_extend_the_deadline_of_its_request() -> None:
 
 
 class Call:
-    """One call of an edge without a client library: the scope is built here, and the sent messages are recorded."""
+    """Calls an edge without a client library: builds the scope itself and records the messages that the edge sends."""
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
@@ -465,7 +465,7 @@ async def test_a_client_chooses_between_the_error_formats_with_its_accept_header
     assert (problem[0], json.loads(problem[2])["detail"]) == (503, "wait")
 
 
-async def test_a_stored_reply_of_an_earlier_release_is_returned() -> None:
+async def test_a_stored_reply_from_an_earlier_release_is_returned() -> None:
     class OldStore(MemoryIdempotencyStore):
         def claim(self, key: str, fingerprint: bytes, now: float) -> bytes | None:
             return b'{"old":1}'

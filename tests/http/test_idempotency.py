@@ -25,7 +25,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ANYONE = Caller()
 CALLERS = (("1", ""), ("2", ""), ("1", "acme"), ("2", "acme"), ("1", "bolt"), ("1a", "cme"), ("", "acme"))
-"""The key id and the tenant of different callers."""
+"""The key ids and tenants of different callers."""
 
 
 class Handler:

@@ -1,4 +1,4 @@
-"""The routes of jobs, from a server in memory. No runner is running: the tests change the state of jobs themselves."""
+"""The job routes of an in-memory server. It has no runner; the tests change the states of jobs themselves."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def front(tmp_path: Path) -> AsyncIterator[JobFront]:
 
 @pytest.fixture
 async def locked(tmp_path: Path) -> AsyncIterator[JobFront]:
-    """A server with keys of two tenants."""
+    """A server with keys for two tenants."""
     fields = [("a", "acme", ()), ("a2", "acme", ()), ("b", "bolt", ()), ("p", "acme", ()), ("only", "acme", ("other",))]
     scopes: dict[str, Any] = {"p": ("predict",), "only": ("predict", "read")}
     keys = [
@@ -249,7 +249,7 @@ async def test_a_repeated_request_with_an_idempotency_key_returns_the_first_job(
     assert (front.files.jobs(), front.wakes) == ([first.json()["id"]], 1)
 
 
-async def test_keys_of_releases_without_engines_remain_valid(front: JobFront) -> None:
+async def test_idempotency_keys_from_releases_without_engines_remain_valid(front: JobFront) -> None:
     key = {**CSV_TYPE, "idempotency-key": "k"}
 
     async def submit(**options: str) -> httpx.Response:

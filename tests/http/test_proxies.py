@@ -44,7 +44,7 @@ def test_the_client_is_the_last_address_that_is_not_a_trusted_proxy(header: str,
         ("proto=https", "127.0.0.1"),
     ],
 )
-def test_the_standard_header_forwarded_is_read(header: str, expected: str) -> None:
+def test_the_standard_forwarded_header_is_read(header: str, expected: str) -> None:
     assert client(forwarded=header) == expected
 
 

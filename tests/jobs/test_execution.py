@@ -288,7 +288,7 @@ def test_progress_is_stored_after_each_chunk(model: Any, source: Path) -> None:
 
 
 class PicklingEngine(ThreadEngine):
-    """Sends everything through pickles, as a cluster does, and keeps the pickles."""
+    """Pickles every task and result, as a cluster does, and stores the pickled tasks."""
 
     def __init__(self) -> None:
         super().__init__(2)

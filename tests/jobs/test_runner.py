@@ -197,7 +197,7 @@ def test_a_lost_claim_stops_the_job(case: Case, monkeypatch: pytest.MonkeyPatch)
     assert (case.job().state, case.files.jobs()) == ("canceled", [])
 
 
-def test_a_job_of_the_dead_runner_continues_at_once(case: Case) -> None:
+def test_the_job_of_a_dead_runner_continues_immediately(case: Case) -> None:
     case.add()
     case.store.claim("dead", case.files.place, seconds=60)
 

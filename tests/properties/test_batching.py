@@ -352,7 +352,7 @@ def test_rows_beyond_the_queue_limit_are_rejected_and_waiting_rows_are_answered(
 
 
 def test_concurrent_callers_get_their_own_replies_even_if_other_callers_are_canceled(rig: Rig) -> None:
-    """A web server cancels a waiting task when its client disconnects."""
+    """A web server cancels a waiting task when the client disconnects."""
     world = World(rig)
 
     async def caller(number: int) -> Score | None:

@@ -74,7 +74,7 @@ def rounded(value: float) -> float:
 
 
 def value_of(expression: Expression, row: dict[str, float]) -> float | None:
-    """Compute the expression as the documentation states it: None if the value is missing."""
+    """Compute the expression as documented; return None if the value is missing."""
     try:
         match expression:
             case NumberColumn(name=name):
@@ -131,7 +131,7 @@ def test_a_derived_column_is_computed_as_documented(
 
 @settings(max_examples=300)
 @given(WITH_COLUMN)
-def test_the_text_and_the_json_of_an_expression_can_be_read_again(expression: Expression) -> None:
+def test_parsing_the_text_or_json_form_of_an_expression_returns_the_same_expression(expression: Expression) -> None:
     column = DerivedColumn("x y", expression)
 
     assert parse_definitions([column.definition], Schema(COLUMNS), {}) == (column,)

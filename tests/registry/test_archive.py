@@ -73,7 +73,9 @@ def test_the_name_of_an_archive_must_end_with_the_archive_suffix(tmp_path: Path,
         archive.write_archive(folder, tmp_path / "sum.zip")
 
 
-def test_an_export_neither_uses_nor_leaves_the_temporary_file_of_another_export(tmp_path: Path, folder: Path) -> None:
+def test_an_export_does_not_touch_the_temporary_file_of_another_export_and_leaves_none_of_its_own(
+    tmp_path: Path, folder: Path
+) -> None:
     out = tmp_path / "out"
     (out / "folder.rowcast").mkdir(parents=True)
     other = out / ".sum.rowcast.part"
@@ -197,7 +199,7 @@ def test_an_archive_may_contain_exactly_the_maximum_number_of_files(tmp_path: Pa
                 archive.unpack_archive(path, target, max_model_mb=1)
 
 
-def test_the_limit_for_other_files_applies_to_their_total(
+def test_the_limit_for_other_files_applies_to_their_total_size(
     tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archive, "MAX_OTHER_MB", 1)

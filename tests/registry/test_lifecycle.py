@@ -135,7 +135,7 @@ def test_only_rollbacks_are_logged_as_rollbacks(registry: FolderRegistry) -> Non
     assert [move.rollback for move in registry.log("sum")] == [False, False, False, False, True]
 
 
-def test_the_alias_of_a_version_is_a_stronger_reason_against_its_deletion_than_its_predictions(
+def test_the_error_for_deleting_a_version_in_use_names_its_alias_rather_than_its_predictions(
     registry: FolderRegistry,
 ) -> None:
     with pytest.raises(RegistryError) as refused:

@@ -136,7 +136,7 @@ def test_the_metadata_of_a_graph_takes_precedence_over_the_shared_metadata(folde
     assert [result.model for result in folder.import_new()] == ["own"]
 
 
-def test_a_changed_metadata_file_imports_the_graph_again(folder: ModelsFolder, drop: Path) -> None:
+def test_a_graph_is_imported_again_if_its_metadata_file_changes(folder: ModelsFolder, drop: Path) -> None:
     (drop / "first_metadata.json").write_text("{}")
     assert [result.version for result in folder.import_new()] == [1]
     (drop / "first_metadata.json").write_text("{ }")

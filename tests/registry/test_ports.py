@@ -1,4 +1,4 @@
-"""The values that the ports of the registry exchange."""
+"""Values that the registry's ports accept and return."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_the_next_poll_reuses_the_scheduled_iteration_of_the_previous_poll(loop:
     assert loop.polls(poll) == 10
 
 
-def test_polls_become_rare_while_the_client_takes_longer(loop: Loop) -> None:
+def test_polls_become_less_frequent_after_each_unsuccessful_poll(loop: Loop) -> None:
     poll = BusyPoll(20e-6)
 
     skipped = []
@@ -97,7 +97,7 @@ def test_polls_become_rare_while_the_client_takes_longer(loop: Loop) -> None:
     assert skipped == [0, *(2**misses - 1 for misses in range(1, MAX_MISSES + 1)), 2**MAX_MISSES - 1]
 
 
-def test_after_a_successful_poll_every_response_starts_a_poll_again(loop: Loop) -> None:
+def test_after_a_successful_poll_every_response_starts_another_poll(loop: Loop) -> None:
     poll = BusyPoll(20e-6)
     for _ in range(5):
         loop.polls(poll)

@@ -63,7 +63,7 @@ def _no_unread_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Ends(NamedTuple):
-    """The two ends of a socket."""
+    """The two ends of a socket connection."""
 
     client: socket.socket
     server: socket.socket
@@ -71,7 +71,7 @@ class Ends(NamedTuple):
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
-    """The socket of every connection in this test. Idle connections are closed at once."""
+    """A socket pair that every connection in the test uses. Idle connections are closed immediately."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname())
         ends = Ends(client, listener.accept()[0])

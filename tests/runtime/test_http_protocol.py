@@ -79,7 +79,7 @@ async def test_a_plain_prediction_request_is_answered_without_creating_a_task() 
     assert [event.status for event in server.events if isinstance(event, RequestAnswered)] == [200]
 
 
-async def test_only_the_responses_to_a_lone_client_are_sent_at_once() -> None:
+async def test_only_responses_to_a_lone_client_are_sent_immediately() -> None:
     server = Server()
     connection, transport = server.connect()
     other, _ = server.connect()
@@ -97,7 +97,7 @@ async def test_only_the_responses_to_a_lone_client_are_sent_at_once() -> None:
     assert transport.write_limit is None
 
 
-async def test_the_process_polls_for_the_next_request_of_a_lone_client_only() -> None:
+async def test_the_process_polls_for_the_next_request_only_if_there_is_a_lone_client() -> None:
     server = Server(ConnectionLimits(busy_poll_seconds=60))
     polls = server.protocol.pool.busy_poll
     connection, _ = server.connect()
@@ -438,7 +438,7 @@ BAD_CHUNK = CHUNKED.replace(b"2\r\n{}", b"x\r\n")
 
 
 @pytest.mark.parametrize("target", [b"/predict", b"/wait"], ids=["quick", "general"])
-async def test_an_invalid_body_is_refused_once_and_after_the_response_to_the_request_before_it(target: bytes) -> None:
+async def test_an_invalid_body_is_refused_once_after_the_response_to_the_previous_request(target: bytes) -> None:
     server = Server()
     connection, transport = server.connect()
 

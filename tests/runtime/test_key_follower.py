@@ -1,4 +1,4 @@
-"""A server follows keys that are stored on another machine."""
+"""A server keeps its copy of the keys up to date if they are stored on another machine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def keys() -> RemoteKeys:
 
 @pytest.fixture
 def follow(keys: RemoteKeys, tmp_path: Path) -> Iterator[Callable[[], KeyFollower]]:
-    """Start a follower, as a server does when it starts."""
+    """Return a function that starts a follower, as a server does at startup."""
     followers: list[KeyFollower] = []
 
     def start() -> KeyFollower:

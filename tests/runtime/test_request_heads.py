@@ -1,4 +1,4 @@
-"""The head of a request: its version, method and host, and offers to upgrade the connection."""
+"""Request heads: the version, method and host, and offers to upgrade the connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server process: it reports its state and serves the current models of the registry."""
+"""A server process: it reports its state and serves the registry's current models."""
 
 from __future__ import annotations
 

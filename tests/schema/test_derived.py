@@ -1,4 +1,4 @@
-"""Derived columns: their text, their JSON form, and the schemas that can contain them."""
+"""Derived columns: their text form, their JSON form, and the schemas that can contain them."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class CountingJournal(MemoryJournal):
 
 
 class SynchronousAnswer:
-    """Unlike a future, whose callbacks run in the next event-loop iteration, this answer is available immediately."""
+    """An answer whose result is available immediately; a future's callbacks run in the next event-loop iteration."""
 
     def __init__(self) -> None:
         self.result: Any = None
@@ -276,7 +276,9 @@ async def test_a_request_that_waits_for_a_slow_batch_fails_at_its_deadline(model
     assert len(await first) == MAX_SLOW_ROWS
 
 
-async def test_requests_canceled_in_the_line_of_a_slow_model_are_neither_recorded_nor_counted(model: LiveModel) -> None:
+async def test_requests_canceled_in_the_queue_of_a_slow_model_are_neither_recorded_nor_counted(
+    model: LiveModel,
+) -> None:
     begun, gate = threading.Event(), threading.Event()
     score = model.score
 
@@ -294,7 +296,7 @@ async def test_requests_canceled_in_the_line_of_a_slow_model_are_neither_recorde
         assert await asyncio.to_thread(begun.wait, 10)
         full = serving.predict_all(model, [row] * MAX_SLOW_ROWS)  # scored after the first batch
         waiting = serving.predict(model, row)
-        for _ in range(100):  # until all requests are in the line
+        for _ in range(100):  # until all requests are in the queue
             await asyncio.sleep(0)
         canceled.cancel()
         waiting.cancel()
@@ -395,7 +397,7 @@ async def test_a_request_canceled_while_it_waits_for_the_store_does_not_shift_th
 
 
 class SlowModel:
-    """Marks a model as slow; it scores nothing until its gate opens, and has no valid score for negative sums."""
+    """Makes a model slow: it scores nothing until its gate opens, and fails for rows with negative sums."""
 
     def __init__(self, model: LiveModel) -> None:
         model.is_slow = True
@@ -628,7 +630,9 @@ async def test_a_batch_without_any_score_is_not_recorded(model: LiveModel) -> No
     assert journal.writes == []
 
 
-async def test_a_single_request_waits_one_more_iteration_only_after_a_batch_of_several(model: LiveModel) -> None:
+async def test_a_single_request_waits_one_more_iteration_only_after_a_batch_of_several_requests(
+    model: LiveModel,
+) -> None:
     serving, row = Serving(CountingJournal()), row_of(model, 1)
 
     async def iterations() -> int:

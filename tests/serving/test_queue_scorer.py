@@ -31,7 +31,7 @@ from support.waiting import eventually_async
 
 
 class Source:
-    """The models of a worker in these tests."""
+    """The models that a worker has in these tests."""
 
     def __init__(self, *live: LiveModel) -> None:
         self.models = {model.digest: model for model in live}
@@ -193,7 +193,7 @@ async def test_a_message_for_a_model_that_a_worker_lacks_is_left_to_other_worker
         await other.stop()
 
 
-async def test_a_model_that_fails_unexpectedly_parks_only_the_message_that_makes_it_fail(world: World) -> None:
+async def test_if_a_model_fails_unexpectedly_only_the_message_that_causes_the_failure_is_parked(world: World) -> None:
     score = world.live.score
 
     def fail_on_two(rows: Sequence[Any]) -> list[Score]:

@@ -167,7 +167,7 @@ def test_rows_with_sensitive_columns_are_not_recorded_as_blocks(tmp_path: Path) 
 
 
 class BlockJournal(MemoryJournal):
-    """A journal that keeps the blocks."""
+    """A journal that collects the blocks in a list."""
 
     def __init__(self) -> None:
         super().__init__(MemoryStore(), "w")

@@ -1,4 +1,4 @@
-"""A server without sockets, files or child processes that speaks V1, V2 and MLflow's protocol."""
+"""A server without sockets, files or child processes that supports V1, V2 and MLflow's protocol."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.fronts import Front
 
 
 class OneCounters:
-    """The counters of the only process."""
+    """The counters of a server with a single process."""
 
     def __init__(self) -> None:
         self._cells: dict[Labels, list[float]] = {}

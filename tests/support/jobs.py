@@ -46,7 +46,7 @@ def chunk(number: int) -> ChunkRecord:
 
 
 class JobCase:
-    """A job with its stores in memory, which this process executes. The model is an open bundle."""
+    """A job with in-memory stores that runs in this process. The model is an open bundle."""
 
     def __init__(self, model: Any, source: Path, *, secret: bytes = b"s", **spec: Any) -> None:
         self.model = model

@@ -220,7 +220,7 @@ ALTERATIONS: tuple[Callable[[random.Random, bytes], bytes], ...] = (_splice, _al
 
 
 def run(count: int, chance: random.Random) -> tuple[Counter[Verdict], bytes | None]:
-    """Compare `count` altered files; return the number of each verdict, and a file with a different view if any."""
+    """Compare `count` altered files; return the number of files per verdict and one `different` file, if any."""
     verdicts: Counter[Verdict] = Counter(refused=0, agreed=0, unreadable=0, different=0)
     example = None
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""Small ONNX graphs, like those that other tools export, and a sandbox that opens graphs in the test process."""
+"""Small ONNX graphs, similar to those that other tools export, and a sandbox that opens graphs in the test process."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ OPTIONS = {
 
 
 def program(name: str) -> str:
-    """Return the path of a PostgreSQL program; Debian has the server's programs outside of PATH."""
+    """Return the path of a PostgreSQL program; on Debian, the server's programs are not in PATH."""
     installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
     found = shutil.which(name) or (str(installed[-1]) if installed else None)
     assert found, f"{name} is not installed; run scripts/system-packages.sh test"
@@ -38,7 +38,7 @@ def program(name: str) -> str:
 
 
 def as_server_user() -> list[str]:
-    """Return the prefix of a command that must not run as root, and that ends if the tests are killed."""
+    """Return the prefix that runs a command as `postgres` instead of root and stops it if the tests are killed."""
     if os.getuid() != 0:
         return []
     return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--pdeathsig=QUIT"]
@@ -95,7 +95,7 @@ class Postgres:
             self._process = None
 
     def kill(self) -> None:
-        """Kill the main process, and wait until all other processes have noticed this and exited."""
+        """Kill the main process, and wait until all other server processes have exited as a result."""
         assert self._process is not None
         others = children(self._process.pid)
         self.stop(signal.SIGKILL)

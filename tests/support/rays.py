@@ -21,7 +21,7 @@ QUICK = {
     "health_check_failure_threshold": 2,
     "worker_niceness": 0,
 }
-"""The cluster notices a dead node within a second. By default, it takes Ray about 15 seconds."""
+"""The cluster notices a dead node within a second. By default, Ray needs about 15 seconds."""
 
 
 @dataclass

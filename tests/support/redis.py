@@ -35,7 +35,7 @@ class RedisServer:
         assert process.poll() is None, (self._folder / "redis.log").read_text()
 
     def stop(self) -> None:
-        """Stop the server as an operator does; a paused server is continued first."""
+        """Stop the server as an operator would; resume it first if it is paused."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -48,7 +48,7 @@ class RedisServer:
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Continue a paused process."""
+        """Resume a paused process."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 

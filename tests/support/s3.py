@@ -30,7 +30,7 @@ class S3Server(ThreadingHTTPServer):
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment variables of a client."""
+        """The environment variables that a client needs."""
         return {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.server_port}",
             "AWS_ALLOW_HTTP": "true",

@@ -161,7 +161,7 @@ def _read_address(process: subprocess.Popen[bytes], log: Path) -> str:
 
 @contextlib.contextmanager
 def running_unready(home: Path, *arguments: str, **options: Any) -> Iterator[Server]:
-    """Run a server that is not ready during a `with` block; wait until it is alive."""
+    """Run a server during a `with` block; wait until it is live, but not until it is ready."""
     server = start(home, *arguments, **options, until="/health/live")
     try:
         yield server
@@ -179,7 +179,7 @@ def is_ready(client: httpx.Client, path: str = "/health/ready") -> bool:
 
 @contextlib.contextmanager
 def run_in(home: Path, command: Sequence[str], settings: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server command with its output in HOME/server.log; finally, kill the server if it is still running."""
+    """Run a server command with its output in HOME/server.log; kill it at the end if it is still running."""
     with logs.open_log(home / "server.log") as log:
         process = subprocess.Popen(
             command, cwd=home, env=environment(**settings), stdin=subprocess.DEVNULL, stdout=log, stderr=log

@@ -71,7 +71,7 @@ def blocks(document: str) -> list[Block]:
 
 
 def unchecked(document: str) -> list[str]:
-    """Return the output blocks that follow a command in the same section, are not compared, and give no reason."""
+    """Return all outputs of commands that are neither compared nor marked with a reason for not being compared."""
     found, after_command = [], False
     for match in FENCE.finditer(document):
         is_output = match["heading"] is None and match["language"] in OUTPUTS
@@ -118,7 +118,7 @@ def _parts(output: str) -> list[str]:
 
 
 def _columns(table: list[list[str]]) -> Iterator[str]:
-    """Yield the text of each column, so that a different width or line break changes nothing."""
+    """Yield the text of each column, so that column widths and line breaks do not matter."""
     for name, *cells in zip(*table, strict=True):
         if name in VARIABLE_COLUMNS:
             yield f"{name}: {sum(map(bool, cells))} cells"
@@ -133,7 +133,7 @@ def _masked(text: str) -> str:
 
 
 def _agree(shown: str, actual: str, tolerance: float) -> bool:
-    """Compare two lines: first everything but the decimal numbers, and then these numbers."""
+    """Compare two lines: first everything except decimal numbers, then the decimal numbers."""
     if "…" in shown:
         return re.fullmatch(".*".join(map(re.escape, shown.split("…"))), actual) is not None
     if re.sub(NUMBER, "<decimal>", shown) != re.sub(NUMBER, "<decimal>", actual):

@@ -13,21 +13,21 @@ from rowcast.history.ports import Store
 
 
 def new_store(request: pytest.FixtureRequest, folder: Path) -> Store:
-    """Return an empty store of the kind that the fixture's parameter names."""
+    """Return an empty store of the kind given by the fixture's parameter."""
     if request.param == "postgresql":
         return PostgresStore(request.getfixturevalue("database"))
     return MemoryStore() if request.param == "memory" else SqliteStore(folder / "history.db")
 
 
 def another(store: Store) -> Store:
-    """Open the same store as another process would."""
+    """Open a new instance of the same store, as another process would."""
     if isinstance(store, PostgresStore):
         return PostgresStore(store.url)
     return SqliteStore(store.path) if isinstance(store, SqliteStore) else store
 
 
 def url(store: Store) -> str:
-    """Return the setting `store` that names this store."""
+    """Return the value of the setting `store` that selects this store."""
     if isinstance(store, PostgresStore):
         return store.url
     assert isinstance(store, SqliteStore)

@@ -1,4 +1,4 @@
-"""Rows are found by the line on which they begin."""
+"""Each row is identified by the line on which it begins."""
 
 from __future__ import annotations
 

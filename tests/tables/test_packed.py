@@ -1,4 +1,4 @@
-"""Compressed tables, and workbooks of spreadsheet programs."""
+"""Compressed tables and spreadsheet workbooks."""
 
 from __future__ import annotations
 

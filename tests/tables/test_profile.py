@@ -1,4 +1,4 @@
-"""The profile of a column is exact, whatever the notation of its cells and wherever an unusual cell is."""
+"""The profile of a column is exact, whatever notation its cells use and wherever an unusual cell occurs."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_numbers_and_dates_are_compared_by_value(
     assert (result.kind, result.low, result.high, result.distinct) == (kind, low, high, distinct)
 
 
-def test_the_most_frequent_texts_are_counted() -> None:
+def test_the_most_frequent_strings_are_counted() -> None:
     result = profiled(["b", " a", "a", "c", "?", "d", "d", "d", "", None])
 
     assert (result.kind, result.missing, result.distinct) == ("category", 3, 4)
@@ -84,20 +84,20 @@ def test_the_most_frequent_texts_are_counted() -> None:
     assert (result.low, result.histogram) == (None, None)
 
 
-def test_ties_among_the_most_frequent_texts_are_in_alphabetical_order() -> None:
+def test_ties_among_the_most_frequent_strings_are_in_alphabetical_order() -> None:
     letters = [letter for letter in "hgfedcba" for _ in range(2)]
 
     assert [each.value for each in profiled(letters).frequent] == list("abcde")
 
 
-def test_a_column_of_unique_texts_has_no_frequent_values() -> None:
+def test_a_column_of_unique_strings_has_no_frequent_values() -> None:
     result = profiled([f"text {number}" for number in range(50)])
 
     assert (list(result.frequent), result.distinct) == ([], 50)
 
 
 @pytest.mark.parametrize("cells", [["Yes", "no", "YES", "Yes", "NA"], [True, False, True, True, None]])
-def test_words_for_yes_and_no_are_treated_as_booleans(cells: list[Any]) -> None:
+def test_words_that_mean_yes_and_no_are_treated_as_booleans(cells: list[Any]) -> None:
     result = profiled(cells)
 
     assert (result.kind, result.missing, result.distinct) == ("boolean", 1, 2)
@@ -105,7 +105,7 @@ def test_words_for_yes_and_no_are_treated_as_booleans(cells: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("odd", ["n.a.", "inf", "12 apples"])
-def test_a_single_text_among_numbers_makes_the_column_a_category(odd: str) -> None:
+def test_a_single_string_among_numbers_makes_the_column_a_category(odd: str) -> None:
     cells = [str(number % 700) for number in range(20_000)]
     cells[13_577] = odd
 
@@ -123,7 +123,7 @@ def test_a_notation_that_occurs_late_is_recognized() -> None:
     assert (result.kind, result.high, result.distinct) == ("number", 1250.5, 701)
 
 
-def test_numbers_beyond_the_range_of_a_model_are_shown_as_texts() -> None:
+def test_numbers_beyond_the_range_of_a_model_are_shown_as_strings() -> None:
     assert profiled(["1e60", "2", "1e60"]).frequent == [ValueCount("1e60", 2)]
 
 

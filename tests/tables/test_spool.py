@@ -1,4 +1,4 @@
-"""A large file has the same columns as a small file, in constant memory."""
+"""Large files are profiled like small files, but in constant memory."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_probabilities_must_agree_to_within_a_hundred_thousandth(difference: flo
 
 
 @pytest.mark.parametrize(("value", "difference", "agrees"), [(0, 0.9, True), (0, 1.1, False), (9e5, 9.5, True)])
-def test_the_tolerance_for_a_regression_value_has_a_fixed_share_of_spread_and_magnitude(
+def test_the_tolerance_for_a_regression_value_depends_on_the_spread_and_the_magnitude(
     value: float, difference: float, *, agrees: bool
 ) -> None:
     reference, output = np.array([-value]), np.array([-value - difference], np.float32)

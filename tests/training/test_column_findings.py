@@ -1,4 +1,4 @@
-"""The data check without a target: findings about columns, and only those that hold for all rows."""
+"""The data check without a target: only findings about columns, and only if they hold for all rows."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_findings_that_need_no_target_are_reported(tmp_path: Path) -> None:
     assert result.findings_rows == result.rows == ROWS
 
 
-def test_copies_of_rows_are_counted(tmp_path: Path) -> None:
+def test_duplicate_rows_are_counted(tmp_path: Path) -> None:
     result = checked(tmp_path, {"a": [1, 2, 1, 1], "b": ["x", "y", "x", "x"]})
 
     assert result.duplicates == 2

@@ -70,7 +70,7 @@ def test_every_fold_stops_early_if_the_time_is_not_sufficient() -> None:
 
 
 def boosted_folds(*, rows: int = 60) -> list[BoostedTrees]:
-    """Return the boosted trees of five folds whose target is a weak signal with much noise."""
+    """Return the boosted trees of five folds whose target is a weak signal with a lot of noise."""
     random, setting = np.random.default_rng(0), fit_setting("regression", rows)
     matrix = random.normal(size=(5 * rows, 4)).astype(np.float32)
     target = matrix[:, 0] + 3 * random.normal(size=len(matrix))

@@ -21,7 +21,7 @@ RNG = np.random.default_rng(7)
 
 
 def odd_rows(levels: tuple[int, ...]) -> tuple[Any, Any]:
-    """Return 900 rows with missing values, extreme numbers and unseen texts; the first 600 are training rows."""
+    """Return 900 rows with missing values, extreme numbers and unseen strings; the first 600 are training rows."""
     numbers = (RNG.normal(size=(600, 4)) * [1, 1e6, 1e-6, 1e30]).astype(np.float32)
     numbers[:, :3][RNG.random((600, 3)) < 0.1] = np.nan
     columns = [np.array(["", *map(str, range(count))], object)[RNG.integers(count + 1, size=600)] for count in levels]

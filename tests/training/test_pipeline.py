@@ -79,7 +79,7 @@ def test_the_sums_of_a_bag_are_the_averages_of_the_sums_of_its_estimators(
 
 
 @pytest.mark.parametrize("candidates", [("boosting",), ("forest", "extra"), ("logistic", "boosting", "forest")])
-def test_a_bag_is_one_table_of_trees_with_one_lookup_of_texts(tmp_path: Path, candidates: tuple[str, ...]) -> None:
+def test_a_bag_is_one_table_of_trees_with_one_string_lookup(tmp_path: Path, candidates: tuple[str, ...]) -> None:
     result = train_model(tmp_path, towns(), candidates=candidates, preset="balanced", trials=4)
 
     opened = bundle.open(Path(result.path))

@@ -64,7 +64,7 @@ def test_values_of_optional_columns_can_be_missing_even_if_none_are_missing_in_t
         assert caught.value.slug == slug
 
 
-def test_a_column_named_all_is_not_every_column() -> None:
+def test_a_column_named_all_does_not_stand_for_every_column() -> None:
     problem = learning_problem(columns(all=[index % 5 for index in range(ROWS)]), optional=("all",))
 
     assert [column.name for column in problem.schema.columns if column.missing] == ["all"]

@@ -168,7 +168,7 @@ def test_at_most_the_maximum_number_of_rows_is_compared(tmp_path: Path, monkeypa
 
 
 def remove_training_rows(folder: Path) -> None:
-    """Turn a bundle into one of an earlier release."""
+    """Convert a bundle to the form that an earlier release wrote."""
     (folder / bundle.TRAINING_ROWS).unlink()
     manifest = bundle.read_manifest(folder)
     files = {name: digest for name, digest in manifest.files.items() if name != bundle.TRAINING_ROWS}
@@ -216,7 +216,7 @@ def test_a_version_with_another_schema_or_target_becomes_the_challenger(tmp_path
     assert aliases(tmp_path) == {"champion": 1, "challenger": 3}
 
 
-def test_promotion_can_be_requested_and_refused(tmp_path: Path) -> None:
+def test_promotion_can_be_forced_or_disabled(tmp_path: Path) -> None:
     first = train(tmp_path, points(1), promote=False)
     assert aliases(tmp_path) == {"challenger": 1}
     assert (first.promotion.alias, first.promotion.champion) == ("challenger", None)

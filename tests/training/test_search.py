@@ -270,7 +270,7 @@ class StuckTask(LateTask):
 
 
 class StuckEngine(ReversedEngine):
-    """Returns no result: the cluster is overloaded."""
+    """Never returns a result, as if the cluster were overloaded."""
 
     def submit(self, function: Callable[..., Any], shared: Shared[Any], *arguments: Any) -> Task[Any]:
         return StuckTask(self._run_all)

@@ -1,4 +1,4 @@
-"""True labels and values are matched with those of the model, or the error names the rows."""
+"""True labels and values are matched with the model's labels and values; the error for other values names the rows."""
 
 from __future__ import annotations
 

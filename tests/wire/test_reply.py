@@ -1,4 +1,4 @@
-"""Placeholders of a reply are checked against the model and filled from native replies."""
+"""Placeholders in a reply template are checked against the model and filled from native replies."""
 
 from __future__ import annotations
 

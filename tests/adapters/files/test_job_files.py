@@ -1,4 +1,4 @@
-"""The folder for job files."""
+"""Job files in a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lock of the job runner."""
+"""The job runner's lock."""
 
 from __future__ import annotations
 

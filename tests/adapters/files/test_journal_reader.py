@@ -391,7 +391,7 @@ def test_a_journal_that_vanishes_during_a_drain_is_reported_once_and_the_others_
     folder: Path, ended: bool
 ) -> None:
     class DeletingStore(MemoryStore):
-        """A store during whose first write another program deletes the journal."""
+        """A store that deletes a journal after recording entries for writer `a`, as another program might."""
 
         def record(self, writer: str, entries: Sequence[SealedEntry]) -> None:
             super().record(writer, entries)

@@ -1,4 +1,4 @@
-"""The registry in a folder: modes, flushed files, files of dead writers, races and messages."""
+"""The registry in a folder: file modes, flushing, files left by dead writers, races and error messages."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def flushed_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def open_files(folder: Path) -> list[str]:
-    """Return the files in a folder that this process has opened."""
+    """Return the files in a folder that this process has open."""
     paths = []
     for descriptor in Path("/proc/self/fd").iterdir():
         with suppress(OSError):  # the descriptor of this iteration
@@ -91,7 +91,9 @@ def test_a_deletion_is_flushed(registry: FolderRegistry, monkeypatch: pytest.Mon
     assert names[-1] == "loans"
 
 
-def test_the_number_of_a_deleted_version_of_an_earlier_release_is_not_used_again(registry: FolderRegistry) -> None:
+def test_the_number_of_a_deleted_version_is_not_reused_if_an_earlier_release_published_it(
+    registry: FolderRegistry,
+) -> None:
     for _ in range(2):
         publish(registry)
     (registry.root / "loans" / "last_version").unlink()
@@ -133,7 +135,7 @@ def test_a_damaged_version_number_is_reported(registry: FolderRegistry) -> None:
 
 
 class WatchedRegistry(FolderRegistry):
-    """Sets an event when it has looked for a version."""
+    """A registry that sets an event after each lookup of a version."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -208,7 +210,7 @@ def test_a_temporary_folder_is_empty_and_deleted_afterward(registry: FolderRegis
     assert sorted(path.name for path in registry.root.iterdir()) == [".lock", "loans"]
 
 
-def test_the_check_before_a_publication_leaves_no_model_behind(registry: FolderRegistry) -> None:
+def test_checking_whether_a_model_can_be_published_creates_no_model(registry: FolderRegistry) -> None:
     registry.ready("loans")
 
     assert [path.name for path in registry.root.iterdir()] == [".lock"]
@@ -231,7 +233,7 @@ def test_the_time_of_a_move_includes_milliseconds(registry: FolderRegistry) -> N
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", registry.log("loans")[0].time)
 
 
-def test_the_log_of_a_move_is_written_later_if_it_cannot_be_written_now(
+def test_a_move_that_cannot_be_logged_at_once_is_logged_later(
     registry: FolderRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = publish(registry), publish(registry)

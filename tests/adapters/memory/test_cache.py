@@ -1,4 +1,4 @@
-"""The score cache in the memory of one process: expiry and eviction."""
+"""The in-memory score cache of a single process: expiry and eviction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rowcast.schema.prediction import Score
 YES = Score("yes", 0.75, 0.75, {"yes": 0.75, "no": 0.25})
 
 
-async def test_a_score_expires_when_its_time_is_over() -> None:
+async def test_a_score_expires_at_the_end_of_its_lifetime() -> None:
     now = [0.0]
     cache = MemoryCache(10, 60, lambda: now[0])
     cache.put({"a": YES})

@@ -1,4 +1,4 @@
-"""The files of jobs in a bucket."""
+"""Job files in a bucket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retention replaces whole partitions with partitions without rows."""
+"""Retention replaces an expired partition with a new table whose entries have no row contents."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_a_connection_that_the_database_closed_is_replaced(database: str, postgr
     assert store.claim("k", b"f", 1.0) == b"reply"
 
 
-def test_a_lease_is_measured_with_the_clock_of_the_database(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_is_measured_with_the_database_clock(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = time.time
     PostgresIdempotencyStore(database).claim("k", b"f", real())
     monkeypatch.setattr(idempotency.time, "time", lambda: real() + 3600)  # this machine's clock is wrong

@@ -40,7 +40,7 @@ def connection(postgres: Postgres, database: str) -> Iterator[psycopg.Connection
     with PostgresStore(database) as store:
         store.record("w", sealed("w", entries))
     postgres.execute("ANALYZE rowcast.entries")
-    # The tables of a test are so small that reading and sorting them would be faster.
+    # The test tables are so small that PostgreSQL would prefer to read and sort them.
     options = "-c enable_sort=off -c enable_bitmapscan=off -c enable_seqscan=off"
     with psycopg.connect(database, options=options) as opened:
         yield opened

@@ -1,4 +1,4 @@
-"""The PostgreSQL store: privileges, unusual contents, erased rows, and transactions of several processes."""
+"""The PostgreSQL store: privileges, unusual contents, erased rows and concurrent transactions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks on the nodes of a Ray cluster: versions are compared, and errors are returned as values."""
+"""Tasks on the nodes of a Ray cluster: version checks, and errors that are returned as values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.tasks import add, fail
 
 @pytest.fixture(autouse=True)
 def value(monkeypatch: pytest.MonkeyPatch) -> SharedValue:
-    """A shared value that this process already has."""
+    """A shared value that is already in this process's memory."""
     monkeypatch.setattr(tasks, "_kept", {"key": 40})
     return SharedValue("key", None)
 

@@ -35,7 +35,7 @@ async def is_hit(cache: RedisCache) -> bool:
 
 
 def answers_at_once(cache: RedisCache) -> bool:
-    """Return whether a lookup ends in a miss without waiting for anything."""
+    """Return whether a lookup completes immediately and is a miss."""
     lookup = cache.get(["a"])
     try:
         lookup.send(None)
@@ -166,7 +166,7 @@ async def test_a_reply_that_arrives_while_the_event_loop_is_busy_is_not_treated_
             await asyncio.sleep(0)
         end = time.perf_counter() + link.seconds
         while time.perf_counter() < end or mget_calls(own_redis) == before:
-            """Block the event loop until the time is over and Redis has replied."""
+            """Block the event loop until the time limit has passed and Redis has executed the lookup."""
 
         assert list(await lookup) == [YES]
         assert link.is_available

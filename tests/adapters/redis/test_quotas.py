@@ -20,7 +20,7 @@ async def test_processes_share_a_quota_exactly(redis_server: RedisServer) -> Non
     assert sum(use.accepted for use in uses if use is not None) == 100
 
 
-async def test_keys_are_hashes_and_expire_when_the_quota_is_full_again(tmp_path: Path) -> None:
+async def test_keys_are_hashes_and_expire_when_the_whole_quota_is_available_again(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         async with redis_quotas(server.url, "mine") as (quotas, _):
             use = await quotas.charge("key:secret-id", 5, limit=10, seconds=60)

@@ -97,7 +97,7 @@ def test_a_store_can_be_used_by_several_threads(tmp_path: Path) -> None:
     assert store.claim("k", b"f", 3.0) == b"reply"
 
 
-def test_a_file_of_a_newer_release_is_rejected_and_not_locked(tmp_path: Path) -> None:
+def test_a_file_from_a_newer_release_is_rejected_and_not_locked(tmp_path: Path) -> None:
     SqliteIdempotencyStore(tmp_path / "r.db").claim("k", b"f", 1.0)
     with closing(sqlite3.connect(tmp_path / "r.db")) as connection:
         connection.execute("PRAGMA user_version = 3")

@@ -239,11 +239,11 @@ def test_the_number_of_a_writer_is_looked_up_once(store: SqliteStore) -> None:
     assert not [statement for statement in statements if "INTO writers" in statement]
 
 
-def test_a_writer_whose_first_transaction_failed_can_record(store: SqliteStore) -> None:
+def test_a_writer_can_record_entries_after_its_first_transaction_failed(store: SqliteStore) -> None:
     with store:
         store.record("a", sealed("a", drafts(0, 1)))
         with pytest.raises(Unavailable):
-            store.record("b", sealed("b", drafts(0, 1)))  # the id exists already
+            store.record("b", sealed("b", drafts(0, 1)))  # the id already exists
 
         store.record("b", sealed("b", drafts(1, 2)))
 

@@ -14,7 +14,7 @@ def test_a_push_without_a_response_fails_after_one_second_if_pushes_are_frequent
     with socket.create_server(("127.0.0.1", 0)) as silent, structlog.testing.capture_logs() as logged:
         pusher = Pusher(f"http://127.0.0.1:{silent.getsockname()[1]}/", None, 0.1, lambda: b"", lambda: True)
         pusher.start()
-        eventually(lambda: logged, 4)  # the time limit of infrequent pushes is five seconds
+        eventually(lambda: logged, 4)  # the time limit for infrequent pushes is five seconds
         pusher.stop()
 
     assert [(line["event"], line["reason"]) for line in logged] == [

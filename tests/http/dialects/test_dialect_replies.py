@@ -221,7 +221,9 @@ async def test_the_error_for_an_invalid_request_says_what_is_expected(
         ({"inputs": [[1, 2]]}, [3]),
     ],
 )
-async def test_every_layout_of_mlflow_is_scored(client: httpx.AsyncClient, body: Any, predictions: Any) -> None:
+async def test_requests_in_every_mlflow_layout_are_scored(
+    client: httpx.AsyncClient, body: Any, predictions: Any
+) -> None:
     reply = await client.post("/invocations", json=body)
 
     assert reply.json() == {"predictions": predictions}

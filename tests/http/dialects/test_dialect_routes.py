@@ -1,4 +1,4 @@
-"""The rules of every route of V1, V2 and MLflow's protocol."""
+"""The rules for every route in V1, V2 and MLflow's protocol."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_repository_routes_require_the_admin_scope(front: DialectFront, path: st
     assert route.error_form is scoring.write_error
 
 
-def test_an_unknown_verb_of_v1_has_a_separate_route(front: DialectFront) -> None:
+def test_an_unknown_v1_verb_has_a_separate_route(front: DialectFront) -> None:
     route = found(front.v1, "/v1/models/m:explain")
 
     assert (route.pattern, route.method, route.scope) == (V1_MODEL + ":other", "POST", None)

@@ -1,4 +1,4 @@
-"""How the kind of an output is detected, and how scores are checked against the labels of a graph."""
+"""How the kind of an output is detected, and how scores are checked against a graph's labels."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_a_table_that_does_not_match_the_graph_is_rejected() -> None:
 
 
 class FixedGraph:
-    """A graph that returns the same values for the trial rows, whatever their content."""
+    """A graph that returns fixed values for the trial rows, regardless of their content."""
 
     def __init__(self, *outputs: GraphTensor, inputs: tuple[GraphTensor, ...] = (), **values: Any) -> None:
         self.inputs = inputs or (GraphTensor("x", "tensor(float)", [None, 2]),)
@@ -417,7 +417,7 @@ def test_an_unknown_label_is_rejected() -> None:
         ({}, np.full((64, 3), 2.0), ("scores", "multiclass")),
     ],
 )
-def test_the_metadata_decides_how_an_output_is_read(metadata: dict[str, Any], values: Any, expected: Any) -> None:
+def test_the_metadata_determines_how_an_output_is_read(metadata: dict[str, Any], values: Any, expected: Any) -> None:
     manifest = FixedGraph(p=values).convert(metadata=metadata).manifest
 
     assert (manifest.output.kind, manifest.decision.task) == expected

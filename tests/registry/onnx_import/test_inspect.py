@@ -295,7 +295,7 @@ def test_the_inspection_rejects_every_field_that_the_official_parser_rejects(
 
 
 def nested(content: bytes, *numbers: int) -> bytes:
-    """Wrap the content of a message in these fields, the outermost first."""
+    """Wrap a message's content in these fields, which are listed from the outermost inward."""
     for number in reversed(numbers):
         content = message_field(number, content)
     return content
@@ -311,7 +311,7 @@ MESSAGES: dict[tuple[int, ...], tuple[Any, dict[int, bytes]]] = {
     (7, 15): (onnx.SparseTensorProto, {1: b"", 2: b""}),
     (7, 11): (onnx.ValueInfoProto, {1: b"i"}),
 }
-"""The content of each field that the inspection reads, by the fields that lead to its message."""
+"""Per path of field numbers: the type of the message at this path, and valid content for each inspected field."""
 INSPECTED_FIELDS = [
     pytest.param(path, number, id=f"{kind.DESCRIPTOR.name}-{number}")
     for path, (kind, fields) in MESSAGES.items()
@@ -320,7 +320,7 @@ INSPECTED_FIELDS = [
 
 
 def model_with(content: bytes, path: tuple[int, ...]) -> bytes:
-    """Return a model with a message of this content; the model has a graph in any case."""
+    """Return a model with this content at the path. If necessary, add an empty graph, because every model needs one."""
     return nested(content, *path) + (b"" if path[:1] == (7,) or content[:1] == b"\x3a" else message_field(7, b""))
 
 

@@ -185,7 +185,7 @@ def test_the_label_output_is_found_only_if_exactly_one_other_output_has_labels()
 
 
 def names(*inputs: GraphTensor, table: tuple[str, ...] = (), **metadata: Any) -> list[str]:
-    """Return the names of the columns of these inputs."""
+    """Return the column names for these inputs."""
     return build_plan(inputs, read_metadata(metadata), observed={}, table_columns=table)[0].names()
 
 

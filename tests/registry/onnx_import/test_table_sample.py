@@ -28,7 +28,7 @@ def test_the_sample_of_a_long_table_is_always_the_same(tmp_path: Path) -> None:
     assert sample_table(path) == sample_table(path)
 
 
-def test_a_column_has_at_most_one_thousand_levels_the_most_common_ones(tmp_path: Path) -> None:
+def test_only_the_thousand_most_common_levels_of_a_column_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("t\n" + "\n".join([f"level{number}" for number in range(1001)] * 2 + ["level1000"]) + "\n")
 
