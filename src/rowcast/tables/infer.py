@@ -222,7 +222,7 @@ def number_notations(values: Sequence[str]) -> tuple[str, ...] | None:
     odd = texts.filter(~is_plain)
     has_groups = len(odd) == len(texts) > 1 and bool(odd.str.contains(rf"[0-9][{SPACES}][0-9]").all())
     if has_groups and odd.str.len_chars().n_unique() == 1:
-        return None  # groups of digits in texts of the same length are codes, such as telephone numbers
+        return None  # groups of digits in strings of the same length are codes, such as telephone numbers
     left, forms = odd, []
     for form in POINT_FORMS:
         rest = left.filter(~left.str.contains(NUMBER_FORMS[form]))

@@ -1,4 +1,4 @@
-"""Tables that are compressed with gzip, and workbooks, which are not accepted as tables."""
+"""Read tables that are compressed with gzip, and reject workbooks of spreadsheet programs."""
 
 from __future__ import annotations
 

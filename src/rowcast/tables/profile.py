@@ -163,7 +163,7 @@ def _kind_cells(cells: pl.Series) -> pl.Series:
 
 
 def _infer(cells: pl.Series) -> Column:
-    """Infer the kind of a column from some of its cells; numbers beyond the range of a model count as a category."""
+    """Infer the kind of a column from some of its cells; treat numbers beyond the range of a model as a category."""
     try:
         return infer_column(cells)
     except TableError as error:
@@ -180,7 +180,7 @@ def _describe_texts(cells: pl.Series, column: Column, missing: int, share: float
     least = counts["rows"].top_k(FREQUENT).min()
     repeated = counts.filter(
         (pl.col("rows") > 1) & (pl.col("rows") >= least)
-    )  # sorting unique texts would take seconds
+    )  # sorting unique strings would take seconds
     top = repeated.sort(["rows", "value"], descending=[True, False]).head(FREQUENT)
     return ColumnProfile(
         name=column.name,

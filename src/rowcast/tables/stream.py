@@ -219,7 +219,9 @@ def _parse(path: Path, content: bytes, csv_format: CsvFormat, *, is_first: bool,
 
 
 def _with_header(header: bytes, content: bytes, quote: bytes) -> tuple[bytes, bytes]:
-    """Return the header line, and the content preceded by that line. The first block already contains the header."""
+    """Return the header line, and the content with that line prepended, unless this is the first block, which already
+    contains the header.
+    """
     if header:
         return header, header + content
     end = content.find(b"\n")

@@ -39,7 +39,7 @@ together."""
 MOST_OPERAND_ROWS: Final = 200
 """The maximum number of these rows for one derived column."""
 DERIVED_SHARE: Final = 4
-"""The ratio of the maximum number of thresholds to the number of row pairs for all derived columns together."""
+"""The maximum number of thresholds, divided by the total number of row pairs for derived columns."""
 BISECTIONS: Final = 40
 ODD_TEXTS: Final = ("", "never seen", "Ünïcödé ☃", " ", "x" * 300)
 

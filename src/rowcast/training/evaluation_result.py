@@ -100,7 +100,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
         return self.model if self.version is None else f"{self.model}@{self.version}"
 
     def remarks(self) -> list[str]:
-        """Return what a reader must know about the rows, as sentences without a final period."""
+        """Return remarks about the rows, as sentences without a final period."""
         of = f"of the {self.rows + self.unlabeled + self.weightless + self.rejected} rows"
         remarks = []
         if self.unlabeled:

@@ -43,7 +43,7 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 class Promotion(msgspec.Struct, frozen=True):
-    """The alias of a new version, and why it got this alias."""
+    """The alias of a new version, and the reason for this alias."""
 
     alias: str | None
     champion: int | None

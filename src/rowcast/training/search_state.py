@@ -22,8 +22,7 @@ from rowcast.training.trial_storage import FOLD_SECONDS, NO_TIME, SLOT, Study
 from rowcast.training.trial_window import StartedTrial
 
 FINAL_FIT: Final = 1.5
-"""The expected ratio of the duration of a fit on all training rows to that of one fold in threefold
-cross-validation."""
+"""The expected duration of a fit on all training rows, relative to that of one fold in threefold cross-validation."""
 LIKELY_MICROSECONDS: Final = 50.0
 """The assumed cost of a row until every candidate has been tried. A preset with a lower limit replaces this value."""
 LEAST_SHARE: Final = 0.3

@@ -22,7 +22,9 @@ from rowcast.tables.table import Finding, Override
 
 MOST_INTEGER_CLASSES: Final = 20
 FEWEST_ROWS_PER_CLASS: Final = 5
-"""Whole numbers are classes if there are at most `MOST_INTEGER_CLASSES`, each in this many rows on average."""
+"""Whole numbers are classes if there are at most `MOST_INTEGER_CLASSES` distinct values, with an average of at least
+this many rows per value.
+"""
 MOST_CLASSES: Final = 256
 LIMIT: Final = 1e30
 SET_TASK: Final = "set the option 'task' to"
@@ -138,7 +140,7 @@ def _refuse_identifier(values: TargetValues) -> None:
 
 
 def _refuse_almost_numbers(values: TargetValues) -> None:
-    """Raise TableError if only a few cells of a column with many different numbers are not numbers."""
+    """Raise TableError if a column contains many different numbers and a few cells that are not numbers."""
     if values.column.kind != "category" or values.series.dtype != pl.String:
         return
     counts = Counter(values.series.to_list())
@@ -233,7 +235,7 @@ def refuse_too_many_classes(values: TargetValues, labels: Sequence[Label]) -> No
 
 
 def task_findings(values: TargetValues, task: Task, *, is_inferred: bool) -> list[Finding]:
-    """Report how numbers are read, and the choice between classes and amounts if the user did not make it."""
+    """Report how numbers are read and, unless the user set the task, whether classes or amounts are predicted."""
     if not values.is_numeric:
         return []
     findings, name = [], values.name

@@ -5,7 +5,7 @@ its first entry. `segment.py` describes the format of segments, and `journal_rea
 
 The disk space for a segment is reserved when the segment is created. A full disk is therefore detected before a reply
 is sent. Writes are also faster, because they do not change the file size (4 µs instead of 8 to 20 µs per batch while
-the indexer commits). A writer locks its segment. The kernel releases the lock when the process exits. An unlocked
+the indexer is committing). A writer locks its segment. The kernel releases the lock when the process exits. An unlocked
 segment therefore receives no more entries.
 """
 

@@ -262,7 +262,9 @@ class FolderRegistry:
             )
 
     def delete(self, reference: Reference) -> None:
-        """Hide a version by renaming its folder, then delete the folder. The next publisher deletes what is left."""
+        """Hide a version by renaming its folder, then delete the folder. The next publisher deletes any remaining
+        files.
+        """
         folder = self.folder(reference)
         home = self.root / reference.name
         try:

@@ -1,6 +1,7 @@
 """Stores replies by idempotency key in a PostgreSQL database, for all servers with this store.
 
-A claim is a lease that its owner renews, because one machine cannot tell whether a process on another machine exists.
+A claim is a lease that its owner renews, because one machine cannot detect whether a process on another machine is
+still running.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""API keys in a PostgreSQL database, which all servers with this store accept."""
+"""API keys in a PostgreSQL database. All servers with this store accept the keys."""
 
 from __future__ import annotations
 

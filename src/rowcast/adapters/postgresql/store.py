@@ -160,7 +160,7 @@ class PostgresStore:
         yield from changed_fields(self._walk(queries.SELECT_COPIES, writer), _storable_fields)
 
     def _walk(self, query: str, writer: str, after: int = -1) -> Iterator[tuple[Any, ...]]:
-        """Read in chunks: a long query would keep PostgreSQL from removing erased rows."""
+        """Read in chunks: a long query would prevent PostgreSQL from removing erased rows."""
         while rows := self._readers.fetch(query, [writer, after, CHUNK]):
             yield from rows
             after = rows[-1][0]
@@ -270,7 +270,7 @@ class PostgresStore:
                         request = ErasureRequest(selection, "retention", "retention")
                         self._record_erasure(connection, request, 0, at, rows)
             except psycopg.errors.LockNotAvailable:
-                return None  # a reader uses the table; the next pass of retention tries again
+                return None  # a reader is using the table; the next pass of retention tries again
             finally:
                 connection.seconds = WRITE_SECONDS
         return rows

@@ -1,4 +1,4 @@
-"""A score cache in Redis, which all server processes on all machines share.
+"""A score cache in Redis, shared by all server processes on all machines.
 
 Keys are hashes (`schema/identity.py`), so they reveal neither rows nor tenants.
 """

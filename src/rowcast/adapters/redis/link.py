@@ -40,10 +40,10 @@ log = structlog.get_logger("rowcast.redis")
 
 
 class RedisLink:
-    """The connection to Redis for one use, such as the cache. It starts and stops with the server.
+    """The connection to Redis for one purpose, such as the cache. It starts and stops with the server.
 
-    `verify` checks that the server can be used for this purpose, and prepares the server; it raises an exception
-    otherwise. `fallback` describes what happens without Redis.
+    `verify` prepares the Redis server for this purpose, or raises an exception if the server cannot be used. `fallback`
+    describes what happens without Redis.
     """
 
     def __init__(

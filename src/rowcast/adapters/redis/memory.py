@@ -17,7 +17,7 @@ log = structlog.get_logger("rowcast.redis")
 
 
 class MemoryLimits(msgspec.Struct, frozen=True):
-    """The desired memory limit and eviction policy. None keeps the current value."""
+    """The desired memory limit and eviction policy. None leaves the current value unchanged."""
 
     maxmemory: str | None = None
     policy: str | None = None

@@ -30,7 +30,9 @@ _send = Script("queue_send.lua")
 
 
 class RedisQueue:
-    """Sends messages and receives replies. It starts and stops with the server process, after its connection."""
+    """Sends messages and receives replies. The server starts the connection before this object and stops the connection
+    after it.
+    """
 
     def __init__(self, link: RedisLink, prefix: str, *, max_messages: int, max_seconds: float) -> None:
         self._link = link
@@ -82,7 +84,7 @@ class RedisQueue:
         return self._link.problem()
 
     def is_served(self, digest: str) -> bool:
-        """Return whether a live worker has this model, as far as this process knows."""
+        """Return whether a live worker had this model at the most recent check."""
         return any(digest in worker.digests for worker in self.status.workers)
 
     def _check(self, digest: str) -> None:

@@ -1,7 +1,7 @@
--- Gives one message of a dead worker to another worker, and forgets dead workers that have no messages.
+-- Gives one message of a dead worker to another worker, and removes dead workers that have no messages.
 --
 -- A worker is dead if its key has expired. The idle time of a message would not show this, because a message can take
--- long to score. KEYS: the queue and the hash of workers. ARGV: the group, the worker that asks, and the prefix of the
+-- long to score. KEYS: the queue and the hash of workers. ARGV: the group, the requesting worker, and the prefix of the
 -- workers' keys. The result is the message and the number of its deliveries, or nothing.
 for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   local fields = {}

@@ -1,4 +1,4 @@
-"""Quotas in Redis, which all server processes on all machines share.
+"""Quotas in Redis, shared by all server processes on all machines.
 
 A key is the hash of a quota's name, which contains the id of an API key or the address of a client.
 """

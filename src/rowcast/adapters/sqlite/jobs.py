@@ -191,7 +191,7 @@ class SqliteJobStore:
 
     @contextmanager
     def _transaction(self, *, creates: bool = False, writes: bool = False) -> Iterator[sqlite3.Connection]:
-        """Run a transaction. Without `creates`, a file that does not exist is not created, and counts as empty."""
+        """Run a transaction. If `creates` is false, a missing file is treated as empty and is not created."""
         with self._lock:
             try:
                 connection = self._connection

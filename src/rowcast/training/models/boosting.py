@@ -125,7 +125,7 @@ class Boosting:
     threadsafe = True
     MOST_ROUNDS: Final = 600
     MANY_ROUNDS: Final = 2000
-    """The maximum number of rounds with random split points. They need more rounds than the best split points."""
+    """The maximum number of rounds with random split points, which require more rounds than optimal split points."""
     PATIENCE: Final = 25
     FEW_ROUNDS: Final = 150
     """If a preset allows fewer rounds, the learning rate is increased."""
@@ -134,7 +134,7 @@ class Boosting:
         return setting.bags > 1
 
     def _limits(self, params: Params, setting: Setting) -> Params:
-        """Return the number of rounds that the preset allows, and a learning rate that suits it."""
+        """Return the number of rounds that the preset allows, and a suitable learning rate."""
         most = self.MANY_ROUNDS if params.get("extra_trees") else self.MOST_ROUNDS
         rounds = max(1, min(most, setting.preset.trees_within(params["num_leaves"]) // setting.width))
         rate = params["learning_rate"]

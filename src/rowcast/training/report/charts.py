@@ -83,7 +83,7 @@ class Chart:
 
     title: str
     description: str
-    """What the chart shows; screen readers read this text aloud."""
+    """A description of the chart for screen readers."""
     shapes: tuple[Shape, ...] = ()
     height: float = HEIGHT
     legend: tuple[LegendEntry, ...] = ()

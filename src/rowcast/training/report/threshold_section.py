@@ -29,7 +29,7 @@ class ThresholdRow:
 
 @dataclass(frozen=True)
 class ThresholdSection:
-    """Why the threshold was chosen, and how it compares with other thresholds."""
+    """The reason for the chosen threshold, and a comparison with other thresholds."""
 
     threshold: float
     by_f1: bool
