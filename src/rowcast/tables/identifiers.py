@@ -27,7 +27,9 @@ A smaller table can be an aggregate with one row for each distance or year.
 """
 ORDERED_STEPS: Final = 0.95
 ROUND_SHARE: Final = 0.25
-"""The share of multiples of 10 above which numbers look like rounded amounts. In identifiers, it is about 10%."""
+"""The share of multiples of 10 above which numbers look like rounded amounts. In identifiers, this share is about
+10%.
+"""
 EPOCHS: Final = ((630_000_000, 2_210_000_000), (630_000_000_000, 2_210_000_000_000))
 """Timestamps of the years 1990 to 2039, in seconds and in milliseconds since the Unix epoch."""
 YEARS: Final = (1500, 2200)

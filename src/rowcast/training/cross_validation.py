@@ -136,7 +136,7 @@ class CrossValidator:
     def _trial(
         self, candidate: Candidate, estimators: Sequence[Estimator], raw: Raw, score: float, seconds: float
     ) -> TrialResult:
-        """Return the result of a trial. It includes the estimators of the folds only if their average is within the
+        """Return a trial's result. The result includes the estimators of the folds only if their average is within the
         preset's limits.
         """
         rounds = [int(estimator.params.get("rounds", 0)) for estimator in estimators]

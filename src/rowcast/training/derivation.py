@@ -187,7 +187,7 @@ class _Converter(Generic[Value]):
     """The columns by name, each as float64 [N, 1]."""
 
     def value(self, expression: Expression) -> Value:
-        """Return the value as float64. It can be infinite, which means missing."""
+        """Return the value as float64. Infinity means that the value is missing."""
         match expression:
             case NumberColumn(name=name) | DateColumn(name=name):
                 return self.operands[name]

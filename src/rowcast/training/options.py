@@ -74,7 +74,9 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     folds: int | None = None
     """The number of cross-validation folds; None to derive it from the preset and the number of rows."""
     alias: str | None = "champion"
-    """The alias of the published version. A version gets the alias `champion` only if it is not worse."""
+    """The alias of the published version. A version gets the alias `champion` only if it is not worse than the current
+    champion.
+    """
     promote: bool | None = None
     """Whether the published version becomes the champion; None to decide by comparison with the current champion."""
     wire: dict[str, Any] | None = None

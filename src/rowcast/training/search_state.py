@@ -173,8 +173,9 @@ class Search:
         return self.seconds_left() - self.final_fit_seconds()
 
     def final_fit_seconds(self) -> float:
-        """Return the expected duration of the final fits. It includes all candidates, because any of them may be
-        chosen."""
+        """Return the expected duration of the final fits. The estimate includes all candidates, because any of them may
+        be chosen.
+        """
         total, refits = 0.0, 0.0
         for state in self.states.values():
             if state.score is not None:

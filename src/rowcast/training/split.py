@@ -24,8 +24,8 @@ FIRST_WINDOW: Final = 0.5
 The score of a model trained on few rows says little about a model trained on all rows.
 """
 ORDERED_FOLDS: Final = 10
-"""The number of folds for target means in a time-based split. It is higher than in a random split, because rows in the
-first fold have no target means.
+"""The number of folds for target means in a time-based split. This number is higher than in a random split, because
+rows in the first fold have no target means.
 """
 
 Indices = NDArray[np.intp]

@@ -78,7 +78,8 @@ def role_column(role: str, series: pl.Series, lines: NDArray[np.int64]) -> RoleC
 def rename_labels(column: RoleColumn, rules: Sequence[str], trained: Sequence[str] = ()) -> RoleColumn:
     """Apply rules of the form `OLD=NEW`; if NEW is empty or a marker for missing values, the rows have no label.
 
-    `trained` are the rules of the training run. They apply first, and a rule whose label does not occur is ignored.
+    `trained` contains the rules of the training run. These rules apply first, and a rule whose label does not occur is
+    ignored.
     """
     if not rules and not trained:
         return column

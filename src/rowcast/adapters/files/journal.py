@@ -36,7 +36,9 @@ STARTING = ".starting"
 ROLL = "roll"
 """The name of a file in the folder. When its modification time changes, every writer starts a new segment."""
 ROLL_AFTER_SECONDS = 3600.0
-"""The maximum age of a segment that contains entries, in seconds. It limits how long erased rows remain on disk."""
+"""The maximum age of a segment that contains entries, in seconds. This limit determines how long erased rows can remain
+on disk.
+"""
 
 Durability = Literal["process", "disk", "store"]
 

@@ -172,7 +172,7 @@ class PostgresIdempotencyStore:
 
 
 def _was_closed(connection: TimedConnection) -> bool:
-    """Return whether the database has closed an idle connection, for example because it was restarted."""
+    """Return whether the database has closed an idle connection, for example because the database was restarted."""
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))

@@ -166,7 +166,7 @@ class PostgresJobStore:
 
 
 def _is_lost(connection: TimedConnection) -> bool:
-    """Return whether the database has closed the connection, for example because it was restarted."""
+    """Return whether the database has closed the connection, for example because the database was restarted."""
     try:
         connection.execute("SELECT 1")
     except psycopg.OperationalError:

@@ -30,7 +30,7 @@ from rowcast.history.signing import seal_next_erasure
 
 CHECK_SECONDS = 2
 SCRUB_MILLISECONDS = 200
-"""The maximum time that `scrub` waits for a lock. It must not block the indexer."""
+"""The maximum time that `scrub` waits for a lock. A longer wait would block the indexer."""
 CHUNK = 200
 """The number of entries per query. A row has up to `max_row_bytes`."""
 

@@ -63,7 +63,9 @@ class RedisQueue:
         await self._link.call(lambda client: client.delete(self._keys.replies(self._sender)))
 
     def send(self, body: bytes, digest: str, seconds: float) -> asyncio.Future[bytes]:
-        """Send a message; the future returns the reply. Raise Unavailable or Overloaded if it cannot be accepted."""
+        """Send a message; the future returns the reply. Raise Unavailable or Overloaded if the message cannot be
+        accepted.
+        """
         self._check(digest)
         loop = asyncio.get_running_loop()
         self._count += 1

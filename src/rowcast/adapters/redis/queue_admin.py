@@ -59,7 +59,9 @@ class QueueAdmin:
         self._keys = QueueKeys(prefix)
 
     def report(self) -> QueueReport:
-        """Return the state; raise SettingsError if Redis may evict messages, or Unavailable if it does not respond."""
+        """Return the state; raise SettingsError if Redis may evict messages, or Unavailable if Redis does not
+        respond.
+        """
         with self._connected() as client:
             policy = _policy(client)
             check_policy(policy)

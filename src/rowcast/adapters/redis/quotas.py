@@ -1,6 +1,6 @@
 """Quotas in Redis, shared by all server processes on all machines.
 
-A key is the hash of a quota's name, which contains the id of an API key or the address of a client.
+Each key is a hash of a quota's name. The name contains the id of an API key or the address of a client.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Decision trees, random forests and extra trees (scikit-learn), exported as one TreeEnsembleRegressor.
 
-In classification, a leaf contains class proportions, and raw scores are computed from their averages over all trees.
-Leaf weights are multiples of a power of two, so that float32 sums are exact in any order (decision 0016).
+In classification, a leaf contains class proportions, and raw scores are computed from the averages of these proportions
+over all trees. Leaf weights are multiples of a power of two, so that float32 sums are exact in any order (decision
+0016).
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ def encoded_columns(schema: Schema, plan: Plan) -> tuple[EncodedColumn, ...]:
 
 
 def permutation_importance(model: EvaluatedModel) -> ImportanceResult:
-    """Measure the importance of the columns. If there are too many, measure those that change the predictions most."""
+    """Measure the importance of the columns. If there are too many, measure only the most influential columns."""
     rng = np.random.default_rng([model.seed, 6])
     every = encoded_columns(model.schema, model.plan)
     columns = _most_influential(model, every, rng)
