@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,7 +20,7 @@ import pytest
 from rowcast.adapters.onnxruntime.graph import open_graph
 from rowcast.app.engines import open_engine
 from rowcast.engines import WAITING, Engine, ThreadEngine, run_in_order
-from rowcast.errors import InvalidRows, Unavailable
+from rowcast.errors import EngineUnavailable, InvalidRows, Unavailable
 from rowcast.jobs.chunk_scoring import GraphSource
 from rowcast.jobs.table_scoring import ScoringOptions, Summary, score_file
 from rowcast.settings import Settings
@@ -29,7 +31,7 @@ from support import models, rays, servers, tasks
 from support.commands import rowcast
 from support.jobs import JobCase
 from support.rays import RayCluster
-from support.servers import rowcast_process
+from support.servers import Server, rowcast_process
 from support.tables import write_table
 from support.training import train_model
 from support.waiting import eventually
@@ -142,6 +144,26 @@ def test_an_error_from_other_code_is_reported_with_its_reason(ray_cluster: RayCl
         engine.submit(tasks.break_down, engine.share(None)).result()
 
     assert (caught.value.slug, "broken" in caught.value.message) == ("engine-failed", True)
+
+
+def test_a_lost_connection_is_an_error_and_starts_no_other_cluster(
+    ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_engine(Settings(), "ray") as engine:
+        shared = engine.share(1)
+        task = engine.submit(tasks.add, shared, 1)
+        task.result()
+        monkeypatch.setattr("ray.is_initialized", lambda: False)
+
+        for use in (
+            task.result,
+            lambda: task.wait(0),
+            lambda: engine.share(1),
+            lambda: engine.submit(tasks.add, shared),
+        ):
+            with pytest.raises(EngineUnavailable):
+                use()
+        task.cancel()
 
 
 @pytest.fixture
@@ -306,20 +328,43 @@ def test_a_server_runs_jobs_on_its_cluster(
     rowcast("predict", "loans", "loans.csv", "--out", "local.csv", "--home", home, cwd=tmp_path)
 
     with servers.running(home) as server:
-        command = (
-            "jobs",
-            "submit",
-            "loans.csv",
-            "--engine",
-            "ray",
-            "--out",
-            "job.csv",
-            "--json",
-            "--url",
-            server.address,
-        )
-        finished = rowcast_process(*command, cwd=tmp_path, seconds=150)
+        options = ("--engine", "ray", "--out", "job.csv", "--json", "--url", server.address)
+        finished = rowcast_process("jobs", "submit", "loans.csv", *options, cwd=tmp_path, seconds=150)
 
     shown = json.loads(finished.stdout)
     assert (shown["state"], shown["engine"]) == ("done", "ray"), shown
     assert (tmp_path / "job.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_job_on_the_cluster_of_a_server_survives_the_death_of_its_runner(
+    ray_cluster: RayCluster, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"ray://127.0.0.1:{ray_cluster.client_port}")
+    examples.write_example("loans", tmp_path / "loans.csv", rows=60_000)
+    rowcast("predict", "loans", "loans.csv", "--out", "local.csv", "--home", home, cwd=tmp_path)
+
+    with servers.running(home) as server, server.client() as client:
+        options = ("--engine", "ray", "--record", "rows", "--url", server.address)
+        job = rowcast_process("jobs", "submit", "loans.csv", *options, cwd=tmp_path).stdout.strip()
+        runner = eventually(lambda: runner_of(server), 60)
+        eventually(lambda: client.get(f"/jobs/{job}").json()["progress"]["rows"], 60, every=0.02)
+        os.kill(runner, signal.SIGKILL)
+        assert client.get(f"/jobs/{job}").json()["state"] == "running"
+        shown = eventually(lambda: ended(client.get(f"/jobs/{job}").json()), 120)
+        result = client.get(f"/jobs/{job}/result").content
+
+    assert (shown["state"], shown["engine"], shown["result"]["rows"]) == ("done", "ray", 60_000), shown
+    assert result == (tmp_path / "local.csv").read_bytes()
+    verified = json.loads(rowcast("verify", "--json", "--home", home, cwd=home).stdout)
+    assert (verified["broken"], verified["entries"]) == ([], 60_001)
+
+
+def runner_of(server: Server) -> int | None:
+    """Return the process that runs the jobs of a server."""
+    pids = servers.children(server.process.pid)
+    return next((pid for pid in pids if servers.command_of(pid).endswith(" job-runner")), None)
+
+
+def ended(job: Any) -> Any:
+    return job if job["state"] not in ("queued", "running") else None

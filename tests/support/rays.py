@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import socketserver
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ import pytest
 
 from support.servers import free_port
 
+SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""What a gRPC server answers to a new connection: an empty SETTINGS frame of HTTP/2."""
 TESTS = Path(__file__).resolve().parents[1]
 QUICK = {
     "health_check_initial_delay_ms": 0,
@@ -40,6 +44,25 @@ class RayCluster:
         """Kill the raylet of the oldest worker node with SIGKILL, and wait until the cluster has noticed."""
         with _unclosed_files_of_ray():
             self.cluster.remove_node(self.nodes.pop(0), allow_graceful=False)
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """Answer each connection with these bytes, like a process that is not a whole cluster; yield the address."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(100)
+            self.request.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextmanager

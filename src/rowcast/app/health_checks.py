@@ -86,7 +86,7 @@ def ray_version() -> str | None:
 
 
 def ray_failure(address: str) -> str:
-    """Check that the Ray cluster accepts connections, without connecting this process to it."""
+    """Check that the Ray cluster responds, without connecting this process to it."""
     from rowcast.adapters.ray.cluster import check_reachable
     from rowcast.errors import Unavailable
 

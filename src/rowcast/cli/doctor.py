@@ -397,7 +397,7 @@ def _check_ray(loaded: Settings) -> str:
     reason = health_checks.ray_failure(loaded.ray_address)
     if reason:
         raise CheckFailed(reason, "start the cluster, or correct ray_address")
-    return f"{version}; {loaded.ray_address} accepts connections"
+    return f"{version}; {loaded.ray_address} responds"
 
 
 def _check_queue(loaded: Settings) -> str:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 FOLDER_OF_SOCKETS: Final = "/tmp"  # noqa: S108 - the path of a Unix socket must be shorter than 108 bytes
 REACH_SECONDS: Final = 5.0
+GREETING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""The start of an HTTP/2 connection: the preface and an empty SETTINGS frame. A gRPC server answers with SETTINGS."""
+FRAME_HEAD_BYTES: Final = 9
+SETTINGS_FRAME: Final = 4
 CLUSTER_CONFIG: Final = "ray_bootstrap_config.yaml"
 PRIVATE: Final[Mapping[str, str]] = {
     "RAY_AUTH_MODE": "token",
@@ -62,18 +66,35 @@ def open_engine(address: str | None, *, cores: int, slots: int | None) -> Iterat
 
 
 def check_reachable(address: str) -> None:
-    """Raise EngineUnavailable if nothing accepts connections at HOST:PORT or ray://HOST:PORT.
+    """Raise EngineUnavailable unless a gRPC server responds at HOST:PORT or ray://HOST:PORT.
 
-    Without this check, Ray would wait for minutes.
+    Without this check, Ray would wait for minutes, or forever if a process accepts connections without responding.
     """
     if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+        with socket.create_connection((host, int(port)), timeout=REACH_SECONDS) as connection:
+            is_server = _uses_tls() or _answers_greeting(connection)
     except (OSError, OverflowError) as error:
         reason = f"{address} does not respond ({type(error).__name__})"
         raise EngineUnavailable(reason) from None
+    if not is_server:
+        raise EngineUnavailable(f"{address} is not the address of a Ray cluster")
+
+
+def _answers_greeting(connection: socket.socket) -> bool:
+    """Return whether the server speaks HTTP/2, as the processes of a cluster do."""
+    connection.sendall(GREETING)
+    head = b""
+    while len(head) < FRAME_HEAD_BYTES and (part := connection.recv(FRAME_HEAD_BYTES - len(head))):
+        head += part
+    return len(head) == FRAME_HEAD_BYTES and head[3] == SETTINGS_FRAME
+
+
+def _uses_tls() -> bool:
+    """Return whether Ray encrypts its connections, so that a server would not answer a greeting in plain text."""
+    return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")  # noqa: TID251 - Ray has no other setting
 
 
 @contextmanager

@@ -34,9 +34,11 @@ class RayEngine:
         self._versions = ray.put(dict(installed_versions()))
 
     def share(self, value: Value) -> Shared[Value]:
+        _check_connection()
         return Shared(SharedValue(uuid.uuid4().hex, ray.put(value)))
 
     def submit(self, function: Callable[..., Result], shared: Shared[Any], *arguments: Any) -> Task[Result]:
+        _check_connection()
         return _RayTask(self._run.remote(self._versions, function, shared.reference, arguments))
 
 
@@ -45,6 +47,7 @@ class _RayTask(Generic[Result]):
         self._reference = reference
 
     def result(self, seconds: float | None = None) -> Result:
+        _check_connection()
         try:
             outcome = ray.get(self._reference, timeout=seconds)
         except GetTimeoutError:
@@ -57,6 +60,7 @@ class _RayTask(Generic[Result]):
         return result
 
     def wait(self, seconds: float) -> bool:
+        _check_connection()
         try:
             ended, _ = ray.wait([self._reference], timeout=seconds)
         except (RayError, ConnectionError) as error:
@@ -64,8 +68,15 @@ class _RayTask(Generic[Result]):
         return bool(ended)
 
     def cancel(self) -> None:
-        with suppress(RayError, ConnectionError):  # without the cluster, there is no task
+        with suppress(RayError, ConnectionError, EngineUnavailable):  # without the cluster, there is no task
+            _check_connection()
             ray.cancel(self._reference)
+
+
+def _check_connection() -> None:
+    """Raise EngineUnavailable if the connection was lost. In that state, any call of Ray would start a new cluster."""
+    if not ray.is_initialized():
+        raise EngineUnavailable("the connection to the Ray cluster was lost", slug="engine-failed")
 
 
 def _failure(error: Exception) -> EngineUnavailable:

@@ -1,0 +1,40 @@
+"""The address of a cluster is checked quickly, because Ray would wait for minutes."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from rowcast.adapters.ray import cluster
+from rowcast.adapters.ray.cluster import check_reachable
+from rowcast.errors import EngineUnavailable
+from support import rays
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_at_which_a_grpc_server_answers_is_accepted(scheme: str) -> None:
+    with rays.answering(rays.SETTINGS) as address:
+        check_reachable(f"{scheme}{address}")
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_an_address_at_which_another_program_answers_is_refused(answer: bytes) -> None:
+    with rays.answering(answer) as address, pytest.raises(EngineUnavailable) as refused:
+        check_reachable(address)
+
+    assert "not the address of a Ray cluster" in refused.value.message
+
+
+def test_an_address_that_accepts_connections_without_answering_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "REACH_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(EngineUnavailable) as refused:
+        check_reachable(f"127.0.0.1:{silent.getsockname()[1]}")
+
+    assert "does not respond" in refused.value.message
+
+
+def test_a_cluster_that_uses_tls_only_has_to_accept_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        check_reachable(f"127.0.0.1:{silent.getsockname()[1]}")
