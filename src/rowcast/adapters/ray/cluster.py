@@ -131,8 +131,9 @@ def _connection(place: str, **options: Any) -> Iterator[None]:
         try:
             ray.init(**options, **QUIET)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            reason = " ".join(str(error).split())[:500]
-            raise EngineUnavailable(f"cannot use a Ray cluster {place}: {reason}") from None
+            text = str(error).strip() or type(error).__name__
+            reason = text.splitlines()[-1] if "Traceback" in text else " ".join(text.split())
+            raise EngineUnavailable(f"cannot use a Ray cluster {place}: {reason.strip()[:500]}") from None
         yield
     finally:
         ray.shutdown()
