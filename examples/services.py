@@ -40,7 +40,7 @@ class Services:
         log: Path | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
-        """Start a service. Without a log file, it writes to this terminal."""
+        """Start a service. Its output goes to the log file, or to this terminal if no log file is given."""
         with contextlib.ExitStack() as stack:
             output = None if log is None else stack.enter_context(log.open("ab"))
             process = subprocess.Popen(

@@ -129,7 +129,7 @@ def app_home(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) -> P
 
 @pytest_asyncio.fixture(scope="session")
 async def client(app_home: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a running app that serves the loan example as its default model."""
+    """A client for a running app that serves the loan example as its default model."""
     from support import apps
 
     async with apps.serving(home=app_home, default_model="loans") as client:

@@ -1,4 +1,4 @@
-"""Which process runs jobs, and where their files are."""
+"""Which process runs jobs, and where job files are stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the clients wait for jobs, and what they send."""
+"""How the clients wait for jobs, and what requests they send."""
 
 from __future__ import annotations
 

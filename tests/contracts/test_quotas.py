@@ -31,12 +31,12 @@ def maker(shared: SharedQuotas | None) -> NewMeter:
     return create
 
 
-@pytest_asyncio.fixture(params=["process", "redis", "redis is away"])
+@pytest_asyncio.fixture(params=["process", "redis", "redis is unavailable"])
 async def make_meter(request: pytest.FixtureRequest, redis_server: RedisServer) -> AsyncIterator[NewMeter]:
     if request.param == "process":
         yield maker(None)
         return
-    is_away = request.param == "redis is away"
+    is_away = request.param == "redis is unavailable"
     url = "redis://127.0.0.1:1" if is_away else redis_server.url
     async with redis_quotas(url, uuid.uuid4().hex, is_usable=not is_away) as (quotas, link):
         assert link.is_available != is_away

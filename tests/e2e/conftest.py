@@ -41,6 +41,6 @@ def server(serving_home: Path) -> Iterator[servers.Server]:
 
 @pytest.fixture(scope="session")
 def client(server: servers.Server) -> Iterator[httpx.Client]:
-    """A client of the shared server."""
+    """A client for the shared server."""
     with server.client() as client:
         yield client

@@ -1,4 +1,4 @@
-"""Requests in the formats of other systems, sent to real servers."""
+"""Requests in other systems' formats, sent to real servers."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def fill(client: httpx.Client, rows: list[dict[str, Any]] = ROWS) -> list[str]:
 
 
 def on_disk(home: Path) -> set[int]:
-    """Return the numbers of the rows that the history files contain."""
+    """Return the row numbers that occur in the history files."""
     files = [home / "history.db", home / "history.db-wal", *(home / "journal").iterdir()]
     content = b"".join(path.read_bytes() for path in files if path.exists())
     return {number for number in range(len(ROWS)) if str(MARK + number).encode() in content}

@@ -70,7 +70,7 @@ def _ended(client: httpx.Client, job: str) -> Any:
 
 
 def runners(server: Server) -> list[int]:
-    """Return the job runners of a server and its server processes."""
+    """Return a server's job runners and server processes."""
     parents = [server.process.pid, *children(server.process.pid)]
     return [pid for parent in parents for pid in children(parent) if command_of(pid).endswith(" job-runner")]
 

@@ -1,4 +1,4 @@
-"""Metrics, spans and logs of a running server, with working and failing receivers."""
+"""Metrics, spans and logs from a running server, with working and failing receivers."""
 
 from __future__ import annotations
 

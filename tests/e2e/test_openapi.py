@@ -1,4 +1,4 @@
-"""The OpenAPI document describes every reply of a real server, and no request causes a 5xx status."""
+"""The OpenAPI document describes every reply from a real server, and no request causes a 5xx status."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def queue_home(tmp_path_factory: pytest.TempPathFactory, loan_registry: Path) ->
 
 @pytest.fixture(scope="module")
 def queue(redis_server: RedisServer) -> dict[str, str]:
-    """The settings of a new queue."""
+    """The settings for a new queue."""
     return {
         "ROWCAST_QUEUE": redis_server.url,
         "ROWCAST_REDIS_PREFIX": uuid.uuid4().hex,

@@ -33,7 +33,7 @@ CLIENTS = 4
 
 
 class World:
-    """A Redis server and a server that uses it as its queue; tests start the workers."""
+    """A Redis server, and a Rowcast server that uses it as its queue. The tests start the workers."""
 
     def __init__(self, redis: RedisServer, folder: Path, stack: contextlib.ExitStack) -> None:
         self.redis = redis

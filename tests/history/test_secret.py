@@ -1,4 +1,4 @@
-"""Secrets of a single home, and secrets that homes share."""
+"""Secrets for a single home, and secrets that several homes share."""
 
 from __future__ import annotations
 

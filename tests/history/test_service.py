@@ -1,4 +1,4 @@
-"""Reading the history while entries move from journals into the store."""
+"""Reading the history while entries are being moved from journals into the store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEN_ENTRIES = sealed("w", drafts(0, 10))
 
 
 class MovingJournalReader(EmptyJournalReader):
-    """Journals whose first entries move into the store whenever the journals are read."""
+    """Journals whose first entries are moved into the store whenever the journals are read."""
 
     def __init__(self, store: MemoryStore, entries: list[SealedEntry], moves: int) -> None:
         self._store = store

@@ -20,7 +20,7 @@ def protected_home(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home of the server that all tests in a module share."""
+    """The home of a server that all tests in a module share."""
     from support import protected
 
     return protected.create_home(tmp_path_factory.mktemp("protected") / "home")
@@ -28,7 +28,7 @@ def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def protected_client(shared_home: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a server that requires API keys and has the default model `sum`."""
+    """A client for a server that requires API keys and has the default model `sum`."""
     from support import apps
 
     async with apps.serving(home=shared_home, default_model="sum") as client:

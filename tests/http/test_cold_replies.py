@@ -1,4 +1,4 @@
-"""Complete replies of the cold routes, from a server in memory."""
+"""Complete replies from the cold routes of an in-memory server."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ async def metric(client: httpx.AsyncClient, name: str, **labels: str) -> float:
 
 
 def label_sets(text: str, name: str) -> Iterator[dict[str, str]]:
-    """Yield the labels of each sample of a metric."""
+    """Yield the labels of each sample in a metric."""
     for family in text_string_to_metric_families(text):
         yield from (sample.labels for sample in family.samples if sample.name == name)
 

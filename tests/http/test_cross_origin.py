@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def open_client(shared_home: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a server that has no keys and allows one origin."""
+    """A client for a server that has no keys and allows one origin."""
     (shared_home / "keys.json").unlink()
     async with apps.serving(home=shared_home, default_model="sum", cors_origins="https://app.example") as client:
         yield client

@@ -151,7 +151,7 @@ async def test_a_canceled_request_can_be_repeated() -> None:
 
 
 class GatedStore(MemoryIdempotencyStore):
-    """A store that waits in `claim` for its gate, before or after it has claimed a key."""
+    """A store whose method `claim` waits for a gate, either before or after it claims the key."""
 
     def __init__(self, *, claims_first: bool = False) -> None:
         super().__init__()

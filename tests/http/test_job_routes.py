@@ -1,4 +1,4 @@
-"""The job routes of an in-memory server. It has no runner; the tests change the states of jobs themselves."""
+"""The job routes of an in-memory server. It has no runner; the tests change job states directly."""
 
 from __future__ import annotations
 

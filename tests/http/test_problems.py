@@ -11,7 +11,7 @@ from rowcast.http import problems
 
 
 def subclasses(kind: type[RowcastError]) -> list[type[RowcastError]]:
-    """Return a class and its subclasses in `rowcast.errors`; the client's errors are a separate tree."""
+    """Return a class and its subclasses in `rowcast.errors`. The client's errors, a separate tree, are omitted."""
     own = [child for child in kind.__subclasses__() if child.__module__ == errors.__name__]
     return [kind, *(descendant for child in own for descendant in subclasses(child))]
 

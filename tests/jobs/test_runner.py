@@ -98,7 +98,7 @@ def test_a_job_that_cannot_be_completed_fails_and_loses_its_files(case: Case, er
 
 def test_a_job_is_released_if_a_store_fails(case: Case) -> None:
     case.add()
-    case.action = raising(Unavailable("the history is away"))
+    case.action = raising(Unavailable("the history is unavailable"))
 
     with pytest.raises(Unavailable):
         case.run()

@@ -1,4 +1,4 @@
-"""Polling for a lone client's next request: its duration, and its frequency after unsuccessful polls."""
+"""Polling for a lone client's next request: the length of a poll, and the frequency after unsuccessful polls."""
 
 from __future__ import annotations
 

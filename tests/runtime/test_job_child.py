@@ -83,7 +83,7 @@ async def test_a_failing_check_does_not_end_the_checks(tmp_path: Path) -> None:
         nonlocal checks
         checks += 1
         if checks < 3:
-            raise Unavailable("the store is away")
+            raise Unavailable("the store is unavailable")
         return checks == 3
 
     case = Case(tmp_path, UNTIL_END, is_needed)

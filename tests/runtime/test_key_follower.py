@@ -24,12 +24,12 @@ class RemoteKeys(MemoryKeys):
 
     def all(self) -> Sequence[Key]:
         if self.is_away:
-            raise Unavailable("the database is away")
+            raise Unavailable("the database is unavailable")
         return super().all()
 
     def revision(self) -> object:
         if self.is_away:
-            raise Unavailable("the database is away")
+            raise Unavailable("the database is unavailable")
         return super().revision()
 
 

@@ -47,7 +47,7 @@ def test_only_one_complete_request_with_exactly_the_same_head_is_recognized() ->
 
 
 def test_a_head_that_does_not_end_where_the_body_begins_is_not_stored() -> None:
-    """Some parsers accept a head that ends with two line feeds, so that the first CRLF CRLF is in the body."""
+    """Some parsers accept two line feeds as the end of a head; the first CRLF CRLF can then be part of the body."""
     request = b"POST /predict HTTP/1.1\nhost: x\ncontent-length: 10\n\n\r\n\r\n123456"
     heads = KnownHeads()
 

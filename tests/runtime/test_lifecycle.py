@@ -30,7 +30,7 @@ def _collector() -> Iterator[None]:
 
 
 class NotedPart:
-    """Records when it starts and stops."""
+    """A part that records each start and stop."""
 
     def __init__(self, name: str, notes: list[str]) -> None:
         self._name = name

@@ -1,4 +1,4 @@
-"""Scores: labels and probabilities from the output of a graph."""
+"""Scores: labels and probabilities from a graph's output."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class SynchronousAnswer:
 
 
 class RemoteScorer(LocalScorer):
-    """Scores two batches of a slow model at the same time, each when the test allows it."""
+    """Scores two batches of a slow model concurrently; the test decides when each batch is finished."""
 
     max_batches = 2
     max_rows = 3
@@ -348,7 +348,7 @@ async def test_a_request_fails_if_the_store_is_unavailable_even_though_the_predi
     kept = MemoryStore()
 
     def away(writer: str) -> Position | None:
-        raise Unavailable("the store is away")
+        raise Unavailable("the store is unavailable")
 
     until = CommitWaiter(away, timeout=0.05)
     serving = Serving(MemoryJournal(kept, "w"), commits=until)

@@ -23,7 +23,7 @@ def test_each_part_reports_its_own_problem() -> None:
 def test_a_problem_with_an_optional_part_is_reported_but_the_server_does_not_need_the_part() -> None:
     health = Health()
     health.register("disk", lambda: None)
-    health.register("cache", lambda: "Redis is away", is_optional=True)
+    health.register("cache", lambda: "Redis is unavailable", is_optional=True)
 
-    assert health.report() == {"disk": "ok", "cache": "Redis is away"}
+    assert health.report() == {"disk": "ok", "cache": "Redis is unavailable"}
     assert [health.can_do_without(name) for name in ("disk", "cache", "processes")] == [False, True, False]

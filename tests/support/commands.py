@@ -18,7 +18,7 @@ from rowcast import cli
 def rowcast(
     *arguments: str | Path, cwd: Path, settings: Mapping[str, str] | None = None, given: bytes = b""
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command with these settings and the standard input `given`; use no other Rowcast settings."""
+    """Run a command with `given` as its standard input and with no Rowcast settings other than these."""
     streams = {name: io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for name in ("stdout", "stderr")}
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(cwd):
         for name in [name for name in os.environ if name.startswith("ROWCAST_")]:

@@ -61,7 +61,7 @@ class MemoryTransport(asyncio.Transport):
 
 
 class HeldRequests:
-    """A quick handler that holds every request until the test replies to it, or replies to it at once."""
+    """A quick handler that holds every request until the test replies to it, or that replies immediately."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []

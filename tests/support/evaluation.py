@@ -17,14 +17,14 @@ ROWS = 300
 
 
 def publish_classifier(home: Path, name: str = "flowers", decision: Decision = FLOWERS) -> None:
-    """Publish a network with random weights and two input columns as the champion."""
+    """Publish a network as the champion; it has random weights and two input columns."""
     graph = models.mlp_graph(2, len(decision.classes))
     registry = FolderRegistry(home / "models")
     models.publish(registry, name, graph, models.number_columns(2), decision, "probabilities")
 
 
 def publish_sum(home: Path) -> None:
-    """Publish a regression model that adds its two input columns as the champion."""
+    """Publish a regression model as the champion; it adds its two input columns."""
     registry = FolderRegistry(home / "models")
     models.publish(registry, "sum", models.sum_graph(2), models.number_columns(2), models.REGRESSION, "values")
 

@@ -35,7 +35,7 @@ def end_of_entries(segment: Path) -> int:
 
 
 def file_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Return a list that receives the name and the inode of every later call of `os.pwrite` and `os.fdatasync`."""
+    """Return a list that receives the name and the inode of every later call to `os.pwrite` and `os.fdatasync`."""
     calls: list[tuple[str, int]] = []
     write, flush = os.pwrite, os.fdatasync
 

@@ -1,4 +1,4 @@
-"""Scan all logs of a test session for data that tests sent: row values, API keys and Authorization headers.
+"""Scan all logs from a test session for data that tests sent: row values, API keys and Authorization headers.
 
 The tests collect the logs of all servers and the values that clients send. At the end of the session, every log line
 is scanned, and the session fails if a line contains such data. `CANARY` and `CANARY_NUMBER` are row values that the

@@ -56,7 +56,7 @@ def official_view(content: bytes) -> View | None:
 
 
 def verdict(content: bytes) -> Verdict:
-    """Compare the inspection of a file with the official parser."""
+    """Compare the inspection's result for a file with the official parser's."""
     try:
         inspection = inspect(content, MAX_NODES)
     except BundleError:
@@ -81,7 +81,7 @@ def message_field(number: int, content: bytes, *, high_bits: int = 0, padding: i
 
 
 class EncodedField(NamedTuple):
-    """The positions of a field's tag, of its content and of the byte after it."""
+    """The positions of a field's tag, its content and the byte after its content."""
 
     start: int
     begin: int
@@ -189,7 +189,7 @@ def _splice(chance: random.Random, content: bytes) -> bytes:
 
 
 def _alter_field(chance: random.Random, content: bytes) -> bytes:
-    """Add, repeat, replace or remove a field of the message or of a message in it, and correct all lengths."""
+    """Add, repeat, replace or remove a field in the message or in a nested message, and correct all lengths."""
     fields = encoded_fields(content)
     messages = [each for each in fields if each.wire_type == 2 and encoded_fields(content[each.begin : each.end])]
     if messages and chance.random() < 0.75:

@@ -20,7 +20,7 @@ LONG = 60.0
 
 
 class QueueUnderTest:
-    """One queue with its sender; `reader` returns the side of a worker."""
+    """A queue with its sender; `reader` returns the reader for a worker."""
 
     def __init__(
         self, queue: Queue, reader: Callable[[str], QueueReader], kill: Callable[[str], None], parked: Callable[[], Any]
@@ -28,9 +28,9 @@ class QueueUnderTest:
         self.queue = queue
         self.reader = reader
         self.kill = kill
-        """Makes the heartbeats of a worker expire."""
+        """Makes a worker's heartbeats expire."""
         self.parked = parked
-        """Returns the reasons of the parked messages."""
+        """Returns the reasons why messages were parked."""
 
 
 @contextlib.asynccontextmanager

@@ -30,7 +30,7 @@ QUICK = {
 
 @dataclass
 class RayCluster:
-    """The cluster of a test session. Tests may kill worker nodes if they replace them."""
+    """The Ray cluster for a test session. Tests may kill worker nodes if they replace them."""
 
     cluster: Any
     client_port: int
@@ -41,7 +41,7 @@ class RayCluster:
             self.nodes.append(self.cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20))
 
     def kill_node(self) -> None:
-        """Kill the raylet of the oldest worker node with SIGKILL, and wait until the cluster has noticed."""
+        """Kill the oldest worker node's raylet with SIGKILL, and wait until the cluster reports the node as dead."""
         with _unclosed_files_of_ray():
             self.cluster.remove_node(self.nodes.pop(0), allow_graceful=False)
 
@@ -105,7 +105,7 @@ def _start() -> RayCluster:
 
 @contextmanager
 def _unclosed_files_of_ray() -> Iterator[None]:
-    """Ignore the files that Ray leaves open when it starts and stops processes; pytest would blame the next test."""
+    """Ignore files that Ray leaves open when it starts or stops processes. The next test would fail otherwise."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         yield

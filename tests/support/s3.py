@@ -18,7 +18,7 @@ XML = "application/xml"
 
 
 class S3Server(ThreadingHTTPServer):
-    """The server with its objects, by name."""
+    """The server; `objects` maps the name of each object to its content."""
 
     daemon_threads = True
 

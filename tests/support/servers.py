@@ -86,7 +86,7 @@ class Server:
         return int(httpx.URL(self.address).port or 0)
 
     def client(self, **options: Any) -> httpx.Client:
-        """Return a client that ignores the proxy settings of this machine."""
+        """Return a client that ignores this machine's proxy settings."""
         return httpx.Client(base_url=self.address, timeout=20, trust_env=False, verify=NO_TLS, **options)
 
     def indexer(self) -> int:

@@ -36,7 +36,7 @@ async def linked(
     *,
     is_usable: bool,
 ) -> AsyncIterator[RedisLink]:
-    """Run a connection during a `with` block. If it is usable, wait until it is in use."""
+    """Open a connection during a `with` block. If `is_usable` is true, wait until the connection is available."""
     listen: Any = (lambda event: None) if events is None else events.append
     link = RedisLink(url, use, seconds=LONG, verify=verify, fallback="tests do without it", listen=listen)
     await link.start()

@@ -44,7 +44,7 @@ def crash(value: Any) -> None:
 
 
 def crash_once(folder: Path) -> str:
-    """Kill the process of the task, unless it has been killed before."""
+    """Kill the task's process on the first call; on later calls, return `done`."""
     marker = folder / "crashed"
     if not marker.exists():
         marker.touch()

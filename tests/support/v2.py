@@ -1,4 +1,4 @@
-"""Hand-written requests and replies of the Open Inference Protocol."""
+"""Hand-written requests and replies in the Open Inference Protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Identifiers are recognized by their content; names only decide doubtful cases."""
+"""Identifiers are recognized by their content; names matter only in doubtful cases."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_weighted_metrics_agree_with_scikit_learn(rng: Rng) -> None:
 
 
 EXACT = {"rel": 0, "abs": 1e-9}
-"""The tolerance of every comparison with scikit-learn, whatever the size of the value."""
+"""The tolerance for every comparison with scikit-learn, regardless of the size of the value."""
 
 
 def agree(measures: dict[str, Measure], expected: dict[str, float]) -> bool:

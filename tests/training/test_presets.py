@@ -1,4 +1,4 @@
-"""Presets: the estimated cost of a row, and what the limits allow."""
+"""Presets: the estimated cost per row, and the limits on models."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ def test_the_data_check_lists_every_column_with_its_kind() -> None:
 
 
 def derivable() -> dict[str, list[Any]]:
-    """Return the table with a second number, which is 0 in 20 of 60 rows, and a column of text."""
+    """Return the table with two more columns: numbers, which are 0 in 20 of 60 rows, and strings."""
     return columns(
         income=[index % 3 for index in range(ROWS)], grade=["a" if index % 2 else "b" for index in range(ROWS)]
     )

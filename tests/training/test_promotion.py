@@ -1,4 +1,4 @@
-"""Which alias a new version gets when there is a champion."""
+"""Which alias a new version gets if there is already a champion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets of all kinds get the right task, or an error that says what to do."""
+"""Every kind of target gets the right task, or an error that says what to do."""
 # ruff: noqa: DTZ001 - some tests use naive datetimes
 
 from __future__ import annotations

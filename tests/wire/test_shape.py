@@ -1,4 +1,4 @@
-"""The paths of a template determine where the rows and options of a request are found."""
+"""A template's paths determine where the rows and options in a request are found."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ async def test_redis_can_be_reached_through_a_unix_socket() -> None:
 
 
 async def test_a_connection_that_redis_has_closed_is_replaced(own_redis: RedisServer) -> None:
-    """Redis closes idle connections if its parameter `timeout` is set."""
+    """Redis closes idle connections if its `timeout` parameter is set."""
     events: list[Event] = []
     async with redis_cache(own_redis.url, "p", events=events) as (cache, _):
         assert await is_hit(cache)

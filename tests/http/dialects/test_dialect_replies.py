@@ -1,4 +1,4 @@
-"""Complete replies of V1, V2 and MLflow's protocol, from a server in memory."""
+"""Complete V1, V2 and MLflow replies from an in-memory server."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def get(client: httpx.AsyncClient, path: str) -> Any:
 
 
 async def refused(client: httpx.AsyncClient, path: str, body: Any) -> tuple[int, str]:
-    """Return the status and the error of a request."""
+    """Send a request; return the status and the error."""
     reply = await client.post(path, json=body)
     (error,) = reply.json().values() if "error" in reply.json() else (reply.json()["message"],)
     return reply.status_code, error

@@ -1,4 +1,4 @@
-"""The native dialect and wire templates on a server in memory: options, routes and partial replies."""
+"""The native dialect and wire templates on an in-memory server: options, routes and partial replies."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def as_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def requests(rows: list[dict[str, Any]]) -> dict[str, tuple[str, bytes, dict[str, str]]]:
-    """Return the path, body and headers of a request with these rows, for each request layout of each dialect."""
+    """Return the path, body and headers of a request with these rows, for every request layout in every dialect."""
     binary, headers = v2.as_binary(v2.columns(rows), parameters={"binary_data_output": True})
     lists = [list(row.values()) for row in rows]
 

@@ -1,4 +1,4 @@
-"""How inference requests of the Open Inference Protocol are read, and how their outputs are written."""
+"""How inference requests in the Open Inference Protocol are read, and how their outputs are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models with a wire template accept and return the JSON of other systems."""
+"""Models with a wire template accept and return other systems' JSON formats."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ MODELS: dict[str, tuple[bytes, Schema, Any, dict[str, Any]]] = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an app that has a cache and serves four models, each with the wire template of a different system."""
+    """A client for an app that has a cache and serves four models, each with a different system's wire template."""
     home = tmp_path_factory.mktemp("wire")
     registry = FolderRegistry(home / "models")
     for name, (graph, schema, decision, wire) in MODELS.items():

@@ -148,7 +148,7 @@ def test_a_constant_cannot_be_redefined_as_data() -> None:
 
 
 def test_every_standard_operator_with_an_integer_input_is_classified() -> None:
-    """A new version of onnx can add operators; decide for each of them whether an input determines a size."""
+    """A new version of onnx can add operators. For each new operator, decide whether an input determines a size."""
     integers = {"tensor(int64)", "tensor(int32)"}
     found = {
         schema.name

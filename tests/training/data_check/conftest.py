@@ -1,4 +1,4 @@
-"""Fixtures for the tests of the data check."""
+"""Fixtures for the data check tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curves, calibration bins and the quality of each class."""
+"""Curves, calibration bins and per-class quality."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The charts and tables of the quality section are built from the holdout."""
+"""The charts and tables in the quality section are built from the holdout."""
 
 from __future__ import annotations
 
