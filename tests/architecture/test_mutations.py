@@ -1,4 +1,4 @@
-"""The mutations that `make mutants` draws."""
+"""The mutations that `make mutants` applies to the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables and the comparison of `make bench-unseen`."""
+"""The tables that `make bench-unseen` uses, and its comparison of the results."""
 
 from __future__ import annotations
 

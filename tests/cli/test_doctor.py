@@ -1,4 +1,4 @@
-"""`rowcast doctor` reports every problem with a fix and never prints a secret."""
+"""`rowcast doctor` reports every problem together with a fix, and never prints a secret."""
 
 from __future__ import annotations
 

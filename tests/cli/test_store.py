@@ -41,7 +41,7 @@ def run(*arguments: str, folder: Path, store: str = "", status: int = 0) -> Any:
     return json.loads(finished.stdout) if finished.stdout else finished.stderr
 
 
-def test_a_copy_contains_the_history_the_keys_and_the_key_for_hashes(folder: Path, database: str) -> None:
+def test_a_copy_contains_the_history_the_api_keys_and_the_hashing_key(folder: Path, database: str) -> None:
     first = run("copy", "--to", database, folder=folder)
     again = run("copy", "--to", database, folder=folder)
 
@@ -52,7 +52,7 @@ def test_a_copy_contains_the_history_the_keys_and_the_key_for_hashes(folder: Pat
     assert PostgresSecret(database, "history").find() == SECRET
 
 
-def test_nothing_is_copied_if_the_target_has_a_different_key_for_hashes(folder: Path, database: str) -> None:
+def test_nothing_is_copied_if_the_target_has_a_different_hashing_key(folder: Path, database: str) -> None:
     PostgresSecret(database, "history").keep(bytes(32))
 
     run("copy", "--to", database, folder=folder, status=2)

@@ -40,7 +40,7 @@ def found(home: Path, rows: list[dict[str, Any]]) -> set[str]:
 
 
 def predict(client: httpx.Client, rows: list[dict[str, Any]]) -> None:
-    """Send rows in every dialect: alone, in a batch, as CSV, and as JSON and binary tensors."""
+    """Send rows in every dialect: singly, in a batch, as CSV, and as JSON and binary tensors."""
     lines = [",".join(row) for row in rows[:1]] + [",".join(map(str, row.values())) for row in rows[3:5]]
     json_tensors = v2.as_json(v2.columns(rows[5:7]))
     tensors, headers = v2.as_binary(v2.columns([{**row, **_texts()} for row in rows[7:]]))

@@ -86,7 +86,7 @@ def test_an_erasure_covers_every_home_that_shares_the_database(
     assert (verification["writers"], verification["unsigned_erasures"], verification["broken"]) == (2, 0, [])
 
 
-def test_homes_with_the_same_store_share_keys_replies_and_the_key_for_hashes(
+def test_homes_with_the_same_store_share_api_keys_replies_and_the_hashing_key(
     home: Path, tmp_path: Path, loan_registry: Path, database: str
 ) -> None:
     other = models.with_models(tmp_path / "other", loan_registry)

@@ -29,7 +29,7 @@ class Loop:
             callback()
 
     def polls(self, poll: BusyPoll) -> int:
-        """Begin to poll, and return the number of iterations until the loop has nothing to do."""
+        """Start a poll, and return the number of iterations until the loop has nothing left to do."""
         poll.begin(self)  # type: ignore[arg-type]
         turns = 0
         while self.ready:

@@ -18,7 +18,7 @@ from support.waiting import eventually
 
 
 class RemoteKeys(MemoryKeys):
-    """Keys in a database that can be unavailable."""
+    """Keys in a database that a test can make unavailable."""
 
     is_away = False
 

@@ -52,7 +52,7 @@ class RecordingFleet:
 
 
 class DialectFront(Front):
-    """A front with all dialects."""
+    """A `Front` that supports all dialects."""
 
     def __init__(
         self,

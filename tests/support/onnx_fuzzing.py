@@ -1,4 +1,4 @@
-"""Randomly altered ONNX files. The inspection must refuse each file or agree with the official parser about it."""
+"""Randomly altered ONNX files. The inspection must either refuse each file or agree with the official parser on it."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class Postgres:
             return cursor.fetchall() if cursor.description else []
 
     def reset(self) -> None:
-        """Close all connections and delete all tables: much faster than a new database."""
+        """Close all connections and delete all tables, which is much faster than creating a new database."""
         self.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {OTHERS}")
         self.execute("DROP SCHEMA IF EXISTS rowcast CASCADE")
 

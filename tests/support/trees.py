@@ -1,4 +1,4 @@
-"""Small trees for the tests of tree tables."""
+"""Small trees for tests of the tree table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PostgreSQL idempotency store when connections are lost, clocks differ or several processes clean up."""
+"""The PostgreSQL idempotency store when connections are lost, clocks differ or several processes clean up at once."""
 
 from __future__ import annotations
 
