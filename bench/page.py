@@ -39,7 +39,7 @@ memory use over two million requests.""",
     "redis": """Cache hits through Redis compared with cache hits in memory, and eight clients while Redis is stopped,
 killed or paused for ten seconds. A server waits at most 50 ms for Redis.""",
     "queue": """One server that sends rows through Redis to one worker, compared with a server that scores its own rows,
-and with a service that sends each row on its own through a list. The API or the server has one core; Redis, the
+and with a service that sends each row separately through a Redis list. The API or the server has one core; Redis, the
 worker and the load generator share the other core.""",
     "drill": """Two server processes under constant load. Every acknowledged prediction must be in the history exactly
 once and match its reply.""",
@@ -47,15 +47,15 @@ once and match its reply.""",
 or its journal is damaged.""",
     "fuzz": """Mutated requests, decompression bombs, slow senders and idle connections, while another client sends
 valid requests.""",
-    "mutants": """400 places in the code are changed, one at a time. Tests kill a mutation if one of them fails.""",
-    "hard tables": """Training runs with a time limit on generated tables that have 300 columns, 100 classes, long texts
-or 200,000 rows.""",
+    "mutants": """400 places in the code are changed, one at a time. A mutation is detected if a test fails.""",
+    "hard tables": """Training runs with a time limit on generated tables that have 300 columns, 100 classes, long
+strings or 200,000 rows.""",
     "batch": """The time needed to score a million rows, compared with bare ONNX Runtime on arrays in memory, and
 the peak memory.""",
     "store": """Predictions are moved from journals into PostgreSQL with `fsync=on`. Then entries are listed and looked
 up in a table that covers twelve months.""",
-    "store durability": """Two servers with 128 connections in alternating runs. One waits until PostgreSQL, with
-`fsync=on`, has committed a prediction before it replies; the other has the default settings.""",
+    "store durability": """Two servers are measured in alternating runs with 128 connections. One waits until
+PostgreSQL, with `fsync=on`, has committed a prediction before it replies; the other has the default settings.""",
     "jobs": "A table is scored as a job by a server with one process, and by `rowcast predict` on the same machine.",
     "drill jobs": "The runner of jobs that record every row is killed at random moments.",
     "check": "The time and the peak memory that `rowcast check` needs to profile a million rows with 50 columns.",

@@ -7,7 +7,7 @@ import subprocess
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -89,15 +89,16 @@ def section(results: Path) -> tuple[str, bool]:
     missing = len(drawn) - len(figures.tables)
     text = TEXT.format(
         drawn=len(drawn),
-        partial=f" {missing} tables are not measured yet." if missing else "",
-        seeds=len(figures.seeds),
+        partial=f" {missing} tables have not been measured yet." if missing else "",
+        seeds=plural(len(figures.seeds), "seed"),
         seconds=first["seconds"],
-        jobs=first["jobs"],
+        jobs=plural(first["jobs"], "core"),
         eligible=len(listing.eligible),
         listed=len(listing.eligible) + len(listing.reasons),
         seed=listing.seed,
-        packages=", ".join(f"`{package}`" for package in listing.packages if not package.startswith("pandas")),
-        fixed=f"{fixed.replace('T', ' at ')} in commit `{commit}`",
+        packages=enumeration([f"`{package}`" for package in listing.packages if not package.startswith("pandas")]),
+        commit=commit,
+        fixed=f"{datetime.fromisoformat(fixed).astimezone(UTC):%Y-%m-%d %H:%M} UTC",
         since=since[:10],
         until=until[:10],
         last=figures.presets[-1],
@@ -222,6 +223,16 @@ def row(figures: Figures, table: str, target: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def plural(count: int, noun: str) -> str:
+    """Return the count and the noun, which takes an s unless the count is 1."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def enumeration(items: Sequence[str]) -> str:
+    """Join at least two items with commas, and the last two with "and"."""
+    return f"{', '.join(items[:-1])} and {items[-1]}"
+
+
 def paragraphs(text: str) -> str:
     """Return the text with lines of at most 120 characters; tables and headings are left as they are."""
     parts = text.split("\n\n")
@@ -232,13 +243,13 @@ def paragraphs(text: str) -> str:
 TEXT = """
 ## Tables that were not used in development
 
-{drawn} tables were drawn with the seed {seed} from the {eligible} eligible tables of {packages}. The list of all
-{listed} data sets with at least 500 rows, the rules and the seed are in `bench/unseen_tables.toml`, unchanged since
-{fixed}. No drawn table was left out.{partial}
+{drawn} tables were drawn at random, with the seed {seed}, from the {eligible} eligible tables of {packages}. The file
+`bench/unseen_tables.toml` contains the seed, the rules, and the list of all {listed} data sets with at least 500 rows.
+This file has not changed since commit `{commit}` ({fixed}). No drawn table was left out.{partial}
 
 At most 20,000 rows of each table are used. One third of the rows is held out for testing. Each seed gives a different
-split; the number of seeds is {seeds}. Each system receives the same training rows, the target, the task, {seconds}
-seconds and {jobs} core(s). AutoGluon runs with its medium preset, and FLAML with its default options. A system that
+split; these figures use {seeds}. Each system receives the same training rows, the target, the task, {seconds} seconds
+and {jobs}. AutoGluon runs with its medium preset, and FLAML with its default options. A system that
 fails gets the score of a constant prediction. For each table, the better of AutoGluon and FLAML is the one with the
 higher mean test score. The intervals are 95% bootstrap intervals over the tables. The memory is an overestimate if
 processes share pages. `make bench-unseen` measured the figures from {since} to {until}.

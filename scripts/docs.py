@@ -120,7 +120,7 @@ def values(field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return ", ".join(f"`{choice}`" for choice in kinds)
     if get_origin(field.annotation) is tuple:
-        return "list of text"
+        return "list of strings"
     kind = kinds[0]
     if get_origin(kind) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
@@ -136,7 +136,7 @@ def values(field: FieldInfo) -> str:
         return f"{least['ge']:g} or more" if "ge" in least else f"above {least['gt']:g}"
     if kind is bool:
         return "`true`, `false`"
-    return "path" if issubclass(kind, PurePath) else "text"
+    return "path" if issubclass(kind, PurePath) else "string"
 
 
 def problems() -> str:

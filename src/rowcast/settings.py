@@ -143,7 +143,10 @@ class Settings(SettingPaths, BaseSettings):
         256 * 1024, ge=1024, description="Maximum size of one row in JSON. Models with many columns accept larger rows."
     )
     max_text_characters: int = Field(
-        10_000, ge=1, description="Maximum length of a text in a row. Longer texts in training data are accepted, too."
+        10_000,
+        ge=1,
+        description="Maximum number of characters in a string. The limit is higher if a category in the training data "
+        "is longer.",
     )
     max_waiting_rows: int = Field(
         20_000, ge=1, description="Maximum number of queued rows; if the queue is full, new requests fail with 503."
@@ -169,8 +172,8 @@ class Settings(SettingPaths, BaseSettings):
     idempotency_mb: int = Field(
         256,
         ge=1,
-        description="Maximum total size (MiB) of these replies; beyond that, the oldest replies of the tenants with "
-        "the most data are deleted early.",
+        description="Maximum total size (MiB) of the replies kept for Idempotency-Keys; beyond that, the oldest "
+        "replies of the tenants with the most data are deleted early.",
     )
     files: str | None = Field(
         None,
@@ -226,7 +229,7 @@ class Settings(SettingPaths, BaseSettings):
     redis_prefix: str = Field(
         "rowcast",
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
-        description="First part of every key in Redis. Systems that share a Redis database but no API keys need "
+        description="Prefix of every key in Redis. Systems that share a Redis database but no API keys need "
         "different prefixes.",
     )
     redis_maxmemory: str | None = Field(
@@ -267,7 +270,7 @@ class Settings(SettingPaths, BaseSettings):
     push_job: str = Field(
         "rowcast", pattern=r"^[^/\s]+$", description="Pushgateway job, unless the URL in `push_gateway` contains a job."
     )
-    push_seconds: float = Field(15.0, gt=0, description="Interval between pushes.")
+    push_seconds: float = Field(15.0, gt=0, description="Interval between pushes (seconds).")
     ray_address: str | None = Field(
         None,
         description="Ray cluster that `--engine ray` uses. Default: commands start a cluster on this machine, and jobs "
