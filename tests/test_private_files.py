@@ -39,7 +39,7 @@ def test_a_file_where_a_folder_is_expected_is_an_error(tmp_path: Path) -> None:
         make_private_folder(tmp_path / "file" / "folder")
 
 
-def test_waiting_for_a_lock_has_a_limit(tmp_path: Path) -> None:
+def test_waiting_for_a_lock_times_out(tmp_path: Path) -> None:
     path = tmp_path / "lock"
 
     with locked(path), pytest.raises(LockTimeout) as refused, locked(path, 0.05):

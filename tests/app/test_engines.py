@@ -67,6 +67,6 @@ def test_jobs_cannot_use_ray_if_the_package_is_not_installed(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("address", [None, "127.0.0.1:1"])
-def test_a_job_whose_cluster_cannot_be_used_can_be_tried_again(address: str | None) -> None:
+def test_opening_an_unavailable_cluster_for_a_job_raises_a_retryable_error(address: str | None) -> None:
     with pytest.raises(EngineUnavailable), open_job_engine(Settings(ray_address=address), "ray"):
         pass

@@ -32,7 +32,7 @@ def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("group", ["", "models", "history", "keys"])
 @pytest.mark.parametrize("option", ["", "-h", "--help"])
-def test_a_group_without_a_command_prints_its_help(shell: Shell, group: str, option: str) -> None:
+def test_a_command_group_without_a_subcommand_prints_its_help(shell: Shell, group: str, option: str) -> None:
     status, output, errors = shell.run(*f"{group} {option}".split())
 
     assert (status, errors) == (0, "")

@@ -54,7 +54,7 @@ def test_errors_results_and_headings_are_colored_in_a_terminal(monkeypatch: pyte
     assert "\x1b[32mall chains verified\x1b[0m" in out
 
 
-def test_no_color_disables_escape_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_no_color_variable_disables_escape_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     out, err = printed_in_a_terminal(monkeypatch, NO_COLOR="1")
 
     assert "\x1b" not in out + err

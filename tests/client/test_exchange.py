@@ -51,7 +51,7 @@ def test_waiting_for_an_identical_request_in_progress_does_not_count_as_a_retry(
     assert isinstance(exhausted.error, errors.ServerUnavailable)
 
 
-def test_the_wait_for_an_identical_request_is_short_and_at_least_retry_after() -> None:
+def test_the_wait_for_an_identical_request_is_short_but_no_shorter_than_retry_after() -> None:
     without_header, overloaded = problem_reply(409, "repeat-in-flight"), problem_reply(503, "overloaded")
     played = play(
         KEYED, [overloaded, overloaded, without_header, IN_FLIGHT, problem_reply(409, "repeat-in-flight", "0")]

@@ -121,7 +121,7 @@ def test_a_frame_is_split_into_requests_that_the_server_accepts(client: Any, kin
     assert client.predict_many(data.head(0)) == []
 
 
-def test_the_problems_of_a_split_frame_name_the_rows_of_the_frame(client: Any) -> None:
+def test_the_problems_in_a_split_frame_have_the_row_numbers_of_the_whole_frame(client: Any) -> None:
     data = pl.DataFrame({"x0": [None if number in (3, 170) else 1.0 for number in range(200)], "x1": 2.0})
     with pytest.raises(errors.RowsRejected, match="in the request with rows 0 to 49: row 3 x0") as rejected:
         client.predict_many(data)

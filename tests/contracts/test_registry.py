@@ -303,7 +303,7 @@ def test_a_move_is_not_lost_if_its_writer_dies_before_appending_it(registry: Fol
     assert log.read_bytes().startswith(whole)
 
 
-def test_a_model_whose_log_starts_later_can_be_used(registry: FolderRegistry) -> None:
+def test_a_model_with_aliases_but_without_a_log_can_be_used(registry: FolderRegistry) -> None:
     for _ in range(2):
         publish(registry, "loans")
     (registry.root / "loans" / "aliases.json").write_text('{"format":1,"aliases":{"champion":1}}')

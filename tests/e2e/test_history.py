@@ -339,7 +339,7 @@ def shift_ids(home: Path, time: datetime) -> None:
         connection.execute("UPDATE entries SET id = ? || substr(id, 14)", [prefix])
 
 
-def test_a_clock_far_ahead_erases_nothing(home: Path) -> None:
+def test_nothing_is_erased_if_the_clock_is_far_ahead(home: Path) -> None:
     with servers.running(home) as server, server.client() as client:
         fill(client, ROWS[:5])
     shift_ids(home, datetime.now(UTC) - timedelta(days=400))

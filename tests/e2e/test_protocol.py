@@ -94,7 +94,7 @@ def test_a_request_with_an_expect_header_gets_100_continue(connection: socket.so
     assert reply(stream)[0] == 200
 
 
-def test_a_body_above_the_size_limit_is_rejected_without_asking_for_it(connection: socket.socket) -> None:
+def test_a_body_above_the_size_limit_is_rejected_without_a_100_continue_response(connection: socket.socket) -> None:
     head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n"
     connection.sendall(head)
     stream = connection.makefile("rb")

@@ -113,7 +113,7 @@ def test_sigterm_stops_a_command_that_is_the_first_process_of_a_container(tmp_pa
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_a_signal_at_the_moment_of_the_announcement_stops_the_server(home: Path, processes: str) -> None:
+def test_a_signal_sent_as_soon_as_the_server_announces_its_address_stops_the_server(home: Path, processes: str) -> None:
     with starting(home, "--workers", processes) as process:
         assert process.stderr is not None
         line = next(line for line in process.stderr if line.startswith(b"serving"))

@@ -432,7 +432,7 @@ async def test_events_report_every_state_until_the_job_ends(front: JobFront, mon
     assert [event["id"] for event in events] == [job] * len(events)
 
 
-async def test_a_stream_of_events_ends_when_the_server_shuts_down(front: JobFront) -> None:
+async def test_an_event_stream_ends_when_the_server_shuts_down(front: JobFront) -> None:
     job = (await front.submit()).json()["id"]
     front.is_draining = True
 

@@ -160,9 +160,7 @@ def test_the_problems_of_a_single_row_have_no_row_number(loans: LiveModel, rows:
         predict(loans, [rows[0], {**rows[0], "loan_term": "long"}])
 
 
-def test_blanks_around_the_names_of_columns_are_ignored_as_in_training(
-    loans: LiveModel, rows: list[dict[str, Any]]
-) -> None:
+def test_spaces_around_column_names_are_ignored_as_in_training(loans: LiveModel, rows: list[dict[str, Any]]) -> None:
     spaced = [{f" {name}\t": value for name, value in row.items()} for row in rows]
 
     assert predict(loans, spaced) == predict(loans, rows)

@@ -151,7 +151,7 @@ def test_a_deletion_returns_the_version(registry: FolderRegistry) -> None:
     assert str(lifecycle.delete(registry, "sum@1", is_recorded=lambda version: False)) == "sum@1"
 
 
-def test_a_champion_that_moves_during_a_rollback_is_not_replaced(registry: FolderRegistry) -> None:
+def test_a_champion_that_another_process_promotes_during_a_rollback_is_not_replaced(registry: FolderRegistry) -> None:
     class Racing(FolderRegistry):
         """A registry in which another process promotes a version while a rollback is being prepared."""
 

@@ -216,7 +216,7 @@ def test_a_preferred_model_must_have_a_name(drop: Path) -> None:
         assert preferred_model(drop, read_document) == ""
 
 
-def test_an_import_waits_fifteen_minutes_for_another_process(
+def test_an_import_waits_up_to_fifteen_minutes_for_another_process(
     folder: ModelsFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, float]] = []

@@ -169,7 +169,7 @@ async def test_a_hangup_does_not_end_a_drain(first: signal.Signals) -> None:
     assert (running.should_exit, running.force_exit) == (True, False)
 
 
-async def test_a_request_that_is_not_yet_read_is_answered_before_its_connection_is_closed(ends: Ends) -> None:
+async def test_a_request_that_has_not_been_read_yet_is_answered_before_its_connection_is_closed(ends: Ends) -> None:
     server = Server()
     connection, transport = connect(server)
     ends.client.sendall(post())

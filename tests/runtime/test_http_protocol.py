@@ -502,7 +502,7 @@ async def test_the_rest_of_a_rejected_request_is_not_parsed_as_the_next_request(
     assert len(server.held.answers) == 1
 
 
-async def test_a_body_above_the_size_limit_is_rejected_without_asking_for_it() -> None:
+async def test_a_body_above_the_size_limit_is_rejected_without_a_100_continue_response() -> None:
     server = Server(max_body=1000)
     connection, transport = server.connect()
 
@@ -558,7 +558,7 @@ async def test_a_connection_stays_open_after_h2c_offers_are_ignored() -> None:
     assert not transport.is_closing()
 
 
-async def test_a_thousand_offers_in_one_segment_are_answered() -> None:
+async def test_a_thousand_requests_with_upgrade_offers_in_one_segment_are_answered() -> None:
     server = Server()
     connection, transport = server.connect()
 

@@ -171,7 +171,7 @@ def test_a_line_of_units_below_the_header_is_treated_as_a_second_header() -> Non
 @pytest.mark.parametrize(
     "first", ["bad,1", "bad,", "NA,kg", "?,?", '"1,000",kg', "bad,red", "bad,2026-01-31", "bad,x7"], ids=str
 )
-def test_a_first_row_with_a_cell_that_is_not_a_label_is_data(first: str) -> None:
+def test_a_first_row_with_a_cell_that_is_not_a_label_is_treated_as_data(first: str) -> None:
     second = {"bad,red": "red", "bad,2026-01-31": "2026-02-01", "bad,x7": "x8"}.get(first, "2")
     rows = "".join(f"{number},{second}\n" for number in range(5))
     frame = pl.read_csv(io.StringIO(f"a,b\n{first}\n{rows}"), infer_schema=False)

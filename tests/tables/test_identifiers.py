@@ -92,5 +92,5 @@ def test_unique_numbers_that_may_be_measurements_are_reported_as_uncertain(
     assert not evidence.is_certain
 
 
-def test_a_small_table_provides_no_evidence() -> None:
+def test_a_column_of_a_very_small_table_is_not_examined() -> None:
     assert examine("customer_no", np.arange(19, dtype=np.float64)) is None

@@ -120,7 +120,7 @@ def test_all_kinds_of_in_memory_tables_are_read_identically(data: object) -> Non
     assert frame.rows() == [(1.0, datetime(2026, 1, 1, tzinfo=UTC)), (None, None)]
 
 
-def test_repeated_and_numeric_column_names_are_handled() -> None:
+def test_repeated_column_names_are_rejected_and_numeric_names_are_converted_to_strings() -> None:
     repeated = pd.DataFrame([[1, 2]], columns=["a", "a"])
 
     with pytest.raises(TableError, match="several columns with the same name: 'a'"):

@@ -32,7 +32,7 @@ def test_the_error_for_an_unknown_column_includes_a_hint(name: str, hint: str) -
         ([], {}),
     ],
 )
-def test_a_name_is_a_misspelling_only_if_it_is_almost_the_name_of_an_absent_column(
+def test_a_name_counts_as_misspelled_only_if_it_resembles_the_name_of_an_absent_column(
     names: list[str], found: dict[str, str]
 ) -> None:
     schema = Schema((Column(name="INCOME_2024", kind="number"), Column(name="income_2025", kind="number")))

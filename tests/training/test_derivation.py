@@ -178,7 +178,7 @@ def test_the_difference_between_two_times_is_exact_to_two_minutes_within_forty_y
     assert np.abs(values - days).max() * 1440 < 2
 
 
-def test_equal_dates_are_equal_even_if_their_columns_have_different_origins() -> None:
+def test_equal_dates_compare_as_equal_even_if_their_columns_have_different_origins() -> None:
     opened = [f"2020-01-{day:02}" for day in range(1, 31)]
     closed = ["2020-01-05"] * 15 + opened[15:]
 

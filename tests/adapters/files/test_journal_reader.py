@@ -375,7 +375,7 @@ def test_lookups_skip_a_journal_that_vanishes_after_the_folder_was_listed(folder
     assert journals.open_journals() == {"w-000000000000.journal"}
 
 
-def test_a_chain_ends_if_its_journal_vanishes_while_it_is_read(folder: Path) -> None:
+def test_a_chain_ends_if_its_journal_vanishes_while_the_chain_is_being_read(folder: Path) -> None:
     segment = write_segment(folder, drafts(0, 2 * ENTRIES_PER_READ))
     entries = FolderJournalReader(folder).chain("w")
     first = next(entries)

@@ -103,7 +103,7 @@ def test_raw_data_is_split_into_rows(single: LiveModel, live: LiveModel) -> None
     )
 
 
-def test_raw_text_is_one_row_of_a_model_with_one_text_column() -> None:
+def test_a_raw_string_is_one_row_for_a_model_with_one_string_column() -> None:
     class Texts:
         """The parts of a model that `read_raw` uses."""
 

@@ -216,7 +216,7 @@ def test_columns_are_named_after_their_inputs_unless_a_single_input_has_several_
     assert names(A, PAIR, B) == ["a", "p_0", "p_1", "b"]
 
 
-def test_the_names_in_the_metadata_replace_the_names_of_the_inputs_unless_they_are_the_same() -> None:
+def test_the_names_in_the_metadata_replace_the_input_names_unless_both_sets_of_names_are_equal() -> None:
     assert names(A, B, features=[" u", "v "]) == ["u", "v"]
     assert names(A, B, features=["b", "a"]) == ["a", "b"]
     assert names(A, PAIR, features=["u", "v", "w"]) == ["u", "v", "w"]
@@ -265,7 +265,7 @@ def test_missing_values_are_replaced_with_the_fill_value(type_: str, document: d
     assert schema.columns[0].missing is (document["missing"] in (True, ["x"]))
 
 
-def test_observed_values_apply_to_columns_of_their_kind() -> None:
+def test_observed_ranges_and_levels_apply_only_to_columns_of_a_suitable_kind() -> None:
     observed = ObservedColumn(low=1.0, high=2.0, levels=("a",))
     types = ("tensor(double)", "tensor(int64)", "tensor(bool)", "tensor(string)")
     inputs = [GraphTensor(str(number), type_, [None]) for number, type_ in enumerate(types)]
