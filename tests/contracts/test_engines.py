@@ -146,7 +146,7 @@ def test_an_error_from_other_code_is_reported_with_its_reason(ray_cluster: RayCl
     assert (caught.value.slug, "broken" in caught.value.message) == ("engine-failed", True)
 
 
-def test_a_lost_connection_is_an_error_and_starts_no_other_cluster(
+def test_a_lost_connection_raises_an_error_and_starts_no_new_cluster(
     ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_engine(Settings(), "ray") as engine:
@@ -321,7 +321,7 @@ def test_killing_a_node_does_not_change_a_job(
 
 
 @pytest.mark.slow
-def test_a_server_runs_a_job_on_its_cluster_although_the_runner_is_killed(
+def test_a_server_finishes_a_job_on_its_cluster_even_if_the_runner_is_killed(
     ray_cluster: RayCluster, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster.cluster.address)
@@ -345,7 +345,7 @@ def test_a_server_runs_a_job_on_its_cluster_although_the_runner_is_killed(
 
 
 def runner_of(server: Server) -> int | None:
-    """Return the process that runs the jobs of a server."""
+    """Return the process ID of a server's job runner, or None if none is running."""
     pids = servers.children(server.process.pid)
     return next((pid for pid in pids if servers.command_of(pid).endswith(" job-runner")), None)
 

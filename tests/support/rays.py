@@ -17,7 +17,7 @@ import pytest
 from support.servers import free_port
 
 SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-"""What a gRPC server answers to a new connection: an empty SETTINGS frame of HTTP/2."""
+"""The first bytes that a gRPC server sends on a new connection: an empty HTTP/2 SETTINGS frame."""
 TESTS = Path(__file__).resolve().parents[1]
 QUICK = {
     "health_check_initial_delay_ms": 0,
@@ -48,7 +48,7 @@ class RayCluster:
 
 @contextmanager
 def answering(answer: bytes) -> Iterator[str]:
-    """Answer each connection with these bytes, like a process that is not a whole cluster; yield the address."""
+    """Run a server that answers every connection with these bytes but is not a Ray cluster; yield its address."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:

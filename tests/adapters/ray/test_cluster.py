@@ -1,4 +1,4 @@
-"""The address of a cluster is checked quickly, because Ray would wait for minutes."""
+"""A cluster's address is checked before Ray connects, because Ray would wait for minutes if it were wrong."""
 
 from __future__ import annotations
 
