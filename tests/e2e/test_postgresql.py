@@ -225,7 +225,7 @@ class Load:
             client.result()
 
 
-def test_every_prediction_is_stored_once_although_postgresql_is_killed_and_restarted_under_load(home: Path) -> None:
+def test_every_prediction_is_stored_once_even_if_postgresql_is_killed_and_restarted_under_load(home: Path) -> None:
     with postgresql.running() as postgres:
         settings = {"ROWCAST_STORE": postgres.url}
         with servers.running(home, settings=settings) as server, ThreadPoolExecutor(CLIENTS) as threads:

@@ -20,7 +20,7 @@ def test_each_part_reports_its_own_problem() -> None:
     assert health.report() == {"disk": "ok", "history": "ok"}
 
 
-def test_a_problem_with_an_optional_part_is_reported_but_the_server_does_not_need_the_part() -> None:
+def test_a_problem_with_an_optional_part_is_reported_and_tolerated() -> None:
     health = Health()
     health.register("disk", lambda: None)
     health.register("cache", lambda: "Redis is unavailable", is_optional=True)

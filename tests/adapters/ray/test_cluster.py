@@ -34,7 +34,9 @@ def test_an_address_that_accepts_connections_without_answering_is_refused(monkey
     assert "does not respond" in refused.value.message
 
 
-def test_a_cluster_that_uses_tls_only_has_to_accept_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_of_a_cluster_with_tls_is_accepted_if_it_accepts_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("RAY_USE_TLS", "1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         check_reachable(f"127.0.0.1:{silent.getsockname()[1]}")
