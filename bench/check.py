@@ -2,8 +2,9 @@
 
     python bench/check.py [--rows 1000000] [--no-record]
 
-The table contains numbers, whole numbers, categories, dates, texts and missing cells, as CSV and as Parquet. The
-command runs in a separate process; its memory is sampled every 20 ms. The limits apply to a machine with two cores.
+The table contains decimal numbers, integers, categories, dates, text and missing cells. It is written as CSV and as
+Parquet. The command runs in a separate process, whose memory is sampled every 20 ms. The limits apply to a machine with
+two cores.
 """
 
 from __future__ import annotations

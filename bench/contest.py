@@ -32,7 +32,7 @@ MEASURES = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "r2"}
 
 @dataclass(frozen=True)
 class Task:
-    """One table; every system gets the same tables."""
+    """A table and the prediction task on it. Every system receives the same data."""
 
     name: str
     path: Path
@@ -41,7 +41,7 @@ class Task:
     positive: str | None = None
     exclude: tuple[str, ...] = ()
     map: Mapping[str, str] = field(default_factory=dict)
-    """Label corrections: in one table, each label also occurs with a final period."""
+    """Label corrections, needed because one table also contains each label with a trailing period."""
     reference: float = 0.0
     spread: float = 0.0
 
@@ -52,7 +52,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a system can use: the time limit and the number of threads, with further options for `rowcast train`."""
+    """The time limit and the number of threads for a system, and additional options for `rowcast train`."""
 
     seconds: int
     jobs: int
@@ -60,7 +60,7 @@ class Budget:
 
 
 class SystemFailedError(Exception):
-    """A system failed; the message is the end of its standard error."""
+    """A system failed. The message is the end of the system's standard error."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def rowcast(*arguments: Any, limit: float = 600) -> Finished:
 
 
 def run(command: list[Any], folder: Path, limit: float) -> Finished:
-    """Run a command in a folder, track the memory use of its process tree, and kill it after `limit` seconds.
+    """Run a command in a folder, track the memory usage of its process tree, and kill the tree after `limit` seconds.
 
     Memory pages that several processes share are counted once per process.
     """

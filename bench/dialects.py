@@ -1,9 +1,10 @@
-"""`make bench-dialects`: compare two forms of the same 1,000-row requests: native JSON and binary V2 tensors.
+"""`make bench-dialects`: send the same 1,000-row requests as native JSON and as binary V2 tensors, and compare the
+costs.
 
 The server runs on one core; its indexer and the load generator run on the other. In each round, the two forms are
-measured one after the other and compared. The model is linear, so that the cost of the dialects dominates. With
-`--trees`, it is the 200-tree model of `make bench-serve`, which costs 4 µs per row in either form. The two forms must
-return the same scores. The benchmark fails if a requirement is not met.
+measured one after the other and compared. By default, the model is linear, so that the cost of the dialects dominates.
+With `--trees`, the server uses the 200-tree model from `make bench-serve`, which takes 4 µs per row in either form. The
+two forms must return the same scores. The benchmark fails if a requirement is not met.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ def compare(requests: dict[str, list[bytes]]) -> None:
 
 
 COUNTED: list[tuple[int, int]] = []
-"""The numbers of answered rows. All answered rows must be in the history."""
+"""The numbers of rows answered during warm-up (0) and measurement (1). All these rows must be in the history."""
 
 
 def measure_rounds(
@@ -232,7 +233,7 @@ def load(requests: list[bytes], seconds: float) -> tuple[int, float]:
 
 
 def check_requirements(measures: list[Measure], report: dict[str, Any], answered: int, least: float) -> list[Check]:
-    """Return a check for every requirement."""
+    """Return the check for each requirement."""
     rounds = [
         {measure.form: measure for measure in measures if measure.round == turn}
         for turn in {measure.round for measure in measures}

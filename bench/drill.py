@@ -1,5 +1,5 @@
-"""`make drill`: test two server processes under constant load while processes are killed, models change and the
-server shuts down.
+"""`make drill`: test two server processes under constant load while processes are being killed, models are changing and
+the server is shutting down.
 
     python bench/drill.py --rounds 50                             all scenarios at full length
     python bench/drill.py --rounds 3 --only "changed models"      a single scenario, shortened
@@ -116,7 +116,7 @@ class Drill:
         return self._process.wait(PATIENCE)
 
     def kill_all(self) -> None:
-        """Kill all processes of this drill."""
+        """Kill all processes that this drill started."""
         if self._process is not None and self._process.poll() is None:
             for pid in [self._process.pid, *children(self._process.pid)]:
                 with contextlib.suppress(ProcessLookupError):
@@ -165,7 +165,7 @@ class Drill:
             time.sleep(0.02)
 
     def until_healthy(self) -> float:
-        """Wait until /health reports that everything is ok."""
+        """Wait until /health reports the status `ok`."""
         return self.until(lambda body: body["status"] == "ok", "the server did not recover")
 
     def _in_time(self, began: float, what: str) -> None:
@@ -385,12 +385,12 @@ def pids(body: dict[str, Any]) -> list[int]:
 
 
 def all_serve(body: dict[str, Any], version: int) -> bool:
-    """Return whether every server process serves this version."""
+    """Return whether every server process is serving this version."""
     return all([model["version"] for model in process["models"]] == [version] for process in body["processes"])
 
 
 def all_report(body: dict[str, Any], text: str) -> bool:
-    """Return whether every server process reports this text as its reload error."""
+    """Return whether every server process reports a reload error that contains this string."""
     return all(text in process["reload_error"] for process in body["processes"])
 
 

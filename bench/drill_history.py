@@ -109,7 +109,7 @@ class Drill:
             self._process = None
 
     def indexers(self) -> list[int]:
-        """Return the indexer processes of this server."""
+        """Return this server's indexer processes."""
         assert self._process is not None
         listed = subprocess.run(
             ["ps", "-o", "pid=", "--ppid", str(self._process.pid)], capture_output=True, text=True, check=False

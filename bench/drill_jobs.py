@@ -1,9 +1,9 @@
-"""`make drill-jobs`: kill the runner of a job at random moments, and check the result and the history.
+"""`make drill-jobs`: kill a job's runner at random moments, and check the result and the history.
 
     python bench/drill_jobs.py [--kills 20] [--rows 300000] [--longest 4] [--seed 1]
 
-Each job records every row. If a job ends before all kills have happened, another job is submitted. The result of every
-job must have the same bytes as that of `rowcast predict`, and the history must contain every row of every job exactly
+Each job records every row. If a job ends before all kills have happened, another job is submitted. Every job's result
+must be byte-identical to the output of `rowcast predict`, and the history must contain every row of every job exactly
 once.
 """
 
@@ -96,7 +96,7 @@ def kill_until_done(
 
 
 def run(work: Path, command: str) -> Any:
-    """Run a command on the home and return the result."""
+    """Run a `rowcast` command with the drill's home and return the decoded JSON output."""
     arguments = [*ROWCAST, command, "--json", "--home", str(work / "home")]
     return json.loads(subprocess.run(arguments, capture_output=True, text=True, check=False).stdout)
 

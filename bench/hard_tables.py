@@ -1,6 +1,6 @@
 """`make bench-hard`: train on generated tables for which a time limit is hard to meet.
 
-The tables have 300 columns, 100 classes, long texts or 200,000 rows. Each is trained with `--timeout 30`. The whole
+The tables have 300 columns, 100 classes, long strings or 200,000 rows. Each is trained with `--timeout 30`. The whole
 command may take at most 1.1 times the limit and must use less than 2 GB of memory. Memory is overestimated if processes
 share pages. Figures are appended to results.jsonl.
 """
@@ -64,7 +64,7 @@ def measure(name: str, options: argparse.Namespace) -> list[Check]:
 
 
 def wide(random: np.random.Generator) -> pl.DataFrame:
-    """Return 300 columns, a tenth of them categories, and a binary target."""
+    """Return 300 columns, a tenth of them categorical, and a binary target."""
     rows = 10_000
     numbers = random.normal(size=(rows, 270))
     columns: dict[str, object] = {f"number {index}": numbers[:, index].round(4) for index in range(270)}
@@ -83,7 +83,7 @@ def classes(random: np.random.Generator) -> pl.DataFrame:
 
 
 def texts(random: np.random.Generator) -> pl.DataFrame:
-    """Return three columns of texts with up to 120 words; some of the words determine the target."""
+    """Return three text columns with up to 120 words per cell; some of the words determine the target."""
     rows = 10_000
     weights = random.normal(size=WORDS) * (random.random(WORDS) < 0.05)
     lengths = random.integers(20, 120, (3, rows))

@@ -2,8 +2,8 @@
 
     python bench/jobs.py [--rows 1000000] [--more 4000000] [--rounds 3]
 
-The time of a job is the time from its start to its end, including the time to load libraries. The job and
-`rowcast predict` run one after the other with the same priority. The memory is the peak of the job runner.
+A job's time is measured from its start to its end and includes loading libraries. The job and
+`rowcast predict` run one after the other with the same priority. The memory figure is the job runner's peak.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rowcast.client import Client, JobStatus
 
 ROWCAST = [sys.executable, "-m", "rowcast.cli"]
 PRIORITY = 5
-"""The server increases the niceness of its job runner by this number."""
+"""The amount by which the server raises the niceness of its job runner."""
 LEAST_SPEED, MOST_GROWTH = 0.8, 1.1
 WAIT_SECONDS = 3600.0
 
@@ -170,7 +170,7 @@ def seconds_of(job: JobStatus) -> float:
 
 
 def runners(server: int) -> list[int]:
-    """Return the job runners of a server."""
+    """Return a server's job runners."""
     listing = subprocess.run(
         ["ps", "-o", "pid=,args=", "--ppid", str(server)], capture_output=True, text=True, check=False
     )

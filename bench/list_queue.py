@@ -1,9 +1,9 @@
 """The baseline of `make bench-queue`: one row per message, with a list push and a blocking pop.
 
 `uvicorn list_queue:app` is the API; `python list_queue.py` is the worker. The API pushes each validated row onto a
-list, and waits for the reply in a list with the id of the request. The worker pops one row at a time and scores it
-with the same session options as Rowcast. Nothing sleeps or polls. The environment variable BUNDLE names the folder of
-the bundle, and REDIS is the URL of the Redis server.
+list, and waits for the reply on a separate list per request. The worker pops one row at a time and scores
+it with the same session options as Rowcast. Nothing sleeps or polls. The environment variable BUNDLE names the bundle's
+folder, and REDIS is the URL of the Redis server.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
 ROWS, SECONDS = "rows", 10
-"""The list of rows, and how long the API waits for a reply. Redis keeps each reply for the same length of time."""
+"""The list of queued rows, and how many seconds the API waits for a reply. Each reply expires in Redis after the same
+time."""
 CONNECTIONS = 256
 
 
@@ -63,7 +64,7 @@ async def predict(row: Application) -> Prediction:
 
 
 def work() -> None:
-    """Score one row after another."""
+    """Score the queued rows one at a time."""
     import numpy as np
     import onnxruntime as ort
 

@@ -50,7 +50,7 @@ class Server:
         self.pid = 0
 
     def at(self, name: str, path: str) -> Server:
-        """Return the same running server under another name, with another path for the load."""
+        """Return the same running server under another name, with another path for the load generator."""
         other = copy.copy(self)
         other.name, other.url = name, f"http://127.0.0.1:{self.port}{path}"
         return other

@@ -73,7 +73,7 @@ class Tree:
         self._copy_scripts(ROOT / ".venv" / "bin")
 
     def _copy_scripts(self, folder: Path) -> None:
-        """Copy the installed commands; they must run the Python of this copy."""
+        """Copy the installed commands, and make them run this copy's Python."""
         own = self.folder / ".venv" / "bin"
         for script in folder.iterdir():
             target = own / script.name
@@ -130,13 +130,13 @@ class Coverage:
     """Which tests execute each line, and how long each test takes."""
 
     direct: dict[str, dict[int, list[str]]]
-    """For each file and line, the tests that execute the line in the process of pytest."""
+    """For each file and line, the tests that execute the line in the pytest process."""
     indirect: dict[str, dict[int, list[str]]]
     """For each file and line, the test files whose tests execute the line in other processes."""
     seconds: dict[str, float]
     """The duration, in seconds, of each test that passes without a mutation."""
     excluded: list[str]
-    """The tests that failed or were skipped without a mutation."""
+    """The tests that failed or were skipped in the run without a mutation."""
 
 
 def measure(tree: Tree, folder: Path, tests: list[str], workers: int) -> Coverage:

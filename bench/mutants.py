@@ -40,7 +40,7 @@ STRATA: dict[str, tuple[int, tuple[str, ...]]] = {
     "registry": (70, ("registry", "adapters/files/registry*.py")),
     "certificate": (30, ("training/certificate.py",)),
 }
-"""The share of each stratum among 400 mutations, and its files."""
+"""For each stratum, how many of the 400 mutations are drawn from it, and its files."""
 TEXT_SHARE = 0.25
 """The relative probability of drawing a mutation of a string. It is low because most strings describe the API."""
 DIRECT_SECONDS, INDIRECT_SECONDS = 60.0, 90.0
@@ -51,7 +51,7 @@ console = Console()
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of the tests for a mutation."""
+    """The result of testing one mutation."""
 
     mutation: Mutation
     killed_by: str
@@ -98,7 +98,7 @@ def git(*command: str) -> str:
 
 
 def draw(seed: str, count: int, only: list[str] | None) -> list[Mutation]:
-    """Return a sample of the mutations of all strata, or all mutations at the given positions."""
+    """Return a sample of mutations from all strata, or all mutations at the given positions."""
     chance = random.Random(seed)
     drawn: list[Mutation] = []
     if only:
@@ -149,7 +149,7 @@ def pick(chance: random.Random, mutations: list[Mutation]) -> Mutation:
 
 
 def test_all(mutations: list[Mutation], trees: list[Tree], coverage: Coverage) -> list[Verdict]:
-    """Test each mutation in a free tree, and print the verdicts."""
+    """Test each mutation in an idle tree, and print the verdicts."""
     free: queue.SimpleQueue[Tree] = queue.SimpleQueue()
     for tree in trees:
         free.put(tree)
@@ -253,7 +253,7 @@ def mirrored_file(path: str) -> str:
 
 
 def limited(names: list[str], seconds: dict[str, float], limit: float) -> list[str]:
-    """Return as many of the first names as can be tested within the time limit, but at least one."""
+    """Return the first names whose tests fit within the time limit together, but at least one name."""
     chosen: list[str] = []
     total = 0.0
     for name in names:

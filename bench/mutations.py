@@ -43,7 +43,7 @@ IDENTIFIER = re.compile(r"[A-Za-z][\w.:/-]*")
 
 @dataclass(frozen=True)
 class Mutation:
-    """A change of one expression or statement."""
+    """A change to one expression or statement."""
 
     path: str
     line: int
@@ -53,10 +53,10 @@ class Mutation:
     before: str
     after: str
     covered_by: tuple[int, ...]
-    """Lines that every test of the mutated code executes; empty for code that runs on import."""
+    """Lines that every test executes if it executes the mutated code; empty for code that runs on import."""
 
     def apply(self, source: bytes) -> bytes:
-        """Return the source with the change."""
+        """Return the source with this mutation applied."""
         return source[: self.start] + self.after.encode() + source[self.end :]
 
     def __str__(self) -> str:
@@ -82,7 +82,7 @@ class _Finder:
             self._offsets.append(self._offsets[-1] + len(line))
 
     def visit_block(self, body: list[ast.stmt], in_function: bool = False) -> None:
-        """Collect the mutations of the statements and of everything that they contain."""
+        """Collect the mutations of the statements and of everything in them."""
         for statement in body:
             self._statement(statement, in_function)
 

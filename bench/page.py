@@ -90,7 +90,7 @@ OLD_NAMES = {
         for connections in ("32 connections each", "128 connections each")
     },
 }
-"""The names in entries before 2026-11-28, and the current names."""
+"""The names used in entries before 2026-11-28, mapped to the current names."""
 INTRO = """# Benchmark results
 
 Generated from `bench/results.jsonl` by `make measured`. The benchmark machines are shared, so requests per second vary
@@ -150,7 +150,7 @@ def flat(figures: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def table(rows: Iterable[tuple[str, Any]]) -> Iterator[str]:
-    """Yield a table of two columns."""
+    """Yield a table with two columns."""
     yield "| measurement | value |\n|---|---:|"
     for name, figure in rows:
         if isinstance(figure, bool):

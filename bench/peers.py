@@ -1,5 +1,5 @@
-"""Virtual environments for the tools that the benchmarks compare with Rowcast, and for packages that contain data. They
-are created on first use."""
+"""Virtual environments for the tools that the benchmarks compare with Rowcast, and for packages that provide data sets.
+They are created on first use."""
 
 from __future__ import annotations
 

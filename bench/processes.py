@@ -201,7 +201,7 @@ def check_requirements(measures: list[Measure], memory: list[Any], report: dict[
 
 
 def summary(measures: list[Measure]) -> list[dict[str, Any]]:
-    """Return the median of each figure, with one item per number of server processes and number of connections."""
+    """Return the median of each figure for each combination of server processes and connections."""
     lines = []
     for key in sorted({(measure.processes, measure.connections) for measure in measures}):
         group = [asdict(m) for m in measures if (m.processes, m.connections) == key]

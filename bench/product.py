@@ -28,7 +28,7 @@ class Done(NamedTuple):
     out: str
     err: str
     peak_mb: float
-    """The largest memory use of the command's process."""
+    """The peak memory usage of the command's process."""
 
 
 class Reply(NamedTuple):
@@ -83,7 +83,7 @@ class Product:
         return Done(process.returncode, texts[0], texts[1], ended[2].ru_maxrss / 1024)
 
     def environment(self, **settings: str) -> dict[str, str]:
-        """Return this process's environment variables, with only the given Rowcast settings."""
+        """Return this process's environment variables, with its Rowcast settings replaced by the given ones."""
         others = {name: value for name, value in os.environ.items() if not name.startswith(("ROWCAST_", "ORT_"))}
         return {**others, "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}", **settings}
 
@@ -190,7 +190,7 @@ class Site:
         return self.ask("POST", "/predict", row, **options)
 
     def exchange(self, *parts: bytes, seconds: float = 3.0) -> bytes:
-        """Send bytes over one connection; return everything received until the server is silent or closes the
+        """Send bytes over one connection; return everything received until the server stops sending or closes the
         connection."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as connection:
             received = b""

@@ -7,7 +7,7 @@ graph.
 FOLDER contains `manifest.json`, which lists tables with their targets, columns to exclude, labels to correct and the
 scores of reference models. At most 20,000 rows of each table are used, in three shuffled folds (seed 0). Each system
 receives the training part of a fold as a CSV file and predicts the other rows. Figures are appended to
-`quality.jsonl`; `page` writes docs/reference/quality.md from the latest figures for each table, with the figures of
+`quality.jsonl`; `page` writes docs/reference/quality.md from the latest figures for each table and the figures from
 unseen.py. The other systems run in environments that are created on first use (peers.py).
 """
 
@@ -191,7 +191,7 @@ def total(own: Mapping[str, Mapping[str, Any]], fact: str) -> int:
 
 
 def row(table: str, line: Mapping[str, Any], newest: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
-    """Return a row of the page's table."""
+    """Return one row of the table on the page."""
     kinds = sorted({kind for fold in line["folds"] for kind in fold["members"]})
     others = [f"{newest[peer, table]['score']:.4f}" if (peer, table) in newest else "" for peer in LEAST]
     cells = [

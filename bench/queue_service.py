@@ -1,8 +1,9 @@
-"""`make bench-queue`: compare predictions through the queue with direct predictions and with a list of single rows.
+"""`make bench-queue`: compare predictions through the queue with direct predictions, and with a baseline that queues
+single rows in a Redis list.
 
-The API or the server runs on one core; Redis, the worker and wrk share the other core. The baseline (`list_queue.py`)
-sends one row per message. In each round, the three services are started and measured one after another. Rowcast
-requires an API key with a quota and records every prediction; the baseline records nothing.
+The process that answers requests runs on one core; Redis, the worker and wrk share the other core. The baseline
+(`list_queue.py`) sends one row per message. In each round, the three services are started and measured one after
+another. Rowcast requires an API key with a quota and records every prediction; the baseline records nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Service:
 
     @contextmanager
     def running(self, sample: bytes) -> Iterator[float]:
-        """Run the worker and the API during a `with` block; yield the seconds until the first response of the API."""
+        """Run the worker and the API during a `with` block; yield the seconds until the API's first response."""
         process = None
         if self._worker:
             with self._log.open("ab") as log:
@@ -69,7 +70,7 @@ class Service:
                     process.wait()
 
     def _await_worker(self) -> None:
-        """Wait for Rowcast's worker, so that its start does not count as the start of the API."""
+        """Wait for Rowcast's worker, so that its startup time is not counted as part of the API's."""
         end = time.monotonic() + 60
         while self.server.name == "queue":
             try:
@@ -149,7 +150,7 @@ def services(home: Path, bundle: Path, key: str, redis: RedisServer) -> list[Ser
 def measure_round(
     compared: list[Service], options: argparse.Namespace, bodies: Path, sample: bytes, console: Console
 ) -> dict[str, Any]:
-    """Measure every service with each number of connections."""
+    """Measure every service at each number of connections."""
     figures: dict[str, Any] = {}
     fresh = FIRST
     for service in compared:
@@ -173,7 +174,7 @@ def measure_round(
 
 
 def check_requirements(rounds: list[dict[str, Any]], connections: list[int]) -> list[Check]:
-    """Return a check for every requirement on the queue; each ratio is computed within one round."""
+    """Return the check for each requirement on the queue; each ratio is computed within one round."""
     checks = []
     for count in connections:
         faster = median(each[f"queue c{count}"]["rps"] / each[f"list c{count}"]["rps"] for each in rounds)

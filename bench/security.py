@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def outcome(check: Callable[[Product], None], product: Product) -> tuple[str, float]:
-    """Run one check; return the problem that it found (empty if there was none) and its duration."""
+    """Run one check; return the problem found (empty if there was none) and the check's duration."""
     began = time.monotonic()
     print(f"{check.__name__} ...", file=sys.stderr)
     try:

@@ -12,7 +12,7 @@ from product import LOAN, Product, expect
 
 
 def no_command_overwrites_its_input(product: Product) -> None:
-    """22: the output is the input, a symbolic link to it, or a hard link."""
+    """22: a command refuses to write to its input, or to a symbolic or hard link to it."""
     folder = product.new_home("overwrite")
     table = folder / "loans.csv"
     content = table.read_bytes()

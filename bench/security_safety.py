@@ -41,7 +41,7 @@ def commands_leave_no_telemetry(product: Product) -> None:
 
 
 def an_unknown_id_does_not_end_the_server(product: Product) -> None:
-    """2: look up an unknown id in journals with several segments."""
+    """2: looking up an unknown id works when the journals have several segments."""
     with product.serving(product.new_home("ids")) as site:
         for _ in range(50):
             site.predict(product.row())
@@ -50,7 +50,7 @@ def an_unknown_id_does_not_end_the_server(product: Product) -> None:
 
 
 def a_refused_upgrade_hides_no_request(product: Product) -> None:
-    """3: nothing after a refused upgrade is parsed, and an offer of HTTP/2 is ignored."""
+    """3: nothing after a refused upgrade is parsed, and an offer to upgrade to HTTP/2 is ignored."""
     row = json.dumps(product.row()).encode()
     hidden = b"GET /models HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     with product.serving(product.new_home("upgrade")) as site:
@@ -65,7 +65,7 @@ def a_refused_upgrade_hides_no_request(product: Product) -> None:
 
 
 def a_small_body_makes_no_huge_reply(product: Product) -> None:
-    """4: the problems of invalid rows are limited."""
+    """4: a reply about many invalid rows is limited in size."""
     body = json.dumps({"rows": [{"x": None}] * 10_000}).encode()
     with product.serving(product.new_home("partial")) as site:
         reply = site.ask("POST", "/predict?partial=true", body, zipped=True)
@@ -73,12 +73,12 @@ def a_small_body_makes_no_huge_reply(product: Product) -> None:
 
 
 def a_cell_is_bounded(product: Product) -> None:
-    """5: a text of megabytes is rejected, and listing the history needs little memory."""
+    """5: a string of several megabytes is rejected, and the error does not repeat it."""
     text = next(name for name, cell in product.row().items() if isinstance(cell, str))
     with product.serving(product.new_home("cells")) as site:
         reply = site.ask("POST", "/predict", {**product.row(), text: "a" * 3_900_000}, zipped=True)
-        expect(400 <= reply.status < 500, f"a text of 3.9 MB has status {reply.status}")
-        expect(b"aaaaaaaaaa" not in reply.body, "the reply repeats the text")
+        expect(400 <= reply.status < 500, f"a string of 3.9 MB has status {reply.status}")
+        expect(b"aaaaaaaaaa" not in reply.body, "the reply repeats the string")
 
 
 def a_foreign_host_is_refused_without_a_key(product: Product) -> None:
@@ -98,7 +98,7 @@ def a_foreign_host_is_refused_without_a_key(product: Product) -> None:
 
 
 def an_erasure_leaves_no_value(product: Product) -> None:
-    """7: after an erasure, no file in the home contains a value of the row."""
+    """7: after an erasure, no file in the home contains a value from the erased row."""
     folder = product.new_home("erasure")
     row = product.row()
     text = next(name for name, cell in row.items() if isinstance(cell, str))
@@ -133,7 +133,7 @@ def an_ambiguous_onnx_file_is_refused(product: Product) -> None:
 
 
 def an_application_without_a_key_answers_only_this_machine(product: Product) -> None:
-    """9: the rule applies no matter how the application is started, and also to forwarded requests."""
+    """9: without a key, only loopback clients are served, however the application is started."""
     folder = product.new_home("uvicorn")
     command = (str(product.python), "-m", "uvicorn", "rowcast.asgi:app", "--host", "0.0.0.0", "--no-proxy-headers")
     address = own_address()
@@ -148,7 +148,7 @@ def an_application_without_a_key_answers_only_this_machine(product: Product) -> 
 
 
 def graphs_with_sizes_from_data_are_refused(product: Product) -> None:
-    """10: such a graph could pass the trial and later exhaust the server's memory."""
+    """10: a graph whose tensor sizes depend on row values could pass the trial, so it is rejected."""
     folder = product.new_home("sizes")
     scale = numpy_helper.from_array(np.array([1], np.int64), "one")
     nodes = [
@@ -186,7 +186,7 @@ def pipelined_answers_keep_their_order(product: Product) -> None:
 
 
 def a_signal_is_never_lost(product: Product) -> None:
-    """12: send SIGTERM at the moment when the server reports that it is serving."""
+    """12: the server exits if SIGTERM arrives at the moment when it reports that it is serving."""
     folder = product.new_home("signals")
     for _ in range(4):
         command = [str(product.python.parent / "rowcast"), "serve", "--home", "home", "--port", str(free_port())]
@@ -214,7 +214,7 @@ def a_signal_is_never_lost(product: Product) -> None:
 
 
 def other_users_cannot_read_the_home(product: Product) -> None:
-    """13: the modes of the home and of its files."""
+    """13: only the owner can access the home and its files."""
     folder = product.folder / "modes"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -263,7 +263,7 @@ def _column(store: sqlite3.Connection, name: str) -> tuple[str, str]:
 
 
 def an_archive_does_not_unpack_into_memory(product: Product) -> None:
-    """15: an archive of a few hundred KB contains a gigabyte of golden rows."""
+    """15: an archive of less than 1 MB with 600 MB of golden rows is rejected without using much memory."""
     folder = product.new_home("bombs")
     done = product.rowcast("models", "export", "loans", "--out", "good.rowcast", "--home", "home", cwd=folder)
     expect(done.status == 0, f"the export failed: {done.err}")
@@ -385,14 +385,14 @@ def requests_with_an_unclear_host_or_version_are_refused(product: Product) -> No
 
 
 def a_redirect_names_no_other_host(product: Product) -> None:
-    """19: test a path with a trailing slash."""
+    """19: the redirect from a path with a trailing slash does not name the host from the request."""
     with product.serving(product.new_home("redirects")) as site:
         reply = site.ask("GET", "/models/", headers={"host": "localhost.attacker.example"})
         expect("attacker" not in reply.headers.get("location", ""), f"redirects to {reply.headers.get('location')}")
 
 
 def a_key_in_an_object_occurs_once(product: Product) -> None:
-    """19: a proxy and the server could read different values of a duplicate key."""
+    """19: a duplicate key, whose value a proxy could read differently, is rejected."""
     row = product.row()
     name = next(name for name, cell in row.items() if not isinstance(cell, str))
     body = json.dumps(row)[:-1] + f', "{name}": 1}}'

@@ -1,5 +1,5 @@
 """`make bench-serve`: measure the cost of a prediction and the additional cost of a wire template. The cost is compared
-with that of a bare JSON echo (the floor) and of plain FastAPI + ONNX Runtime.
+with that of a bare JSON echo server (the floor) and that of plain FastAPI + ONNX Runtime.
 
 All servers run under uvicorn with uvloop, httptools and no access log, on one core; wrk and Rowcast's indexer share the
 other core. Rowcast requires an API key with a quota and records the key. Each round starts the servers, measures them
@@ -48,7 +48,7 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Measure:
-    """The figures for one server and number of connections in one round."""
+    """The figures for one server at one number of connections in one round."""
 
     round: int
     server: str
@@ -212,19 +212,19 @@ class Run:
         self.console = console
         self.measures: list[Measure] = []
         self.starts: dict[str, list[float]] = {name: [] for name in NAMES}
-        """The seconds until the first response of each start."""
+        """The number of seconds from each start to the first response."""
         self.memory: dict[str, float] = {}
         self.system_calls = 0.0
         """The number of system calls per request from a single client."""
         self.answers = 0.0
-        """The number of predictions of the native server."""
+        """The number of predictions that the native server made."""
         self._options = options
         self._bodies = bodies
         self._sample = sample
         self._fresh = FIRST
 
     def measure_round(self, turn: int, started: list[Server]) -> None:
-        """Start the servers, and measure each server with each number of connections."""
+        """Start the servers, and measure each server at each number of connections."""
         with ExitStack() as stack:
             for server in started:
                 self.starts[server.name].append(stack.enter_context(running(server, self._sample)))
@@ -327,7 +327,7 @@ def median_ratio(measures: list[Measure], connections: int, ratio: Callable[[dic
 
 
 def check_requirements(run: Run, report: dict[str, Any]) -> list[Check]:
-    """Return a check for every serving requirement."""
+    """Return the check for each serving requirement."""
     measures = run.measures
     checks = []
     loads = {each.connections for each in measures}
@@ -433,7 +433,7 @@ def show(run: Run, checks: list[Check]) -> None:
 
 
 def summary(measures: list[Measure]) -> list[dict[str, Any]]:
-    """Return the median of each figure, with one item per server and number of connections."""
+    """Return the median of each figure for each combination of server and number of connections."""
     rows = []
     for connections in sorted({each.connections for each in measures}):
         for name in (*NAMES, BESIDE):

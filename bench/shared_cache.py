@@ -1,8 +1,9 @@
-"""`make bench-redis`: compare cache hits through Redis with cache hits in memory, and measure outages of Redis.
+"""`make bench-redis`: compare cache hits through Redis with cache hits in memory, and measure the effect of Redis
+outages.
 
 Each client sends one request after another on its own connection. All rows are already cached, so every reply is a
 cache hit while Redis is available. In an outage, Redis is stopped, killed or paused under load: no request may fail,
-and the p99 latency may exceed its normal value by at most the time limit for Redis.
+and the p99 latency may exceed its normal value by at most the Redis timeout.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def arguments() -> argparse.Namespace:
 
 
 class Bench:
-    """The loads of one run."""
+    """The servers and the load of one benchmark run."""
 
     def __init__(
         self, options: argparse.Namespace, home: Path, key: str, rows: list[bytes], sample: bytes, redis: RedisServer
@@ -156,7 +157,7 @@ class Bench:
         }
 
     def outages(self) -> list[dict[str, Any]]:
-        """Measure the normal latency, and the latency of each outage."""
+        """Measure the latency in normal operation and during each outage."""
         results = []
         with running(self.server(self._redis.url), self._sample):
             for name, (begin, end) in OUTAGES.items():

@@ -6,7 +6,7 @@ The benchmark starts its own PostgreSQL server. First, it moves `--entries` pred
 an indexer does. Then it fills the table up to `--stored` entries over twelve months, and measures lists and lookups. It
 also checks that no query reads a whole partition. Finally, it compares two servers with 128 connections: one waits
 until PostgreSQL has committed each prediction (`durability=store`), the other has the default settings
-(`durability=process` and SQLite). `--only-durability` measures only this.
+(`durability=process` and SQLite). With `--only-durability`, only this comparison runs.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def index(store: PostgresStore, count: int) -> list[Check]:
 
 
 def draft(number: int, rows: Sequence[bytes]) -> Draft:
-    """Return a prediction of the loan example. All predictions are made in the last seconds of the last month."""
+    """Return a prediction for the loan example. All predictions are made in the last seconds of the last month."""
     at = last_moment() + number // 100
     (prediction_id,) = uuid7s(at, number.to_bytes(uuid7_randomness(1)))
     score = number % 997 / 997
@@ -144,7 +144,7 @@ def first_moment() -> int:
 
 
 def fill(store: PostgresStore, count: int) -> None:
-    """Add entries of other writers, evenly over twelve months."""
+    """Add entries from other writers, spread evenly over twelve months."""
     connection = store._writer()
     connection.seconds = None
     moments = [first_moment() + month * MONTH_MS for month in range(MONTHS)]
@@ -204,7 +204,7 @@ def limits(name: str, times: Sequence[float]) -> list[Check]:
 
 
 def refuse_scans(postgres: Postgres, store: PostgresStore, query: str, values: Any) -> None:
-    """Fail if the plan of a query reads a whole partition that contains entries."""
+    """Fail if a query plan reads a whole partition that contains entries."""
     parameters = {**values, "limit": 50} if isinstance(values, dict) else values
     plan = "\n".join(row[0] for row in store._readers.fetch(f"EXPLAIN {query}", parameters))
     empty = [str(name) for (name,) in postgres.execute("SELECT relname FROM pg_class WHERE reltuples <= 0")]

@@ -1,7 +1,7 @@
 """A pytest plugin for `make mutants`: name coverage contexts after tests, and write all outcomes to a file.
 
-The file is named by the environment variable TEST_OUTCOMES. It maps each test to its outcome and its duration in
-seconds.
+The environment variable TEST_OUTCOMES contains the file's path. The file maps each test to its outcome and its duration
+in seconds.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@
                                [--seeds 0,1,2] [--tables a,b]
     python bench/unseen.py page
 
-unseen_tables.py lists and draws the tables. At most 20,000 rows of each table are used. Each seed assigns a third of
-the rows to the test part, with the same class proportions. Every system receives the training part as a CSV file, the
-target, the task, the same time limit and as many cores as threads. `run` appends one line per table, seed and system to
-unseen.jsonl; an interrupted run continues where it stopped. `page` updates docs/reference/quality.md.
+unseen_tables.py lists and draws the tables. At most 20,000 rows of each table are used. For each seed, a third of the
+rows are held out as the test part, with the same class proportions. Every system receives the training part as a CSV
+file, the target, the task, the same time limit and as many cores as threads. `run` appends one line per table, seed and
+system to unseen.jsonl; an interrupted run continues where it stopped. `page` updates docs/reference/quality.md.
 
 A system that fails gets the score of a constant prediction. No table is left out.
 """
@@ -46,7 +46,7 @@ NO_PRESET = "none"
 
 @dataclass(frozen=True)
 class Entry:
-    """One measurement: a system with a preset on a table with a seed, within a budget."""
+    """One measurement: the table, the seed, the system with its preset, and the budget."""
 
     table: str
     seed: int
@@ -90,7 +90,7 @@ def main() -> int:
 
 
 def entries(tables: list[str], options: argparse.Namespace) -> Iterator[Entry]:
-    """Yield the measurements. All systems are measured on a table before the next table, so that a partial run is
+    """Yield the measurements. All systems are measured on one table before the next one, so that a partial run is
     fair."""
     for seed in map(int, options.seeds.split(",")):
         for table in tables:
@@ -133,7 +133,7 @@ def measure(task: Task, entry: Entry, results: Path) -> None:
 
 
 def attempt(task: Task, entry: Entry, labels: np.ndarray, work: Path) -> dict[str, Any]:
-    """Return the score and the other figures, or the error of the system."""
+    """Return the score and the other figures, or the system's error."""
     try:
         if entry.system == "rowcast":
             budget = Budget(entry.seconds, entry.jobs, rowcast_options(task, entry.preset))
@@ -146,14 +146,14 @@ def attempt(task: Task, entry: Entry, labels: np.ndarray, work: Path) -> dict[st
 
 
 def rowcast_options(task: Task, preset: str) -> tuple[str, ...]:
-    """Return the options of `rowcast train`; an older version has no option for the task."""
+    """Return the options for `rowcast train`; older versions have no option for the task."""
     options = ("--task", task.kind) if "--task" in train_help() else ()
     return options if preset == NO_PRESET else (*options, "--preset", preset)
 
 
 @cache
 def train_help() -> str:
-    """Return the help of `rowcast train`."""
+    """Return the help text of `rowcast train`."""
     return rowcast("train", "--help").output
 
 

@@ -22,7 +22,7 @@ LEAST = 500
 OTHER_LOADERS = frozenset(
     ("load_files", "load_sample_image", "load_sample_images", "load_svmlight_file", "load_svmlight_files")
 )
-"""Loaders that read files or images."""
+"""Loaders in scikit-learn that read files or images instead of tables."""
 
 
 def main() -> None:

@@ -55,12 +55,12 @@ class Figures:
         return [system for system in self.systems if system not in PEERS]
 
     def of(self, system: str, table: str | None = None) -> list[Line]:
-        """Return the lines of a system, in the order of the seeds."""
+        """Return a system's lines, in the order of the seeds."""
         keys = sorted(key for key in self.lines if key[2] == system and table in (None, key[0]))
         return [self.lines[key] for key in keys]
 
     def score(self, system: str, table: str) -> float:
-        """Return the mean score over the seeds; the better of the two is chosen by this mean."""
+        """Return the mean score over the seeds. For `BETTER`, return the higher of the other systems' means."""
         if system == BETTER:
             return max(self.score(peer, table) for peer in PEERS)
         return fmean(line["score"] for line in self.of(system, table))
@@ -111,7 +111,7 @@ def section(results: Path) -> tuple[str, bool]:
 
 
 def label(line: Line) -> str:
-    """Return the preset for a line of Rowcast, otherwise the system."""
+    """Return the preset if the line is for Rowcast, otherwise the name of the system."""
     return line["preset"] if line["system"] == "rowcast" else line["system"]
 
 
@@ -146,7 +146,7 @@ def quality(figures: Figures) -> Iterator[Requirement]:
 
 
 def limits(figures: Figures) -> Iterator[Requirement]:
-    """Yield the requirements of the certificate, the time and the size."""
+    """Yield the requirements on the certificate, the time and the size."""
     for preset in reversed(figures.presets):
         lines = [line for line in figures.of(preset) if "error" not in line]
         flips = sum(line["flips"] for line in lines)
@@ -234,7 +234,7 @@ def enumeration(items: Sequence[str]) -> str:
 
 
 def paragraphs(text: str) -> str:
-    """Return the text with lines of at most 120 characters; tables and headings are left as they are."""
+    """Wrap the text at 120 characters; leave tables and headings as they are."""
     parts = text.split("\n\n")
     wrapped = [part if part.lstrip().startswith(("|", "#")) else textwrap.fill(part, 120) for part in parts]
     return "\n\n".join(wrapped)

@@ -1,4 +1,4 @@
-"""List and draw the tables for the quality benchmark on tables that were not used in development.
+"""List the tables that `make bench-unseen` can use, and draw a sample of them.
 
     python bench/unseen_tables.py list [--shared FOLDER]
     python bench/unseen_tables.py draw [--seed S] [--count N]
@@ -38,7 +38,7 @@ LEAST_ROWS, LEAST_INPUTS = 500, 3
 
 @dataclass(frozen=True)
 class Eligible:
-    """An eligible table; `quote` is the passage of the documentation that names the target."""
+    """An eligible table; `quote` is the passage in its documentation that names the target."""
 
     name: str
     target: str
@@ -49,7 +49,8 @@ class Eligible:
 
 @dataclass(frozen=True)
 class Listing:
-    """The contents of unseen_tables.toml; `reasons` explains for each other data set why it is not eligible."""
+    """The contents of unseen_tables.toml; `reasons` contains, for every other data set, the reason why it is not
+    eligible."""
 
     packages: tuple[str, ...]
     seed: int

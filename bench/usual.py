@@ -14,7 +14,7 @@ import pandas as pd
 
 
 def train(table: str, folder: str) -> None:
-    """Train a model of the same size as the model from `model.py`."""
+    """Train a model that has the same size as the model from `model.py`."""
     from sklearn.compose import make_column_selector, make_column_transformer
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.pipeline import make_pipeline

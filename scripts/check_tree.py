@@ -45,7 +45,7 @@ ALLOWED = ("tritonclient",)
 SOURCE = ROOT / "src" / "rowcast"
 MAX_FUNCTION_LINES, MAX_FILE_LINES = 60, 450
 SHORT_FILES = {"app/server.py": 99}
-"""The composition root of the server contains no features, so it stays short."""
+"""The server's composition root contains no features, so it stays short."""
 PENDING: frozenset[str] = frozenset()
 """Known violations of the structure rules. Do not add entries."""
 
