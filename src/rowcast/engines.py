@@ -1,8 +1,8 @@
 """An engine runs tasks: in the threads of this process, or on the nodes of a cluster.
 
-A task is a call of a function with a shared value and other arguments. The result must depend only on them, because an
-engine may run a task again if a node fails. Functions, values and results must be picklable, unless the engine is a
-`ThreadEngine`. `open_engine` in `app/engines.py` chooses the engine.
+A task is a call of a function with a shared value and other arguments. Its result must depend only on these arguments,
+because an engine may run a task again if a node fails. Functions, values and results must be picklable, unless the
+engine is a `ThreadEngine`. `open_engine` in `app/engines.py` chooses the engine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
 WAITING: Final = 2
-"""The number of tasks that wait while every slot is in use, so that a free slot gets work at once."""
+"""The number of tasks that are queued while every slot is in use, so that a slot gets new work as soon as it is
+free."""
 
 
 POLL_SECONDS: Final = 0.5
@@ -36,7 +37,7 @@ class Task(Protocol[Result_co]):
     def result(self, seconds: float | None = None) -> Result_co:
         """Wait for the result and return it; raise TimeoutError after `seconds`.
 
-        Raise the exception of the function. Raise EngineUnavailable if the engine cannot run the task.
+        Raise the exception that the function raised, or EngineUnavailable if the engine cannot run the task.
         """
         ...
 
@@ -50,11 +51,12 @@ class Task(Protocol[Result_co]):
 
 
 class Engine(Protocol):
-    """Starts tasks in the order of submission whenever a slot is free. The creator closes the engine."""
+    """Starts tasks in the order of submission whenever a slot is free. The code that creates an engine must close
+    it."""
 
     @property
     def slots(self) -> int:
-        """The number of tasks that run at the same time."""
+        """The number of tasks that can run at the same time."""
         ...
 
     def share(self, value: Value) -> Shared[Value]:
@@ -74,7 +76,7 @@ def run_in_order(
     *,
     while_waiting: Callable[[], None] = lambda: None,
 ) -> Generator[Result, None, None]:
-    """Yield the result of each call in order. At most `engine.slots + WAITING` calls and results are in memory.
+    """Yield the result of each call in order. At most `engine.slots + WAITING` calls and results are kept in memory.
 
     `while_waiting` is called repeatedly while the next result is not available. If it raises an error, all tasks are
     canceled.

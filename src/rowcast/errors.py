@@ -50,7 +50,8 @@ class RowcastError(Exception):
             self.slug = slug
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Make errors of every class picklable, because the nodes of a cluster return errors."""
+        """Make errors of every class picklable, because cluster nodes send errors to the process that submitted the
+        task."""
         return _restored, (type(self), self.args, self.__dict__)
 
 

@@ -76,7 +76,7 @@ class RedisSwitched(msgspec.Struct, frozen=True, gc=False):
 
 
 class RowsTaken(msgspec.Struct, frozen=True, gc=False):
-    """A worker scores the rows in some messages in one call."""
+    """A worker has taken one or more messages, whose rows it scores in one call."""
 
     rows: int
     messages: int

@@ -20,7 +20,7 @@ def refuse_overwriting(output: Path, inputs: Iterable[Any]) -> None:
 
 
 def is_same_file(first: Path, second: Path) -> bool:
-    """Return whether two paths lead to the same file, also through symbolic and hard links."""
+    """Return whether two paths lead to the same file, directly or through symbolic or hard links."""
     try:
         return first.samefile(second)
     except OSError:  # at least one of them does not exist

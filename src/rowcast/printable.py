@@ -1,4 +1,4 @@
-"""Text from data, made safe for terminals and Markdown."""
+"""Makes text from data safe for terminals and Markdown."""
 
 from __future__ import annotations
 

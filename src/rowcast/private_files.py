@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 LOCK_SECONDS: Final = 30.0
-"""The default limit for waiting for a lock. Most locks are held for milliseconds."""
+"""The default timeout for acquiring a lock. Most locks are held for milliseconds."""
 LONGEST_PAUSE: Final = 0.05
 
 
@@ -45,8 +45,8 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
 
 
 def acquire_lock(descriptor: int, path: Path, seconds: float = LOCK_SECONDS) -> None:
-    """Lock an open file. Raise LockTimeout after `seconds`. This function polls, because the kernel cannot limit
-    the time for which a lock call waits."""
+    """Lock an open file. Raise LockTimeout after `seconds`. This function polls, because a blocking lock call has no
+    timeout."""
     end = time.monotonic() + seconds
     pause = 0.001
     while True:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Alias(NamedTuple):
-    """The setting that corresponds to another system's environment variable."""
+    """The setting that another system's environment variable sets."""
 
     setting: str
     values: Mapping[str, str] | None = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 
 class SettingPaths:
-    """The properties of `Settings` that are paths or URLs of data."""
+    """The properties of `Settings` that are paths or URLs."""
 
     if TYPE_CHECKING:
         home: Path
@@ -55,7 +55,7 @@ class SettingPaths:
 
     @property
     def has_postgresql_store(self) -> bool:
-        """Whether the store is a PostgreSQL database, which also contains what several homes share."""
+        """Whether the store is a PostgreSQL database. If so, it also contains the data that several homes share."""
         return self.store_url.partition("://")[0] in ("postgresql", "postgres")
 
     @property

@@ -117,8 +117,8 @@ def describe_errors(
 ) -> str:
     """Describe pydantic's validation errors on a single line.
 
-    `names` are all settings. `aliased` contains the value and the environment variable of each setting that comes from
-    an alias, and `prefix` is the prefix of Rowcast's own environment variables.
+    `names` contains the names of all settings. `aliased` contains the value and the environment variable of each
+    setting that comes from an alias, and `prefix` is the prefix of Rowcast's own environment variables.
     """
     sentences = []
     for problem in problems:

@@ -164,7 +164,7 @@ class Settings(SettingPaths, BaseSettings):
     receive_seconds: float = Field(30.0, gt=0, description="Time limit for receiving a whole request.")
     idle_seconds: float = Field(75.0, gt=0, description="Time after which an idle connection is closed.")
     busy_poll_us: int = Field(
-        100, ge=0, le=10_000, description="How long (microseconds) to poll for the next request of a single client."
+        100, ge=0, le=10_000, description="How long (microseconds) to poll for the next request from a single client."
     )
     idempotency_seconds: float = Field(
         86_400.0, gt=0, description="How long replies to requests with an Idempotency-Key are kept."
@@ -182,7 +182,7 @@ class Settings(SettingPaths, BaseSettings):
     )
     job_days: float = Field(7.0, gt=0, description="How long a job and its files are kept after it has ended (days).")
     job_upload_mb: int = Field(1024, ge=1, description="Maximum size (MiB) of a table that is uploaded for a job.")
-    max_jobs: int = Field(100, ge=1, description="Maximum number of waiting and running jobs of each tenant.")
+    max_jobs: int = Field(100, ge=1, description="Maximum number of queued and running jobs per tenant.")
     cache: str = Field(
         "off",
         repr=False,
@@ -198,7 +198,7 @@ class Settings(SettingPaths, BaseSettings):
     quotas: str | None = Field(
         None,
         repr=False,
-        description="URL of the Redis server in which all servers count the use of quotas. Default: each server "
+        description="URL of the Redis server where all servers count the usage of quotas. Default: each server "
         "process enforces an equal share of every quota.",
     )
     queue: str | None = Field(
@@ -233,10 +233,10 @@ class Settings(SettingPaths, BaseSettings):
         "different prefixes.",
     )
     redis_maxmemory: str | None = Field(
-        None, description="Memory limit that the server sets in the Redis server of the cache, such as `256mb`."
+        None, description="Memory limit that the server sets on the cache's Redis server, such as `256mb`."
     )
     redis_policy: RedisPolicy | None = Field(
-        None, description="Eviction policy that the server sets in the Redis server of the cache."
+        None, description="Eviction policy that the server sets on the cache's Redis server."
     )
     models_dir: Path | None = Field(
         None,
@@ -368,7 +368,7 @@ def load(**options: Any) -> Settings:
 
 
 def _refuse_redirected_password(sources: Mapping[str, str]) -> None:
-    """Raise SettingsError if a file in the working folder would choose who receives the password."""
+    """Raise SettingsError if a file in the working folder would decide where the password is sent."""
     where = sources.get("push_gateway")
     if where == ".env" and sources.get("push_password") != ".env":
         raise SettingsError(

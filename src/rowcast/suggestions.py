@@ -13,7 +13,7 @@ MAX_NAMES, MAX_CHARACTERS = 500, 100
 
 @lru_cache(1024)
 def did_you_mean(name: str, known: tuple[str, ...], count: int = 1) -> str:
-    """Return a question such as "did you mean 'age'?", or an empty text if no known name is close."""
+    """Return a question such as "did you mean 'age'?", or an empty string if no known name is close."""
     if len(known) > MAX_NAMES or len(name) > MAX_CHARACTERS:
         return ""
     folded = {each.casefold(): each for each in known}

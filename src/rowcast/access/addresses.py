@@ -18,7 +18,8 @@ _match_host = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::[0-9]*)?").fu
 
 
 def parse_address(text: str) -> Address | None:
-    """Return an IP address, or None if the text is not an address. An IPv4 address mapped to IPv6 is unmapped."""
+    """Parse an IP address; return None if the string is not one. An IPv4-mapped IPv6 address becomes an IPv4
+    address."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -29,7 +30,7 @@ def parse_address(text: str) -> Address | None:
 
 @functools.lru_cache(MAX_CACHED)
 def is_loopback(text: str) -> bool:
-    """Return whether the text is a loopback address. Hot path."""
+    """Return whether the string is a loopback address. Hot path."""
     address = parse_address(text)
     return address is not None and address.is_loopback
 
@@ -76,6 +77,6 @@ def _parse_allowed_host(text: str) -> str:
     host = parse_host(text.encode())
     if not host or ":" in text:
         raise SettingsError(
-            f"invalid host {text!r} in setting 'allowed_hosts'; expected a name without a port, or an address"
+            f"invalid host {text!r} in setting 'allowed_hosts'; expected a host name or an IP address without a port"
         )
     return host

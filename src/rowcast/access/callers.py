@@ -27,7 +27,7 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     meter: Meter | None = None
     """Limits predictions."""
     general_meter: Meter | None = None
-    """Limits all other requests; often the same as `meter`."""
+    """Limits all other requests; often the same object as `meter`."""
 
     def may_use(self, model: str) -> bool:
         """Return whether the caller may use this model."""

@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 
 def fair_share(sizes: Collection[int], total: int) -> int:
-    """Return the highest limit per owner such that all owners together use at most `total`. What an owner does not use
-    of an equal share is available to the other owners.
+    """Return the highest limit per owner such that all owners together use at most `total`. If an owner uses less than
+    an equal share, the other owners can use the rest.
     """
     share = 0
     for number, size in enumerate(sorted(sizes)):

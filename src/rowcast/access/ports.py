@@ -14,12 +14,13 @@ from rowcast.errors import Unavailable
 IN_FLIGHT = "the first request with this Idempotency-Key is still in progress; retry in 1 s"
 OTHER_REQUEST = "this Idempotency-Key was used for a different request; use a new key for each request"
 LEASE_SECONDS = 20.0
-"""The time until a claim expires unless its owner renews it. A process can be suspended for most of this time."""
+"""The time until a claim expires unless its owner renews it. It is long enough that a process can be suspended for
+several seconds without losing its claims."""
 
 
 def idempotency_unavailable(reason: str) -> Unavailable:
     """Return the error to raise if the store of replies cannot be used."""
-    message = f"a request with an Idempotency-Key cannot be answered: {reason}; retry later"
+    message = f"cannot process a request with an Idempotency-Key: {reason}; retry later"
     return Unavailable(message, slug="idempotency-unavailable")
 
 
@@ -76,7 +77,7 @@ class IdempotencyStore(Protocol):
         ...
 
     def release(self, key: str) -> None:
-        """Release a claim of this owner, so that the next request with this key is treated as a new request."""
+        """Release one of this owner's claims, so that the next request with this key is treated as a new request."""
         ...
 
     def purge(self, before: float) -> None:

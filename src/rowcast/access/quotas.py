@@ -29,7 +29,7 @@ class Quota(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Meter:
-    """Tracks the use of one quota with the generic cell rate algorithm, which stores only a timestamp.
+    """Tracks the usage of one quota with the generic cell rate algorithm, which stores only a timestamp.
 
     Hot path: each request calls the meter twice, so the common path avoids calls to `max` and `ceil`.
     """
@@ -85,7 +85,7 @@ class RequestMeter(Meter):
 
 
 class SharedMeter(Meter):
-    """A meter whose use is counted for all server processes together.
+    """A meter that counts the usage across all server processes.
 
     If the shared count is not available, each process enforces its own share. It starts with the last known state, so
     that an outage does not reset the quota.
@@ -125,7 +125,7 @@ def new_meter(
 ) -> Meter | None:
     """Return a meter for the quota, or None if `quota` is None.
 
-    With `shared`, the use of the quota is counted in `shared` under `name`. Otherwise, the quota is split among `share`
+    With `shared`, the quota's usage is counted in `shared` under `name`. Otherwise, the quota is split among `share`
     processes.
     """
     if quota is None:

@@ -1,4 +1,4 @@
-"""The port for quotas that server processes share. It is not in `ports.py`, because this would create an import cycle.
+"""The port for quotas that server processes share. It is not in `ports.py`, because that would create an import cycle.
 
 Every adapter passes the contract tests in `tests/contracts/`.
 """
@@ -17,12 +17,12 @@ class QuotaUse(NamedTuple):
 
 
 class SharedQuotas(Protocol):
-    """Counts the use of quotas for all server processes, with the generic cell rate algorithm."""
+    """Counts the usage of quotas across all server processes, with the generic cell rate algorithm."""
 
     async def charge(self, name: str, rows: int, *, limit: int, seconds: int) -> QuotaUse | None:
-        """Charge rows against the quota of this name, which allows `limit` rows in `seconds` seconds.
+        """Charge rows against the quota with this name, which allows `limit` rows per `seconds` seconds.
 
-        A charge is atomic, and a refused charge changes nothing. Return None if the quotas cannot be used; never raise
-        an exception.
+        A charge is atomic, and a refused charge changes nothing. Return None if the shared quotas are not available;
+        never raise an exception.
         """
         ...

@@ -1,7 +1,7 @@
 """Splits many rows into requests that a server accepts. This module does no network IO.
 
-The server's limits are unknown to the client, which starts with a server's default limits and halves any request that
-the server, or a proxy in front of it, rejects as too large.
+The client does not know the server's limits. It starts with the default limits, and halves any request that the server,
+or a proxy in front of the server, rejects as too large.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class BatchBody(msgspec.Struct, frozen=True):
 
 
 class Batches(Generic[T]):
-    """The requests that send some rows, in order. Rows are read from an iterator only when they are needed.
+    """The requests that send the rows of one call, in order. Rows are read from an iterator only when they are needed.
 
     The caller sends each request that `next` returns, and calls `split` if the reply is an error.
     """

@@ -56,7 +56,7 @@ class PredictOptions(TypedDict, total=False):
 
 
 class CheckedOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Validated `PredictOptions` with their defaults."""
+    """Validated `PredictOptions`, with defaults for the options that were not given."""
 
     entity: str | None = None
     cache: bool = True
@@ -74,12 +74,15 @@ class CheckedOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise BadCall("traceparent must be a W3C Trace Context value: 1 to 255 visible ASCII characters")
 
     def for_batch(self, body: BatchBody) -> CheckedOptions:
-        """Return the options for a request with some of the rows. Each such request has its own Idempotency-Key."""
+        """Return the options for a request that contains only some rows. Each such request has its own
+        Idempotency-Key."""
         if self.idempotency_key is None or body.is_whole:
             return self
         key = f"{self.idempotency_key}.{body.rows.start}.{len(body.rows)}"
         if not is_header_value(key):
-            raise BadCall("idempotency_key is too long for several requests; use at most 200 characters")
+            raise BadCall(
+                "idempotency_key is too long for a call that needs several requests; use at most 200 characters"
+            )
         return msgspec.structs.replace(self, idempotency_key=key)
 
     def query(self) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 ClientError                     the base class of all errors that the client raises
 ├── BadCall                     an invalid argument, or an export file that cannot be written
 ├── Unreachable                 no response arrived; `sent` is True if the server may have received the request
-├── JobNotDone                  a job was still open when the timeout expired
+├── JobNotDone                  a job had not ended when the timeout expired
 ├── BadReply                    a response that a Rowcast server would never send
 └── ErrorReply                  an error response with status, slug, detail, problems, request_id and retry_after
     ├── RowsRejected            some rows are invalid or cannot be scored; `problems` lists every problem

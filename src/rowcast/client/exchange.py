@@ -53,7 +53,7 @@ class HttpRequest(msgspec.Struct, frozen=True):
     """The statuses of successful replies. A problem document with one of these statuses is an error."""
     sink: Sink | None = None
     rows: range | None = None
-    """The rows in the request, if they are only some of the rows of a call."""
+    """The positions of the request's rows in the call; None if the request contains all rows."""
 
 
 class HttpReply(msgspec.Struct, frozen=True):
@@ -91,7 +91,7 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
-    """The timeout for a whole call, the maximum number of retries, and the first and the longest pause."""
+    """The timeout for a whole call, the maximum number of retries, and the shortest and longest pauses."""
 
     timeout: float = 30.0
     retries: int = 5

@@ -129,7 +129,7 @@ class PerformAsync(Protocol):
 
 
 class Jobs:
-    """The jobs of a server."""
+    """Submits, follows and cancels a server's jobs."""
 
     def __init__(self, perform: Perform) -> None:
         self._perform = perform
@@ -159,7 +159,7 @@ class Jobs:
     ) -> JobStatus:
         """Wait until a job has ended, and return it; raise JobNotDone after `timeout` seconds.
 
-        `progress` is called with each state of the job that this client sees.
+        `progress` is called with the job after each poll.
         """
         wait = JobWait(timeout, time.monotonic())
         while True:
@@ -178,7 +178,7 @@ class Jobs:
         return self._download(job_id, "result", path)
 
     def rejects(self, job_id: str, path: str | Path) -> int:
-        """Download the rejected rows to a file, as `result` does, and return the file's size."""
+        """Download the rejected rows to a file and return the file's size, in the same way as `result`."""
         return self._download(job_id, "rejects", path)
 
     def _download(self, job_id: str, what: Literal["result", "rejects"], path: str | Path) -> int:

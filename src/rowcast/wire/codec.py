@@ -97,7 +97,7 @@ class WireCodec:
         self._row_template = b"{" + b",".join(cells) + b"}"
         replies = compile_replies(template.reply, template.batch_reply, facts, matrix=self._is_matrix)
         self.root = None if template.root is msgspec.UNSET else compile_root(template.root, facts)
-        """The reply to `GET /`, if the template defines one."""
+        """The reply to `GET /`, or None if the template does not define one."""
         self.render = replies.render
         self.render_batch = replies.render_batch
         self.render_row = replies.render_row if self._shape.is_plain else None

@@ -37,7 +37,7 @@ def parse_document(text: str, suffix: str, source: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DocumentError(source, "", str(error), slug="syntax-error") from None
     if not isinstance(document, dict):
-        raise DocumentError(source, "", "expected a mapping of names to values", slug="not-a-mapping")
+        raise DocumentError(source, "", "expected a mapping from names to values", slug="not-a-mapping")
     for count, (value, depth) in enumerate(_walk(document)):
         if count > MAX_VALUES:
             raise DocumentError(source, "", f"more than {MAX_VALUES} values", slug="too-many-values")

@@ -82,7 +82,7 @@ def columns_by_client_name(request: RequestTemplate, schema: Schema) -> dict[str
         client_names[column] = client_name
     names = {client_names.get(column, column): column for column in columns}
     if len(names) != len(columns):
-        raise template_error("request.rename", "a new name is already the name of another column")
+        raise template_error("request.rename", "a client name is the same as the name of another column")
     return names
 
 
