@@ -28,7 +28,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A Unix timestamp in microseconds."""
     digest: str
     source: str
-    """The dialect of the request."""
+    """The request's dialect."""
     request_id: str
     reply: bytes
     """The JSON of the prediction, as sent."""
@@ -41,7 +41,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Erasure(msgspec.Struct, frozen=True, array_like=True):
-    """The head of an entry in the chain of erasures. Part of the file format: add new fields only at the end."""
+    """The head of an entry in the erasure chain. Part of the file format: add new fields only at the end."""
 
     at: int
     """A Unix timestamp in microseconds."""
@@ -52,7 +52,7 @@ class Erasure(msgspec.Struct, frozen=True, array_like=True):
     """The selection of entries whose rows were erased, as JSON."""
     rows: int
     request: int = 0
-    """The number of the erasure request; 0 for retention."""
+    """The number that identifies the erasure request; 0 for retention."""
     signature: bytes = b""
     """See `signing.py`; empty in erasures by earlier releases."""
 
@@ -96,7 +96,7 @@ def decode_erasure(head: bytes) -> Erasure:
 
 
 def seal_erasure(seq: int, previous: bytes | None, erasure: Erasure) -> SealedEntry:
-    """Return the next entry of the chain of erasures; `previous` is the preceding link, or None for the first entry."""
+    """Return the next entry in the erasure chain; `previous` is the preceding link, or None for the first entry."""
     head = encode_head(erasure)
     linked = link(genesis(ERASURES) if previous is None else previous, seq, head, NO_ROW)
     return SealedEntry(seq, head, None, None, NO_ROW, linked)
@@ -108,7 +108,7 @@ def genesis(writer: str) -> bytes:
 
 
 def row_hash(salt: bytes, row: bytes) -> bytes:
-    """Return a commitment to the row. The commitment reveals nothing about the row once the salt is erased."""
+    """Return a hash that commits to the row. Once the salt is erased, the hash reveals nothing about the row."""
     return sha256(salt + row).digest()
 
 

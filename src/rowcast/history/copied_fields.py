@@ -22,7 +22,7 @@ class CopiedFields(NamedTuple):
 
 
 class ReplyColumns(msgspec.Struct, gc=False):
-    """The fields of a reply that are copied."""
+    """The reply fields that are copied."""
 
     id: str
     model: str

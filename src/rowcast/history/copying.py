@@ -22,11 +22,11 @@ class CopyTarget(Store, Protocol):
     """A store into which a history can be copied."""
 
     def erase_copies(self, writer: str, seqs: Sequence[int]) -> None:
-        """Erase these rows, without recording an erasure: the copied chain of erasures already records it."""
+        """Erase these rows, without recording an erasure: the copied erasure chain already records it."""
         ...
 
     def add_erasures(self, erasures: Sequence[SealedEntry]) -> None:
-        """Continue the chain of erasures with these entries, and never use their request numbers again."""
+        """Continue the erasure chain with these entries, and never use their request numbers again."""
         ...
 
 
@@ -35,21 +35,22 @@ class StoreCopy(msgspec.Struct, frozen=True):
 
     writers: int
     copied: int
-    """The entries that were copied now."""
+    """The number of entries that this run copied."""
     present: int
-    """The entries that the target already contained."""
+    """The number of entries that the target already contained."""
     erasures: int
-    """The recorded erasures that were copied now."""
+    """The number of recorded erasures that this run copied."""
 
 
 def copy_store(source: Store, target: CopyTarget, report: Callable[[int], None]) -> StoreCopy:
-    """Copy all entries and erasures; raise HistoryError before copying if the target contains different ones.
+    """Copy all entries and erasures; raise HistoryError before copying if the target's entries or erasures conflict
+    with the source's.
 
-    `report` receives the number of entries that have been copied or were present.
+    `report` receives the number of the source's entries that the target contains so far.
     """
     if source.open_erasures():
         raise HistoryError(
-            "an erasure is not complete; start a server with this store, and repeat the copy when the erasure has ended"
+            "an erasure is not complete; start a server with this store, and copy again when the erasure is complete"
         )
     starts = {writer: _common_seq(source, target, writer) for writer in source.writers()}
     new_erasures = _new_erasures(source.erasures(), target.erasures())
@@ -75,7 +76,7 @@ def _batches(entries: Iterator[SealedEntry]) -> Iterator[list[SealedEntry]]:
 
 
 def _common_seq(source: Store, target: Store, writer: str) -> int:
-    """Return the last `seq` of the writer that both stores contain, or -1."""
+    """Return the writer's last `seq` that both stores contain, or -1."""
     theirs, own = target.position(writer), source.position(writer)
     if theirs is None or own is None:
         return -1
@@ -83,17 +84,18 @@ def _common_seq(source: Store, target: Store, writer: str) -> int:
     links = [next(store.chain(writer, seq - 1)).link for store in (source, target)]
     if links[0] != links[1]:
         raise HistoryError(
-            f"the target has different entries of writer {writer}, starting at or before entry {seq}; "
+            f"the target's entries from writer {writer} are different, starting at or before entry {seq}; "
             "copy into an empty database"
         )
     return seq
 
 
 def _new_erasures(own: Sequence[SealedEntry], theirs: Sequence[SealedEntry]) -> Sequence[SealedEntry]:
-    """Return the erasures that the target lacks. Two different chains of erasures cannot be joined."""
+    """Return the erasures that the target lacks. Two different erasure chains cannot be joined."""
     common = min(len(own), len(theirs))
     if own and theirs and own[common - 1].link != theirs[common - 1].link:
         raise HistoryError(
-            "the stores have recorded different erasures, which one chain cannot contain; copy into an empty database"
+            "the stores have recorded different erasures, so their erasure chains cannot be joined; "
+            "copy into an empty database"
         )
     return own[common:]

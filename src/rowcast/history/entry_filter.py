@@ -94,7 +94,7 @@ def _parse_bound(name: str, text: str) -> int:
 def parse_time(text: str) -> int:
     """Parse an RFC 3339 timestamp, a UTC date or an age such as `7d` into Unix milliseconds.
 
-    Raise ValueError if the text is invalid.
+    Raise ValueError if the string is invalid.
     """
     try:
         milliseconds = int((time.time() - parse_duration(text.strip())) * 1000)
@@ -114,7 +114,7 @@ def first_id(milliseconds: int) -> str:
 
 
 def milliseconds_of(prediction_id: str) -> int:
-    """Return the time in an id, as Unix time in milliseconds."""
+    """Return the time that an id contains, in Unix milliseconds."""
     return int(prediction_id[:8] + prediction_id[9:13], 16)
 
 
@@ -142,6 +142,7 @@ def decode_cursor(cursor: str, selection: Selection) -> str:
 
 
 def _fingerprint(selection: Selection) -> bytes:
-    """Return a digest of the filters without the time range, because a bound such as `7d` moves between two pages."""
+    """Return a digest of the filters without the time range, because a relative bound such as `7d` changes between
+    requests."""
     lasting = msgspec.structs.replace(selection, first=None, end=None)
     return sha256(msgspec.json.encode(lasting)).digest()[: CURSOR_BYTES - 16]

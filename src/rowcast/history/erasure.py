@@ -22,20 +22,21 @@ STEPS_PER_ROUND = 20
 RETENTION_INTERVAL_US = 600 * 1_000_000
 DAY_MS = 24 * 3600 * 1000
 OVERDUE_MS = 7 * DAY_MS
-"""A running indexer erases each row when it is due. If even the newest due row is this late, the clock may be wrong."""
+"""A running indexer erases each row soon after it becomes due. If even the newest due row has been due for this long,
+the clock may be wrong."""
 LATE_MS = DAY_MS
 """The overlap of consecutive retention passes, in milliseconds, so that entries that are stored late are not missed."""
 
 
 def retention_problem(store: StoreEraser, now: int, days: int, first: str | None = None) -> str | None:
-    """Return why retention must not erase the rows that are due since `first`, or None. `now` is in microseconds."""
+    """Return why retention must not erase the due rows with ids from `first` on, or None. `now` is in microseconds."""
     end = max(0, now // 1000 - days * DAY_MS)
     newest = store.newest_row(Selection(first=first, end=first_id(end)))
     if newest is None or end - milliseconds_of(newest) <= OVERDUE_MS:
         return None
     overdue = (end - milliseconds_of(newest)) // DAY_MS
     return (
-        f"retention erases nothing: the newest row that is due is {overdue} days overdue, so the clock may be wrong; "
+        f"retention is paused: even the newest due row is {overdue} days overdue, so the clock may be wrong; "
         "if the clock is right, erase the rows with `rowcast history purge --before DATE`"
     )
 
@@ -145,7 +146,7 @@ class Maintenance(Eraser):
         self._retention_first: str | None = None
 
     def run_once(self) -> None:
-        """Run a few small transactions."""
+        """Do a limited amount of this work, in small transactions."""
         if not self._registered:
             self._store.register_folder(self._journals.folder_id)
             self._registered = True
@@ -169,7 +170,7 @@ class Maintenance(Eraser):
 
         After the final batch, schedule the next pass.
 
-        A wrong clock must not erase the history, so a pass does not begin while the rows are far overdue.
+        A wrong clock must not erase the history, so no pass begins while the rows are far overdue.
         """
         if self._retention_after is None:
             problem = retention_problem(self._store, now, days, self._retention_first)

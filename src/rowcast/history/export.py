@@ -15,7 +15,7 @@ from rowcast.schema.prediction import label_text
 
 RECORDS_PER_PIECE, BYTES_PER_PIECE = 500, 4 * 1024 * 1024
 FORMULA = re.compile(r"[=+\-@\t\r](?![\d.]*(?:[eE][+-]?\d+)?\Z)")
-"""Matches the start of a text that a spreadsheet would run as a formula. Numbers such as -1.5 are not formulas."""
+"""Matches the start of text that a spreadsheet would run as a formula. Numbers such as -1.5 are not formulas."""
 COLUMNS = (
     "id",
     "at",
@@ -76,7 +76,7 @@ def split_into_pieces(records: Iterable[Record]) -> Iterator[list[Record]]:
 def to_csv(records: Iterable[Record]) -> Iterator[bytes]:
     """Yield CSV: a header line, then one line per entry, with RFC 3339 timestamps.
 
-    Clients choose some of the text, so an apostrophe is added before text that a spreadsheet would run as a formula.
+    Some values come from clients, so an apostrophe is added before text that a spreadsheet would run as a formula.
     """
     buffer = io.StringIO()
     lines = csv.writer(buffer, lineterminator="\n")

@@ -10,16 +10,16 @@ from rowcast.history.chain import link, row_hash
 from rowcast.history.ports import StoreReader
 
 WRITERS, ENTRIES = 100, 200
-"""The number of writers that a spot check covers, and the number of entries that it reads for each writer."""
+"""The number of writers that a spot check covers, and the number of entries that it reads per writer."""
 
 
 class SchemaState(msgspec.Struct, frozen=True):
-    """What a store's adapter knows about its tables."""
+    """The schema version of a store and the state of its tables, as its adapter reports them."""
 
     schema: int
     """The number of applied migrations; 0 if the store does not exist yet."""
     newest: int
-    """The number of migrations of this release."""
+    """The number of migrations in this release."""
     partitions: list[str]
     problems: list[str]
 

@@ -142,7 +142,7 @@ class StoreReader(Protocol):
     def changed_copies(self, writer: str) -> Iterator[tuple[int, str]]:
         """Yield the `seq` and the name of each field whose copy in the store differs from the entry.
 
-        A store keeps copies of fields for queries.
+        A store keeps copies of some fields for use in queries.
         """
         ...
 
@@ -151,7 +151,7 @@ class StoreReader(Protocol):
         ...
 
     def erasures(self) -> list[SealedEntry]:
-        """Return the chain of erasures."""
+        """Return the erasure chain."""
         ...
 
 
@@ -242,13 +242,14 @@ class StoreEraser(Protocol):
     ) -> ErasureStep:
         """Examine up to `limit` selected entries with ids above `after`, and erase their rows.
 
-        If any row is erased, the same transaction appends an entry to the chain of erasures. All processes share this
+        If any row is erased, the same transaction appends an entry to the erasure chain. All processes share this
         chain, so the store serializes these transactions. `number` is 0 for retention.
         """
         ...
 
     def erase_partition(self, before: str, *, at: int) -> int | None:
-        """Erase all rows of one whole partition whose ids are all below `before`, and free the disk space of the rows.
+        """Erase all rows of one whole partition whose ids are all below `before`, and free the disk space that the rows
+        used.
 
         This takes one transaction, which records the erasure as retention. Return the number of erased rows, or None if
         no such partition is left, if it is in use, or if the store has no partitions. Only one process may call this at
@@ -274,7 +275,7 @@ class SecretStore(Protocol):
 
     @property
     def location(self) -> str:
-        """Where the secret is stored, for messages. It contains no password."""
+        """Where the secret is stored, for use in messages; contains no password."""
         ...
 
     def find(self) -> bytes | None:
@@ -282,7 +283,7 @@ class SecretStore(Protocol):
         ...
 
     def keep(self, secret: bytes) -> bytes:
-        """Store the secret durably unless there is one, and return the stored secret.
+        """Store the secret durably unless one exists already, and return the stored secret.
 
         If several processes call this at the same time, all of them receive the same secret.
         """

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from rowcast.history.ports import StoredEntry
 
 JOB_SOURCE = "job"
-"""The source of entries that a job has recorded."""
+"""The `source` of entries that a job has recorded."""
 JOB_LABEL = "job"
-"""The `prediction` in the entry of a job itself. This entry has no row."""
+"""The `prediction` in the entry that records a job as a whole. This entry has no row."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 P = TypeVar("P")
 R = TypeVar("R")
@@ -65,7 +65,7 @@ class HistoryPage(PageFields[Record], frozen=True):
 
 
 def to_time(microseconds: int) -> datetime:
-    """Convert Unix time in microseconds into a time in UTC, without rounding."""
+    """Convert a Unix timestamp in microseconds into a UTC time, without rounding."""
     return EPOCH + timedelta(microseconds=microseconds)
 
 

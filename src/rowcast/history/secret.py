@@ -1,4 +1,4 @@
-"""Secrets of the history: the key for the hashes of sensitive values, and the key for signatures."""
+"""The history's secrets: the key for hashing sensitive values, and the key for signing."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ SECRET_BYTES = 32
 
 
 def load_secret(store: SecretStore) -> bytes:
-    """Return the secret, and create it if necessary."""
+    """Return the secret; create it if necessary."""
     return store.find() or store.keep(secrets.token_bytes(SECRET_BYTES))
 
 
 def load_shared_secret(shared: SecretStore, copy: SecretStore) -> bytes:
     """Return a secret that several homes share, and keep a copy in this home.
 
-    The first home shares its own secret, if it has one. With the copy, a server can start while the shared secret is
-    not available. Raise SettingsError if the copy differs, because equal values would have different hashes.
+    The first home shares its own secret, if it has one. Thanks to the copy, a server can start while the shared secret
+    is not available. Raise SettingsError if the copy differs, because equal values would have different hashes.
     """
     own = copy.find()
     try:
@@ -33,6 +33,6 @@ def load_shared_secret(shared: SecretStore, copy: SecretStore) -> bytes:
     if own != secret:
         raise SettingsError(
             f"the secret in {copy.location} differs from the secret in {shared.location}; to use the shared "
-            "secret, move the file to another folder; equal values will then have different hashes than before"
+            f"secret, move {copy.location} to another folder; new hashes will then differ from earlier hashes"
         )
     return secret

@@ -94,7 +94,7 @@ class History:
                     yield writer, entry
 
     def heads(self) -> list[ChainHead]:
-        """Return the last entry of every chain, including the chain of erasures."""
+        """Return the last entry of every chain, including the erasure chain."""
         heads = []
         for writer in [*self._writers(), ERASURES]:
             entries = self.store.erasures() if writer == ERASURES else self._chain(writer)

@@ -35,7 +35,7 @@ def sign_erasure(erasure: Erasure, *, seq: int, previous: bytes | None, key: byt
 
 
 def seal_next_erasure(last: Position | None, erasure: Erasure, key: bytes | None) -> SealedEntry:
-    """Return the entry that follows `last` in the chain of erasures. If `key` is None, the entry is not signed."""
+    """Return the entry that follows `last` in the erasure chain. If `key` is None, the entry is not signed."""
     seq, previous = (0, None) if last is None else (last.seq + 1, last.link)
     if key is not None:
         erasure = sign_erasure(erasure, seq=seq, previous=previous, key=key)

@@ -59,7 +59,7 @@ class ChainAudit:
                 self._breaks.append(ChainBreak(head.writer, head.seq, reason))
 
     def check_writer(self, writer: str, entries: Iterable[SealedEntry]) -> None:
-        """Verify the chain of one writer and count its entries."""
+        """Verify one writer's chain and count its entries."""
 
         def counted() -> Iterator[SealedEntry]:
             for entry in entries:
@@ -70,14 +70,14 @@ class ChainAudit:
         self._check(writer, counted())
 
     def check_erasures(self, entries: Sequence[SealedEntry]) -> None:
-        """Verify the chain of erasures, and count the rows that it records as erased."""
+        """Verify the erasure chain, and count the rows that it records as erased."""
         self._check(ERASURES, entries)
         with suppress(msgspec.MsgspecError):  # `_check` has reported a damaged entry
             self._recorded = sum(decode_erasure(entry.head).rows for entry in entries)
             self._check_signatures(entries)
 
     def check_copies(self, writer: str, changed: Iterable[tuple[int, str]]) -> None:
-        """Report the first entry of a writer whose fields differ from the columns that queries use.
+        """Report a writer's first entry whose fields differ from the columns that queries use.
 
         A chain that is already broken is not reported again.
         """
@@ -112,7 +112,7 @@ class ChainAudit:
             self._breaks.append(ChainBreak(writer, seq, reason))
 
     def report_missing_writers(self, writers: Sequence[str]) -> None:
-        """Report the published heads whose chains no longer exist."""
+        """Report each published head whose chain no longer exists."""
         for writer in self._published.keys() - {*writers, ERASURES}:
             self._report_truncated(writer, self._published[writer])
 

@@ -63,7 +63,7 @@ class GraphSource:
 
     @property
     def graph(self) -> Graph:
-        """The graph of this thread; raise BundleError if it cannot be loaded."""
+        """This thread's graph; raise BundleError if the graph cannot be loaded."""
         if not hasattr(self._loaded, "graph"):
             model, output, open_graph = self._arguments
             self._loaded.graph = open_graph(model, output)
@@ -88,7 +88,7 @@ def score_frame(frame: pl.DataFrame, manifest: Manifest, graph: Graph) -> Scored
 def _run_graph(
     manifest: Manifest, graph: Graph, *, tensors: Mapping[str, NDArray[Any]], valid: NDArray[np.bool_]
 ) -> NDArray[Any]:
-    """Return the output of the graph for the valid rows."""
+    """Return the graph's output for the valid rows."""
     decision, output = manifest.decision, manifest.output
     if not valid.any():
         return np.zeros((0,) if decision.task == "regression" else (0, len(decision.classes)), np.float32)
@@ -97,13 +97,13 @@ def _run_graph(
 
 
 def problem_row(problem: ValueProblem) -> int:
-    """Return the row of a problem. In a table, it is always set."""
+    """Return the problem's row, which is always set for a table."""
     assert isinstance(problem.row, int)
     return problem.row
 
 
 def in_lines(problems: list[ValueProblem], rows: Rows) -> list[ValueProblem]:
-    """Return the problems with lines in the chunk, counted from 0, instead of positions in the frame."""
+    """Return the problems with `row` converted from a position in the frame to a line of the chunk, counted from 0."""
     if not rows.excluded:
         return problems
     positions = rows.positions().tolist()
@@ -113,7 +113,7 @@ def in_lines(problems: list[ValueProblem], rows: Rows) -> list[ValueProblem]:
 def with_reasons(rejected: pl.DataFrame, problems: Sequence[ValueProblem], offset: int) -> pl.DataFrame:
     """Return the rejected rows with three added columns: row number, invalid columns and reasons.
 
-    `offset` is added to the rows of the problems.
+    `offset` is added to the row number of each problem.
     """
     refuse_existing(rejected, REJECT_COLUMNS)
     rejects: dict[int, tuple[list[str], list[str]]] = {}
@@ -134,7 +134,7 @@ def with_reasons(rejected: pl.DataFrame, problems: Sequence[ValueProblem], offse
 
 
 def located(problems: Sequence[ValueProblem], offset: int, source: Source) -> list[ValueProblem]:
-    """Return the problems of a chunk with the row numbers and, in a text file, the line numbers in the whole file."""
+    """Return a chunk's problems with their row numbers and, for a text file, line numbers in the whole file."""
     rows = [problem_row(problem) + offset for problem in problems]
     lines = find_lines(source, set(rows)) if isinstance(source, Path) else {}
     return [

@@ -1,7 +1,7 @@
 """Executes one job: scores the unfinished chunks of its table on an engine, and joins all chunks into the result. Each
 chunk is written to a file named by the digest of its content. If a runner dies, the next runner continues after the
-last finished chunk, so the result is byte-identical to that of an uninterrupted run. The tasks of the engine only
-score; this process reads the table and stores all results.
+last finished chunk, so the result is byte-identical to that of an uninterrupted run. The engine's tasks only score
+rows; this process reads the table and stores all results.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ UPLOAD: Final = "the uploaded table"
 
 
 class JobTools(NamedTuple):
-    """What the execution of a job needs."""
+    """The stores, limits and clock with which a job is executed."""
 
     store: JobStore
     files: FileStore
@@ -59,12 +59,12 @@ class JobTools(NamedTuple):
     """The maximum size of an upload."""
     lease_seconds: float
     stall_seconds: float
-    """How long the engine may take until the next chunk is scored."""
+    """How long the engine may take to score the next chunk."""
     now: Callable[[], int]
 
 
 class JobExecution:
-    """The execution of one claimed job."""
+    """Executes one claimed job."""
 
     def __init__(
         self, job: Job, claim: JobClaim, *, manifest: Manifest, graphs: GraphSource, engine: Engine, tools: JobTools
@@ -107,7 +107,7 @@ class JobExecution:
         return result
 
     def _score(self, source: Path, is_stopping: Callable[[], bool]) -> list[ChunkRecord]:
-        """Score the chunks that are not finished, and return all chunks."""
+        """Score the unfinished chunks, and return all chunks."""
         chunks = self._tools.store.chunks(self._job.id)
         finished, active = len(chunks), time.monotonic()
         spec = self._job.spec

@@ -30,7 +30,7 @@ MAX_ATTEMPTS: Final = 25
 """How many times a job can be claimed without finishing a chunk. A job that keeps crashing its runner, or whose engine
 is never available, must eventually fail."""
 FIRST_PAUSE, LONGEST_PAUSE = 5, 300
-"""The pauses, in seconds, after the first failure of a job's engine and after many failures."""
+"""The shortest and the longest pause, in seconds, after a failure of a job's engine."""
 SECOND: Final = 1_000_000
 
 
@@ -40,7 +40,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     version: int
     digest: str
-    """The digest of the bundle."""
+    """The bundle's digest."""
     input: str
     """The name of the uploaded file, such as `input.csv`. The server chooses the name."""
     input_sha256: str
@@ -189,7 +189,7 @@ def claim_of(job: Job) -> JobClaim:
 def claimed(job: Job, now: int, *, runner: str, seconds: float) -> Job:
     """Return the job as claimed by a runner, or as failed if it has been claimed too often without progress."""
     if job.attempts >= MAX_ATTEMPTS:
-        message = f"the job stopped its runner {job.attempts} times without finishing a chunk"
+        message = f"the job's runner stopped unexpectedly {job.attempts} times without finishing a chunk"
         return failed(job, now, JobError("runner-died", message))
     return msgspec.structs.replace(
         job,
@@ -236,7 +236,8 @@ def released(job: Job) -> Job:
 def postponed(job: Job, now: int, problem: JobError) -> Job:
     """Return the job without its claim, to be claimed again after a pause, or as failed after too many attempts.
 
-    The pause doubles with each attempt, so that a job whose engine is not available leaves the runner to other jobs.
+    The pause doubles with each attempt, so that the runner can execute other jobs while this job's engine is not
+    available.
     """
     if job.attempts >= MAX_ATTEMPTS:
         message = f"{problem.message} (attempt {job.attempts} of {MAX_ATTEMPTS})"
@@ -288,9 +289,9 @@ class JobStatus(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     result: JobResult | None = None
     error: JobError | None = None
     problem: JobError | None = None
-    """Why the job was postponed; None unless it waits for the next attempt."""
+    """Why the job was postponed; None unless the job is waiting for its next attempt."""
     retry: datetime | None = None
-    """When the next attempt is due."""
+    """When the job can be attempted again."""
 
 
 class JobPage(msgspec.Struct, frozen=True):

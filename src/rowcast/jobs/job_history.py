@@ -1,7 +1,7 @@
 """Records jobs in the history: one entry for each job and, if requested, one entry for each scored row.
 
 Each chunk is a separate writer. The ids and salts of its entries are derived from the job's secret and the row's
-position. A chunk that is scored again therefore has the same entries, and the store adds each entry only once.
+position. Scoring a chunk again therefore produces the same entries, and the store adds each entry only once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class RecordedRows(msgspec.Struct, frozen=True):
-    """The scored rows of a chunk, with all data for their entries."""
+    """A chunk's scored rows, with all the data for their history entries."""
 
     scores: Sequence[Score]
     warnings: Sequence[tuple[RowWarning, ...]]
@@ -45,7 +45,7 @@ class RecordedRows(msgspec.Struct, frozen=True):
 
 
 class JobEvidence(msgspec.Struct, frozen=True):
-    """What the history records of a job."""
+    """The facts about a job that its history entry contains."""
 
     rows: int
     rejected: int
@@ -65,7 +65,7 @@ class JobReply(msgspec.Struct, frozen=True):
 
 
 def rows_to_record(scored: ScoredRows, unusual: UnusualRows, manifest: Manifest) -> RecordedRows:
-    """Return the data for the entries of a chunk. This needs no secret, so any machine can do it."""
+    """Return the data for a chunk's history entries. This needs no secret, so any machine can do it."""
     schema = manifest.schema
     places = np.flatnonzero(~scored.rejected).tolist()
     columns = [_values(scored.encoded.columns[column.name], column, places) for column in schema.columns]
@@ -76,7 +76,7 @@ def rows_to_record(scored: ScoredRows, unusual: UnusualRows, manifest: Manifest)
 
 
 class RowRecorder:
-    """Records the rows of a job. Only the runner has one, because it knows the job's secret and the redaction key."""
+    """Records the rows of a job. Used only in the runner, which has the job's secret and the redaction key."""
 
     def __init__(self, store: StoreWriter, job: Job, manifest: Manifest, redactor: Redactor | None) -> None:
         self._store = store
@@ -120,7 +120,7 @@ class RowRecorder:
 
 
 def record_job(store: StoreWriter, job: Job, result: JobResult, now: int) -> None:
-    """Store the entry of a job that has been scored. The entry has no row, so an erasure cannot change it."""
+    """Store the history entry of a finished job. The entry has no row, so an erasure cannot change it."""
     spec = job.spec
     evidence = JobEvidence(result.rows, result.rejected, spec.input_sha256, result.output.sha256, result.rejects.sha256)
     reply = msgspec.json.encode(JobReply(job.id, spec.model, spec.version, JOB_LABEL, evidence))
@@ -137,7 +137,7 @@ def _entry(job: Job, at: int, reply: bytes, withheld: tuple[str, ...]) -> Entry:
 
 
 def _values(cells: ParsedColumn, column: Column, places: list[int]) -> list[Any]:
-    """Return the canonical values of a column, in the form in which a client would send them."""
+    """Return a column's canonical values, in the form in which a client would send them."""
     values, missing = cells.values[places].tolist(), cells.missing[places].tolist()
     convert = _CONVERTERS.get(column.kind, str)
     return [None if absent else convert(value) for value, absent in zip(values, missing, strict=True)]

@@ -22,7 +22,7 @@ from rowcast.tables.write import with_predictions
 
 @dataclass(frozen=True)
 class JobScorer:
-    """What a task needs to score a chunk of a job. It is picklable, and contains no secret of the job or the server."""
+    """What a task needs to score a chunk of a job. It is picklable, and contains no secrets."""
 
     manifest: Manifest
     graphs: GraphSource

@@ -1,7 +1,7 @@
 """Scores rows in memory, and returns the results in the form in which the rows were passed.
 
     rows                            predictions                        probabilities
-    pandas or polars data frame     a frame of the same library        a frame with one column per class
+    pandas or polars data frame     a frame from the same library      a frame with one column per class
     path of a table                 a polars frame                     a polars frame with one column per class
     mapping of columns              a mapping of columns               a mapping of columns, one per class
     list of rows                    a list of scores                   a list of mappings from class to probability
@@ -41,7 +41,7 @@ NAME: Final = "the data"
 
 
 class Results(Protocol):
-    """The results for all rows, in three forms."""
+    """The results for all rows, available in three forms."""
 
     def columns(self) -> Mapping[str, Any]:
         """Return one sequence of results per column."""
@@ -95,9 +95,9 @@ class Input(NamedTuple):
     frame: pl.DataFrame
     convert: Callable[[Results], Any]
     is_single: bool = False
-    """Whether the input is one row that is not in a list."""
+    """Whether the input is a single row instead of a list of rows."""
     unknown: Sequence[ValueProblem] = ()
-    """The problems with names that are not columns."""
+    """The problems with names that do not belong to any column."""
 
 
 def predict(model: LiveModel, data: Any) -> Any:
@@ -138,7 +138,7 @@ def _read(data: Any, schema: Schema) -> Input:
 
 
 def _is_column(cells: Any) -> bool:
-    """Return whether the value of a mapping is a column; otherwise it is a single cell."""
+    """Return whether a value in a mapping is a whole column rather than a single cell."""
     return not isinstance(cells, str | bytes) and hasattr(cells, "__len__") and hasattr(cells, "__iter__")
 
 
@@ -153,7 +153,7 @@ def _from_array(array: NDArray[Any], names: Sequence[str]) -> pl.DataFrame:
 
 
 def _from_rows(rows: Sequence[Any], schema: Schema) -> Input:
-    """Return the model's columns of the rows. A cell that is absent from a row is missing.
+    """Return a frame with the model's columns. A cell that is absent from a row becomes a missing value.
 
     Columns that the model does not use, such as the target, are ignored. Names that are probably misspellings of
     absent columns are reported.
@@ -167,7 +167,7 @@ def _from_rows(rows: Sequence[Any], schema: Schema) -> Input:
 
 
 def _unknown_columns(rows: Sequence[Mapping[Any, Any]], keys: Mapping[str, Any], schema: Schema) -> list[ValueProblem]:
-    """Return a problem for each name that is probably a misspelling, with its row."""
+    """Return a problem, with its row number, for each name that is probably a misspelling."""
     names = schema.names()
     keys_of_columns = [keys.get(name) for name in names]
     problems = []
@@ -183,7 +183,7 @@ def _unknown_columns(rows: Sequence[Mapping[Any, Any]], keys: Mapping[str, Any],
 
 
 def _score(model: LiveModel, rows: Input) -> NDArray[Any]:
-    """Return the output of the graph; raise InvalidRows or NoAnswer if any row cannot be scored."""
+    """Return the graph's output; raise InvalidRows or NoAnswer if any row cannot be scored."""
     encoded = encode_all(plain(rows.frame, NAME), model.schema, model.manifest.plan)
     problems = encoded.problems()
     if problems or rows.unknown:

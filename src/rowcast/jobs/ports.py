@@ -17,7 +17,7 @@ JobEdit = Callable[[Job, int], Job]
 
 
 class VisibleJobs(NamedTuple):
-    """The jobs that a caller can see: a job must match every field that is set."""
+    """A filter for the jobs that a caller can see: a job must match every field that is set."""
 
     tenant: str | None = None
     key_id: str | None = None
@@ -36,7 +36,7 @@ class VisibleJobs(NamedTuple):
 class JobStore(Protocol):
     """Stores jobs for all servers and runners. Every method is atomic, and raises Unavailable if the store fails.
 
-    The store has its own clock, so that leases do not depend on the clocks of the runners. A store that does not exist
+    The store has its own clock, so that leases do not depend on the runners' clocks. A store that does not exist
     yet counts as empty.
     """
 
@@ -57,7 +57,8 @@ class JobStore(Protocol):
         ...
 
     def claim(self, runner: str, place: str, *, seconds: float, dead_runner: str = "") -> Job | None:
-        """Claim the oldest claimable job with files in `place` for `seconds`; return None if there is no such job.
+        """Claim, for `seconds`, the oldest claimable job whose files are in `place`; return None if there is no such
+        job.
 
         Jobs of `dead_runner` are claimable even if their leases have not expired.
         """

@@ -37,9 +37,9 @@ class RowSelection:
 
     selected: NDArray[np.bool_]
     sampled: NDArray[np.bool_]
-    """The rows whose cells are returned, unless they are not selected or cannot be scored."""
+    """The rows whose cells are returned if the rows are selected and can be scored."""
     starts: tuple[int, ...]
-    """The first row of each chunk of the table, followed by the number of rows."""
+    """The first row of each chunk of the table, followed by the table's number of rows."""
     reason: Callable[[int], ValueProblem]
     """Returns why a row is not selected."""
 

@@ -1,4 +1,5 @@
-"""Submits jobs, and shows each job only to callers that may see it. Used by servers; does not read tables."""
+"""Submits jobs, and shows each job only to callers that may see it. Servers use this module; it does not read
+tables."""
 
 from __future__ import annotations
 
@@ -35,14 +36,14 @@ class JobLimits(NamedTuple):
 
     upload_bytes: int
     open_jobs: int
-    """The maximum number of open jobs of one tenant."""
+    """The maximum number of open jobs per tenant."""
     keep_seconds: float
     ray_problem: str
     """Why jobs cannot use a Ray cluster; empty if they can."""
 
 
 class Upload(NamedTuple):
-    """A stored upload. The job with this id does not exist yet."""
+    """A stored upload for a job that does not exist yet."""
 
     job_id: str
     format: UploadFormat
@@ -50,7 +51,7 @@ class Upload(NamedTuple):
 
 
 class Submission(NamedTuple):
-    """A request for a job: its options and its sender."""
+    """A request to create a job: the job's options, the model and the caller."""
 
     options: JobOptions
     model: ModelInterface
@@ -60,7 +61,7 @@ class Submission(NamedTuple):
 
 
 class JobDownload(NamedTuple):
-    """A file of a job, ready to be sent."""
+    """One of a job's files, ready to be sent."""
 
     pieces: Iterator[bytes]
     file: JobFile
@@ -83,13 +84,13 @@ class JobService:
         self._wake = wake
 
     def close(self) -> None:
-        """Release the connections of the store."""
+        """Release the store's connections."""
         self._store.close()
 
     def submit(self, upload: Upload, submission: Submission) -> Job:
         """Add a job for an upload, or return the job of an earlier request with the same Idempotency-Key.
 
-        If no job is added, delete the upload. Raise RequestError if the server does not have the engine of the job.
+        If no job is added, delete the upload. Raise RequestError if the job's engine is not available on this server.
         """
         job = self._new_job(upload, submission)
         try:

@@ -41,7 +41,8 @@ from rowcast.tables.write import check_extension, extension, open_writer, prepar
 
 
 class ColumnWarning(msgspec.Struct, frozen=True):
-    """The number of scored rows with an unusual value in a column; the codes are those of the server's warnings."""
+    """The number of scored rows with an unusual value in a column; the codes are the same as in the server's
+    warnings."""
 
     column: str
     code: str
@@ -207,7 +208,7 @@ def score_chunk(scorer: TableScorer, index: int, chunk: Chunk) -> ScoredChunk:
 
 
 def _count_warnings(encoded: EncodedTable, ranges: RangeCheck, scored: NDArray[np.bool_]) -> Counter[tuple[str, str]]:
-    """Count the scored rows that a server would answer with a warning, by column and code."""
+    """Count the scored rows for which a server would return a warning, by column and code."""
     return count_rows(unusual_rows(encoded, ranges, scored))
 
 
@@ -216,7 +217,7 @@ UnusualRows = Mapping[tuple[str, str], NDArray[np.bool_]]
 
 
 def unusual_rows(encoded: EncodedTable, ranges: RangeCheck, scored: NDArray[np.bool_]) -> UnusualRows:
-    """Return the scored rows that a server would answer with a warning."""
+    """Return the scored rows for which a server would return a warning."""
     if not len(scored):
         return {}  # the range check cannot handle empty tensors
     masks = {(each.column, OUT_OF_RANGE): each.rows & scored for each in ranges.find(encoded.tensors)}
@@ -227,7 +228,7 @@ def unusual_rows(encoded: EncodedTable, ranges: RangeCheck, scored: NDArray[np.b
 
 
 def count_rows(unusual: UnusualRows) -> Counter[tuple[str, str]]:
-    """Return the number of rows with each warning, without warnings that no row has."""
+    """Return the number of rows with each warning; omit warnings that no row has."""
     return Counter({key: count for key, mask in unusual.items() if (count := int(mask.sum()))})
 
 

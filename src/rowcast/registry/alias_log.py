@@ -1,4 +1,4 @@
-"""The log of a model's aliases: which version each alias pointed to, and who moved it when.
+"""The log of a model's aliases: which version each alias pointed to, who moved the alias, and when.
 
 A registry appends one entry per move and never changes an entry.
 """
@@ -16,12 +16,12 @@ LOG_FORMAT: Final = 1
 class AliasMove(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"source": "from", "target": "to"}
 ):
-    """An entry of the log. `number` counts the moves of the model's aliases from 1."""
+    """An entry in the log. `number` counts the moves of the model's aliases, starting at 1."""
 
     format: int
     number: int
     time: str
-    """The time of the move, RFC 3339 in UTC."""
+    """The time of the move, in UTC and RFC 3339 format."""
     who: str
     """The user who moved the alias."""
     alias: str
@@ -35,7 +35,7 @@ class AliasMove(
 def previous_version(moves: Iterable[AliasMove], alias: str, current: int, published: Collection[int]) -> int | None:
     """Return the version to which a rollback moves the alias, or None if there is none.
 
-    This is the version that `current` replaced. A rollback undoes a move. The next rollback goes back one step further
+    This is the version that `current` replaced. A rollback undoes a move. Another rollback goes back one step further
     instead of undoing the first rollback. Deleted versions are skipped.
     """
     earlier: list[int] = []

@@ -108,7 +108,7 @@ def description(folder: Path, max_nodes: int) -> bytes:
 
 
 def _copy(source: IO[bytes], target: IO[bytes], limit: int) -> int:
-    """Copy a file in small chunks, at most one chunk beyond the limit; return the number of bytes copied."""
+    """Copy a file in small chunks, and stop at most one chunk beyond the limit; return the number of bytes copied."""
     size = 0
     while size <= limit and (piece := source.read(min(MEBIBYTE, limit + 1 - size))):
         target.write(piece)

@@ -29,12 +29,12 @@ MANIFEST = "bundle.json"
 GOLDEN = "golden.json"
 REFERENCE = "reference.parquet"
 TRAINING_ROWS = "training_rows.bin"
-"""Hashes of the training rows, see `training/row_hashes.py`."""
+"""Hashes of the training rows; see `training/row_hashes.py`."""
 CARD = "MODEL_CARD.md"
 REPORT = "report.html"
 SERVING_FILES = (MODEL, GOLDEN)
 MAX_JSON_MB = 8
-"""The maximum size of each JSON file in a bundle, in mebibytes. JSON can take 20 times this size in memory."""
+"""The maximum size of each JSON file in a bundle, in mebibytes. Decoded JSON can take 20 times as much memory."""
 MAX_JSON_BYTES = MAX_JSON_MB * 1024 * 1024
 
 

@@ -8,7 +8,7 @@ from rowcast.schema.schema import Column, Schema
 
 
 def find_difference(old: Manifest, new: Manifest) -> str:
-    """Return the first difference in target, schema or format that a client can notice, or an empty string."""
+    """Return the first difference in the target, schema or format that can affect a client, or an empty string."""
     if old.training.target != new.training.target:
         return f"the target is {new.training.target!r} instead of {old.training.target!r}"
     if old.wire != new.wire:
@@ -49,7 +49,7 @@ def _column_difference(old: Column, new: Column) -> str:
     if old.zone != new.zone:
         return f"{name} has the time zone {new.zone} instead of {old.zone}"
     if set(old.forms) - set(new.forms) or set(old.words) - set(new.words):
-        return f"{name} no longer accepts a notation"
+        return f"{name} no longer accepts some notations"
     if new.closed and not (old.closed and set(old.levels) <= set(new.levels)):
         return f"{name} no longer accepts some values"
     if old.sensitive and not new.sensitive:

@@ -150,7 +150,7 @@ class ModelImporter:
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
-        """Yield a temporary folder next to the models. It is on the same disk, and the next import cleans it up."""
+        """Yield a temporary folder on the same disk as the models; delete it afterward."""
         try:
             with self._registry.scratch() as folder:
                 yield folder
@@ -206,7 +206,7 @@ def _with_table(request: ImportRequest, path: Path) -> ImportRequest:
 
 @contextmanager
 def _source_named(source: str) -> Iterator[None]:
-    """Add the name of the imported file to errors from the sandbox."""
+    """Add the imported file's name to errors from the sandbox."""
     try:
         yield
     except BundleError as error:

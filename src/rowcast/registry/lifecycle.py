@@ -71,7 +71,7 @@ def delete(
 
 
 def _check_reason(reason: str) -> str:
-    """Return the reason as one line; raise RegistryError if the log or a terminal could not show it."""
+    """Return the reason as one line; raise RegistryError if it is too long or contains control characters."""
     line = " ".join(reason.split())
     if len(line) > MAX_REASON or not line.isprintable():
         raise RegistryError(f"the reason must have at most {MAX_REASON} characters and no control characters")

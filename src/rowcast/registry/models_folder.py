@@ -22,7 +22,7 @@ from rowcast.registry.ports import ImportResult
 RECORD: Final = ".imports.json"
 LOCK: Final = ".imports.lock"
 IMPORT_SECONDS: Final = 900.0
-"""The limit for waiting until another process has imported the folder's files."""
+"""How long to wait for another process to finish importing the folder's files."""
 SHARED_METADATA: Final = "model_metadata.json"
 MAX_METADATA_MB: Final = 1
 
@@ -88,7 +88,7 @@ class ModelsFolder:
     def _metadata_path(self, path: Path, files: Sequence[Path]) -> Path | None:
         """Return the graph's own metadata file, or the folder's shared metadata file if it belongs to this graph.
 
-        Raise SettingsError if there are several graphs and the shared file names none of them.
+        Raise SettingsError if there are several graphs and the shared file does not name one of them.
         """
         own, shared = path.with_name(f"{path.stem}_metadata.json"), path.with_name(SHARED_METADATA)
         if own.exists():

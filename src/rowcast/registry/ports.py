@@ -141,7 +141,7 @@ class RegistryWriter(RegistryReader, Protocol):
     def scratch(self) -> AbstractContextManager[Path]:
         """Yield an empty folder for temporary files, and delete it afterward.
 
-        The next call of any method that writes removes the folder of a killed process.
+        If the process is killed first, the next call of any method that writes removes the folder.
         """
         ...
 
@@ -158,7 +158,7 @@ class RegistryWriter(RegistryReader, Protocol):
 
         A version number is never used again, even if the version is deleted. If `alias` is given, point it at the new
         version as `point` does. If `fill` raises an exception or the alias cannot be changed, leave nothing behind. The
-        next call removes anything that a killed publisher left behind.
+        next call removes anything left behind by a publisher that was killed.
         """
         ...
 

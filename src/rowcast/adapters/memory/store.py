@@ -107,7 +107,7 @@ class MemoryStore:
         return len(self._places)
 
     def erasures(self) -> list[SealedEntry]:
-        """Return the chain of erasures."""
+        """Return the erasure chain."""
         return list(self._erasures)
 
     def register_folder(self, folder_id: str) -> None:

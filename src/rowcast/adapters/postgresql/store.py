@@ -170,7 +170,7 @@ class PostgresStore:
         return sum(count for (count,) in self._readers.fetch("SELECT count(*) FROM rowcast.entries"))
 
     def erasures(self) -> list[SealedEntry]:
-        """Return the chain of erasures."""
+        """Return the erasure chain."""
         rows = self._readers.fetch("SELECT seq, head, link FROM rowcast.erasures ORDER BY seq")
         return [SealedEntry(seq, head, None, None, NO_ROW, linked) for seq, head, linked in rows]
 
@@ -285,7 +285,7 @@ class PostgresStore:
             _erase_rows(connection, [each for (each,) in connection.execute(query, [writer, list(seqs)])])
 
     def add_erasures(self, erasures: Sequence[SealedEntry]) -> None:
-        """Continue the chain of erasures, and skip the numbers of the copied requests."""
+        """Continue the erasure chain, and skip the numbers of the copied requests."""
         with self._transaction() as connection:
             connection.execute("LOCK TABLE rowcast.erasures IN EXCLUSIVE MODE")
             for sealed in erasures:

@@ -32,7 +32,7 @@ CHECK_SECONDS = 2
 SCRUB_MILLISECONDS = 200
 """The maximum time that `scrub` waits for readers. A slow reader must not block the indexer."""
 ERASURES_VERSION = 2
-"""The schema version that introduced the chain of erasures."""
+"""The schema version that introduced the erasure chain."""
 
 
 class SqliteStore:
@@ -150,7 +150,7 @@ class SqliteStore:
             return int(connection.execute("SELECT count(*) FROM entries").fetchone()[0])
 
     def erasures(self) -> list[SealedEntry]:
-        """Return the chain of erasures."""
+        """Return the erasure chain."""
         with self._reading() as connection:
             if schema_version(connection, str(self.path)) < ERASURES_VERSION:
                 return []

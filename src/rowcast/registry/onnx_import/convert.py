@@ -165,7 +165,7 @@ def _random_value(column: Column, rng: np.random.Generator) -> Value:
 
 
 def _as_array(output: Any) -> NDArray[Any]:
-    """Return an output as an array. Each map becomes one row, with the values in the order of the map."""
+    """Return an output as an array. Each map becomes one row, with the map's values in their original order."""
     if isinstance(output, list):
         return np.array([list(row.values()) for row in output], np.float32)
     return np.asarray(output)

@@ -25,7 +25,7 @@ from rowcast.registry.onnx_import.protobuf import (
 STANDARD_DOMAINS: Final = frozenset({b"", b"ai.onnx", b"ai.onnx.ml"})
 MAX_DEPTH: Final = 8
 ORT_FORMAT: Final = b"ORTM"
-"""The bytes 4 to 7 of a model in ONNX Runtime's own format."""
+"""Bytes 4 to 7 of a model in ONNX Runtime's own format."""
 ONE, MANY = FieldType(BYTES), FieldType(BYTES, repeated=True)
 # The field numbers in onnx.proto3 that the inspection interprets
 MODEL: Final[Message] = {7: ONE, 8: MANY, 20: MANY, 25: MANY}
@@ -137,7 +137,7 @@ class _Walk:
         return depends
 
     def _sparse_tensor(self, tensor: ProtobufField) -> bytes:
-        """Walk a sparse tensor and return its name, which is the name of its values."""
+        """Walk a sparse tensor and return its name, which is stored with its values."""
         names = {field.number: self._tensor(field) for field in self._fields(tensor, SPARSE_TENSOR) if field.number < 3}
         return names.get(1, b"")
 
