@@ -277,7 +277,7 @@ async def test_a_server_without_a_cluster_refuses_jobs_for_a_cluster(tmp_path: P
     async with front.client:
         local, ray = await front.submit(engine="local"), await front.submit(engine="ray")
 
-    assert (local.status_code, ray.status_code, slug(ray)) == (202, 501, "not-supported")
+    assert (local.status_code, ray.status_code, slug(ray)) == (202, 400, "bad-option")
     assert "`ray_address`" in ray.json()["detail"]
     assert front.files.jobs() == [local.json()["id"]]
 

@@ -57,7 +57,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "engine": {
         "type": "string",
         "enum": ["local", "ray"],
-        "description": "`local` scores the table on one machine; `ray` scores it on the server's Ray cluster.",
+        "description": "`local` scores the table on one machine; `ray` scores it on the server's Ray cluster "
+        "and is refused if the server has none.",
     },
 }
 SUBMIT_BODY: dict[str, Any] = {
@@ -145,7 +146,6 @@ def _add_submit_route(
             "no-rows",
             "not-an-object",
             "repeat-differs",
-            "not-supported",
             "unavailable",
             "overloaded",
             "disk-low",

@@ -95,7 +95,7 @@ class JobService:
         job = self._new_job(upload, submission)
         try:
             if job.spec.engine == "ray" and self.limits.ray_problem:
-                raise RequestError(f"engine=ray is not available: {self.limits.ray_problem}", slug="not-supported")
+                raise RequestError(f"engine: ray is not available: {self.limits.ray_problem}", slug="bad-option")
             added = self._store.add(job, max_open=self.limits.open_jobs)
         except RowcastError:
             self.files.delete(upload.job_id)
