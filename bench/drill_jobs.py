@@ -63,8 +63,8 @@ def main() -> int:
     checks = [
         Check("kills", killed, least=options.kills),
         Check("jobs", len(jobs)),
-        Check("results that differ from that of rowcast predict", different, most=0),
-        Check("rows that the history lacks or contains twice", abs(recorded - len(jobs) * options.rows), most=0),
+        Check("results that differ from those of rowcast predict", different, most=0),
+        Check("rows missing from the history or recorded twice", abs(recorded - len(jobs) * options.rows), most=0),
         Check("broken chains", len(verification["broken"]), most=0),
         Check("recorded rows whose replay differs", replay["entries"] - replay["equal"], most=0),
     ]

@@ -76,7 +76,7 @@ def main() -> int:
         Check(f"speed of a job / speed of rowcast predict, {options.rows:,} rows", speed, least=LEAST_SPEED),
         Check("CPU time of rowcast predict / CPU time of the job runner", cpu),
         Check("rows/s of a job", options.rows / median(job.seconds for job in jobs)),
-        Check("result has the same bytes as that of rowcast predict", float(same), least=1),
+        Check("the result is identical to that of rowcast predict", float(same), least=1),
         Check("peak memory of the job runner, MB", peak),
     ]
     if more is not None:

@@ -84,6 +84,9 @@ OLD_NAMES = {
     "memory of the workers: last quarter / first quarter": (
         "memory of the server processes: last quarter / first quarter"
     ),
+    "result has the same bytes as that of rowcast predict": "the result is identical to that of rowcast predict",
+    "results that differ from that of rowcast predict": "results that differ from those of rowcast predict",
+    "rows that the history lacks or contains twice": "rows missing from the history or recorded twice",
     **{
         f"{what}: two workers / one, {connections}": f"{what}: two server processes / one, {connections}"
         for what in ("throughput", "throughput including the indexer")

@@ -259,7 +259,7 @@ processes share pages. `make bench-unseen` measured the figures from {since} to 
 {requirements}
 
 The next table shows the mean scores over the seeds. The difference is the score of the preset `{last}` minus the score
-of the better of AutoGluon and FLAML, with its range over the seeds. The seconds and the time per row are also those of
+of the better of AutoGluon and FLAML, with its range over the seeds. The seconds and the time per row also refer to
 this preset.
 
 | table | target | rows | metric | {heading} | AutoGluon | FLAML | difference | seconds | µs per row |

@@ -198,7 +198,7 @@ class Settings(SettingPaths, BaseSettings):
     quotas: str | None = Field(
         None,
         repr=False,
-        description="URL of the Redis server where all servers count the usage of quotas. Default: each server "
+        description="URL of the Redis server on which all servers track quota usage. Default: each server "
         "process enforces an equal share of every quota.",
     )
     queue: str | None = Field(
