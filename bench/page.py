@@ -45,8 +45,8 @@ worker and the load generator share the other core.""",
 once and match its reply.""",
     "drill history": """One server under constant load while its disk fills up, its clock changes, its store is locked
 or its journal is damaged.""",
-    "fuzz": """Mutated requests, decompression bombs, slow senders and idle connections, while another client sends
-valid requests.""",
+    "fuzz": """Mutated requests, decompression bombs, slow senders and idle connections, while another client is
+sending valid requests.""",
     "mutants": """400 places in the code are changed, one at a time. A mutation is detected if a test fails.""",
     "hard tables": """Training runs with a time limit on generated tables that have 300 columns, 100 classes, long
 strings or 200,000 rows.""",
