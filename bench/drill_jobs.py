@@ -2,7 +2,7 @@
 
     python bench/drill_jobs.py [--kills 20] [--rows 300000] [--longest 4] [--seed 1]
 
-Each job records every row. If a job ends before all kills have happened, another job is submitted. Every job's result
+Each job records every row. If a job ends before the last kill, another job is submitted. Every job's result
 must be byte-identical to the output of `rowcast predict`, and the history must contain every row of every job exactly
 once.
 """

@@ -120,7 +120,7 @@ class Server:
         return cpu_seconds(self.pid), beside
 
     def clear_core(self) -> None:
-        """Move the other processes of this server to the core of the load generator."""
+        """Move this server's other processes to the load generator's core."""
         for pid in self.tree():
             if pid != self.pid:
                 with suppress(ProcessLookupError):

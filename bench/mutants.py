@@ -202,7 +202,7 @@ def test_one(mutation: Mutation, tree: Tree, coverage: Coverage) -> Verdict:
 
 
 def cause(run: Run, tree: Tree, coverage: Coverage) -> str:
-    """Return why the mutation is killed, or an empty string. If the tests are too slow, they must pass without the
+    """Return why the mutation is killed, or an empty string. A slow test counts only if it passes without the
     mutation."""
     if run.status == 0:
         return ""

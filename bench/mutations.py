@@ -1,8 +1,8 @@
 """Find the expressions and statements that `make mutants` can change, and apply one change at a time.
 
-A mutation changes a comparison, a boolean operator, a condition, an arithmetic operator, a number, a flag, an
-identifier in a string or a loop, or it removes a statement. Annotations, decorators, docstrings, assertions, error
-messages and code for the type checker are not mutated: no test of behavior can depend on them.
+A mutation changes a comparison, a boolean operator, a condition, an arithmetic operator, a number, a flag, a loop or an
+identifier in a string, or it removes a statement. Annotations, decorators, docstrings, assertions, error messages and
+code for the type checker are not mutated: no test of behavior can depend on them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Mutation:
     before: str
     after: str
     covered_by: tuple[int, ...]
-    """Lines that every test executes if it executes the mutated code; empty for code that runs on import."""
+    """The lines that a test executes whenever it executes the mutated code; empty for code that runs on import."""
 
     def apply(self, source: bytes) -> bytes:
         """Return the source with this mutation applied."""

@@ -150,7 +150,7 @@ def measure_loads(
 
 
 def long_run(home: Path, key: str, requests: int, bodies: Path, sample: bytes, console: Console) -> list[Any]:
-    """Return the memory of each group over time, while two server processes answer requests."""
+    """Return the memory of each group over time, while two server processes are answering requests."""
     lines: list[Any] = []
     started = server(home, key, 2)
     with running(started, sample):
@@ -178,7 +178,7 @@ def free(started: Server) -> None:
 
 
 def check_requirements(measures: list[Measure], memory: list[Any], report: dict[str, Any]) -> list[Check]:
-    """Return a check for every requirement."""
+    """Return the check for each requirement."""
     checks = []
     for each in sorted({measure.connections for measure in measures}):
         single, double = ([m for m in measures if (m.processes, m.connections) == (number, each)] for number in (1, 2))

@@ -36,7 +36,7 @@ def a_missing_package_is_named_as_it_is(product: Product) -> None:
 
 
 def no_mapping_is_searched(product: Product) -> None:
-    """2, 21: in Python 3.11.2 (Debian 12), `mmap.find` reads past the end of a memory map."""
+    """2, 21: no module calls `mmap.find`, which reads past the end of the map in Python 3.11.2 (Debian 12)."""
     for path in (_root(product) / "src" / "rowcast").rglob("*.py"):
         text = path.read_text()
         expect("mmap.mmap" not in text or ".find(" not in text, f"{path.name} calls find while it uses a memory map")

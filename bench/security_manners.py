@@ -1,4 +1,4 @@
-"""Black-box checks of what new users try. Each check raises AssertionError if the product behaves badly."""
+"""Black-box checks of what new users are likely to try. Each check raises AssertionError if the product misbehaves."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ assert "train" in dir(rowcast)
 
 
 def the_shell_behaves_like_other_tools(product: Product) -> None:
-    """25: help without arguments, versions, standard streams, compressed tables and Excel files."""
+    """25: standard streams and compressed tables are supported, and invalid files are rejected with clear errors."""
     folder = product.new_home("shell")
     expect(product.rowcast(cwd=folder).status == 0, "bare rowcast fails")
     expect(product.rowcast("--version", cwd=folder).out.strip(), "--version prints nothing")
@@ -82,7 +82,7 @@ def the_shell_behaves_like_other_tools(product: Product) -> None:
 
 
 def whole_floats_are_integers(product: Product) -> None:
-    """26: a published V2 client sends 2.0 for an INT64 cell."""
+    """26: a published V2 client can send 2.0 for an INT64 cell."""
     row = product.row()
     with product.serving(product.new_home("floats")) as site:
         inputs = []

@@ -253,7 +253,7 @@ def verify_notices_changed_copies(product: Product) -> None:
 
 
 def _column(store: sqlite3.Connection, name: str) -> tuple[str, str]:
-    """Return the table and the column of the store that contains the labels."""
+    """Return the store's table and column that contain the labels."""
     tables = [row[0] for row in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     for table in tables:
         columns = [row[1] for row in store.execute(f"PRAGMA table_info({table})")]
@@ -402,7 +402,7 @@ def a_key_in_an_object_occurs_once(product: Product) -> None:
 
 
 def sensitive_values_are_not_published(product: Product) -> None:
-    """19: replies and bundle files do not contain the ranges and examples of sensitive columns."""
+    """19: replies and bundle files do not contain ranges or examples of sensitive columns."""
     folder = product.folder / "sensitive"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

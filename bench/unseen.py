@@ -6,7 +6,7 @@
 
 unseen_tables.py lists and draws the tables. At most 20,000 rows of each table are used. For each seed, a third of the
 rows are held out as the test part, with the same class proportions. Every system receives the training part as a CSV
-file, the target, the task, the same time limit and as many cores as threads. `run` appends one line per table, seed and
+file, the target, the task, the same time limit and one core per thread. `run` appends one line per table, seed and
 system to unseen.jsonl; an interrupted run continues where it stopped. `page` updates docs/reference/quality.md.
 
 A system that fails gets the score of a constant prediction. No table is left out.
@@ -37,8 +37,8 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "unseen.jsonl"
 MOST_ROWS, TEST_SHARE = 20_000, 1 / 3
 RAREST = 6
-"""The minimum number of rows of a class. Rows of smaller classes are left out, because every part needs rows of every
-class."""
+"""The minimum number of rows per class. Rows from smaller classes are left out, because every part needs rows from
+every class."""
 SYSTEMS = ("rowcast", "autogluon", "flaml")
 PRESETS = ("best", "balanced")
 NO_PRESET = "none"

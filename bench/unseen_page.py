@@ -29,7 +29,7 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Requirement:
-    """A row of the first table."""
+    """One row of the page's first table."""
 
     text: str
     measured: str

@@ -26,7 +26,7 @@ POLL_SECONDS: Final = 0.5
 
 
 class Shared(NamedTuple, Generic[Value]):
-    """A value that many tasks use. The engine decides what `reference` is."""
+    """A value that many tasks use. The type of `reference` depends on the engine."""
 
     reference: Any
 

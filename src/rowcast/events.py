@@ -10,7 +10,7 @@ import msgspec
 from rowcast.schema.prediction import Label
 
 RedisUse = Literal["cache", "quotas", "queue"]
-"""What a server uses Redis for."""
+"""The purpose for which a server uses Redis."""
 RedisFailure = Literal["timeout", "connection", "reply"]
 MessageOutcome = Literal["answered", "late", "returned", "parked", "expired"]
 

@@ -1,4 +1,4 @@
-"""Protects the input files of a command from its output."""
+"""Prevents a command from overwriting its input files."""
 
 from __future__ import annotations
 

@@ -70,9 +70,9 @@ def train(
     """Train a model, publish it and return the result that `rowcast train --json` prints.
 
     `data` is a file path, a data frame, a mapping from column names to values or a list of rows. `target_file` is a
-    separate file with the labels. The other arguments are the options of `rowcast train`; a string is one column.
-    `derive` is one definition such as `"burden = loan_amount / annual_income"`, a list of definitions, or a mapping
-    from names to expressions.
+    separate file with the labels. The other arguments are the options of `rowcast train`. For options that list
+    columns, a string is a single column. `derive` is one definition such as
+    `"burden = loan_amount / annual_income"`, a list of definitions, or a mapping from names to expressions.
 
     A version replaces the champion only if it has the same target and schema and is not worse; otherwise, it becomes
     the challenger. `promote` overrides this rule. `TrainingResult.promotion` contains the result and the reason.
@@ -125,7 +125,7 @@ def predict(
 ) -> Summary:
     """Score a table file in constant memory, write `out` and return what `rowcast predict --json` prints.
 
-    `model` is a reference (`NAME`, `NAME@3` or `NAME@alias`), a loaded `Model`, or the path of a bundle folder or of an
+    `model` is a reference (`NAME`, `NAME@3` or `NAME@alias`), a loaded `Model`, or the path of a bundle folder or an
     archive. The other arguments are the options of `rowcast predict`. `engine` is `local`, `ray` or `ray://HOST:PORT`.
     To score rows in memory, use `Model.predict`.
     """
@@ -176,7 +176,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure a model on a table with known labels or values and return what `rowcast evaluate --json` prints.
 
-    `model` is a reference (`NAME`, `NAME@3` or `NAME@alias`), a loaded `Model`, or the path of a bundle folder or of an
+    `model` is a reference (`NAME`, `NAME@3` or `NAME@alias`), a loaded `Model`, or the path of a bundle folder or an
     archive. `table` is a file path, a data frame, a mapping from column names to values or a list of rows. The other
     arguments are the options of `rowcast evaluate`.
     """

@@ -49,7 +49,7 @@ An alias overrides `rowcast.toml`, but not the setting's own name in `.env`, in 
 Empty variables are ignored.
 """
 ALIAS_PUSH_JOB = "loan_model"
-"""The default Pushgateway job name of the replaced system that sets `PROM_PUSHGATEWAY`."""
+"""The default Pushgateway job name of the system from which the variable `PROM_PUSHGATEWAY` comes."""
 
 
 def aliased_values(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:

@@ -102,7 +102,7 @@ _hide_parameters = re.compile(r"([?&][^=&]*(?:password|secret)=)[^&]*", re.IGNOR
 
 
 def hide_credentials(url: str) -> str:
-    """Return a URL without its user name and password, including passwords in its parameters."""
+    """Return a URL in which the user name, the password and secret parameters are hidden."""
     url = _hide_parameters(r"\1(hidden)", url)
     before, at, after = url.rpartition("@")
     scheme, slashes, _ = before.partition("//")

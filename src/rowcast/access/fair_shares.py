@@ -1,4 +1,4 @@
-"""Divides a limited resource between its owners, so that one owner cannot displace the others."""
+"""Divides a limited resource among several owners, so that one owner cannot displace the others."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ class KeyReader(Protocol):
     def revision(self) -> object:
         """Return a value that changes whenever the keys change.
 
-        A server calls this method twice a second on its event loop. If it takes time, the server must call it in a
-        thread (`runtime/key_follower.py`).
+        A server calls this method twice a second on its event loop. If an adapter's implementation can block, the
+        server must call it in a thread (`runtime/key_follower.py`).
         """
         ...
 
@@ -53,7 +53,8 @@ class IdempotencyStore(Protocol):
 
     A process claims the key of a new request. The claim is a lease: it lasts until the process saves a reply, releases
     the key or lets the lease expire. The process renews the lease while the request is in progress. A store can void
-    the claim of a dead process earlier. Each store object is one owner of claims. `now` is a Unix timestamp in seconds.
+    the claim of a dead process earlier. Each store object is a separate owner of claims. `now` is a Unix timestamp in
+    seconds.
     """
 
     lease_seconds: float

@@ -100,7 +100,7 @@ class SharedMeter(Meter):
         self._name = name
 
     def spend(self, rows: int, now: float, whole: int = 0) -> Awaitable[None] | None:
-        """Return a charge that must be awaited, or None if nothing is charged."""
+        """Return an awaitable that charges the quota, or None if nothing is charged."""
         if self.quota.unit == "requests":
             if whole:
                 return None

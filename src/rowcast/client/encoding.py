@@ -11,7 +11,7 @@ from rowcast.client.errors import BadCall
 
 
 def encode(value: Any, subject: str) -> bytes:
-    """Return the value as JSON; raise BadCall, which names the subject, if this is not possible."""
+    """Return the value as JSON; if this is not possible, raise BadCall with a message about `subject`."""
     try:
         return _ENCODER.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:

@@ -31,7 +31,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The request's dialect."""
     request_id: str
     reply: bytes
-    """The JSON of the prediction, as sent."""
+    """The prediction, as the JSON text that was sent."""
     key_id: str = ""
     tenant: str = ""
     entity: str = ""

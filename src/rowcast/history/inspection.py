@@ -14,7 +14,7 @@ WRITERS, ENTRIES = 100, 200
 
 
 class SchemaState(msgspec.Struct, frozen=True):
-    """The schema version of a store and the state of its tables, as its adapter reports them."""
+    """The schema version and the state of a store's tables, as reported by the store's adapter."""
 
     schema: int
     """The number of applied migrations; 0 if the store does not exist yet."""

@@ -252,8 +252,8 @@ class StoreEraser(Protocol):
         used.
 
         This takes one transaction, which records the erasure as retention. Return the number of erased rows, or None if
-        no such partition is left, if it is in use, or if the store has no partitions. Only one process may call this at
-        a time (see `Store.maintenance`). Entries and hashes remain, as in `erase`.
+        no such partition is left, if the partition is in use, or if the store has no partitions. Only one process may
+        call this at a time (see `Store.maintenance`). Entries and hashes remain, as in `erase`.
         """
         ...
 

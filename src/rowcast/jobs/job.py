@@ -112,7 +112,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     spec: JobSpec
     owner: JobOwner
     place: str
-    """The id of the file store that contains the files of the job."""
+    """The id of the file store that contains the job's files."""
     created: int
     secret: bytes
     """The ids and salts of recorded rows are derived from this secret, which is deleted when the job ends."""
@@ -166,7 +166,7 @@ class ChunkRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobClaim(NamedTuple):
-    """A runner's claim to a job."""
+    """A runner's claim on a job."""
 
     job_id: str
     runner: str

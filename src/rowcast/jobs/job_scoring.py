@@ -55,7 +55,7 @@ class JobChunk(NamedTuple):
 
 
 def score_job_chunk(scorer: JobScorer, index: int, chunk: Chunk) -> JobChunk:
-    """Score the chunk with this index. This task depends only on its arguments."""
+    """Score the chunk with this index. The result depends only on the arguments."""
     manifest = scorer.manifest
     rows = chunk.load()
     frame = rows.frame

@@ -13,7 +13,8 @@ from typing import NamedTuple, Protocol
 from rowcast.jobs.job import ChunkRecord, Job
 
 JobEdit = Callable[[Job, int], Job]
-"""Returns the changed job; the second argument is the store's time. If it raises an error, nothing changes."""
+"""A function that returns the changed job; its second argument is the store's time. If it raises an error, the job is
+not changed."""
 
 
 class VisibleJobs(NamedTuple):
@@ -93,7 +94,7 @@ class JobStore(Protocol):
         ...
 
     def has_worker(self, place: str, seconds: float) -> bool:
-        """Return whether a worker was registered within the last `seconds`."""
+        """Return whether a worker was recorded as alive within the last `seconds`."""
         ...
 
     def check(self) -> None:

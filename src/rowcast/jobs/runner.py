@@ -111,7 +111,7 @@ class JobRunner:
         try:
             self._store.change(claim.job_id, lambda current, now: released(checked(current, claim)))
         except RowcastError as error:
-            log.info("the claim to a job was not released", job=claim.job_id, reason=error.message)
+            log.info("the claim on a job was not released", job=claim.job_id, reason=error.message)
 
     def _clean_up_canceled(self, job_id: str) -> None:
         job = self._store.get(job_id)
@@ -145,7 +145,7 @@ class JobRunner:
             thread.join()
 
     def remove_expired(self) -> None:
-        """Delete jobs whose retention has ended, with their files."""
+        """Delete jobs whose retention period has ended, and their files."""
         for job_id in self._store.expired(self._files.place):
             self._files.delete(job_id)
             self._store.remove(job_id)

@@ -75,7 +75,7 @@ def new_job_id() -> str:
 
 
 class JobService:
-    """The jobs of a server. `wake` is called when a job has been added."""
+    """A server's jobs. `wake` is called when a job has been added."""
 
     def __init__(self, store: JobStore, files: FileStore, limits: JobLimits, wake: Callable[[], None]) -> None:
         self.files = files

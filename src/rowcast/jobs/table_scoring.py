@@ -186,7 +186,7 @@ def check_outputs(options: ScoringOptions) -> None:
 
 
 def score_chunk(scorer: TableScorer, index: int, chunk: Chunk) -> ScoredChunk:
-    """Score a chunk of a table. This task depends only on its arguments, so every engine returns the same result."""
+    """Score a chunk of a table. The result depends only on the arguments, so it is the same on every engine."""
     manifest = scorer.manifest
     rows = chunk.load()
     frame = rows.frame
@@ -213,7 +213,7 @@ def _count_warnings(encoded: EncodedTable, ranges: RangeCheck, scored: NDArray[n
 
 
 UnusualRows = Mapping[tuple[str, str], NDArray[np.bool_]]
-"""A mask of the scored rows with each warning, by column and code."""
+"""A mask of the scored rows that have a warning, for each column and warning code."""
 
 
 def unusual_rows(encoded: EncodedTable, ranges: RangeCheck, scored: NDArray[np.bool_]) -> UnusualRows:

@@ -68,7 +68,7 @@ def parse_options(values: Mapping[str, str]) -> JobOptions:
         raise RequestError(f"engine: {engine[:40]!r} is not valid; expected local or ray", slug="bad-option")
     columns = tuple(name.strip() for name in given["columns"].split(",")) if "columns" in given else None
     if columns is not None and len(columns) > MAX_COLUMNS:
-        raise RequestError(f"columns: more than {MAX_COLUMNS} names", slug="bad-option")
+        raise RequestError(f"columns: too many names; the limit is {MAX_COLUMNS}", slug="bad-option")
     known: ResultFormat | None = next((each for each in RESULT_FORMATS if each == chosen), None)
     return JobOptions(
         model=given.get("model"),

@@ -19,7 +19,7 @@ CHALLENGER = "challenger"
 def promote(registry: RegistryWriter, text: str, *, alias: str = CHAMPION, reason: str = "") -> Reference:
     """Point the alias at a version, and return the version. A reference without a version means the challenger.
 
-    Raise BundleError if a file of the version is damaged.
+    Raise BundleError if any of the version's files is damaged.
     """
     reason = _check_reason(reason)
     reference = resolve(text if "@" in text else f"{text}@{CHALLENGER}", registry)
@@ -53,8 +53,8 @@ def delete(
 ) -> Reference:
     """Delete a version that no alias points to.
 
-    Without `force`, raise RegistryError if recorded predictions were made by the version, because they could no longer
-    be replayed.
+    Without `force`, raise RegistryError if the history contains predictions made by the version, because those
+    predictions could no longer be replayed.
     """
     if "@" not in text:
         raise RegistryError(f"{text!r} lacks a version; write {text}@3, for example")

@@ -36,7 +36,7 @@ def _rename_in_struct(columns: Mapping[str, str]) -> RenameKeys:
     width = len(columns)
 
     def rename_keys(body: bytes) -> bytes | None:
-        """Hot path. The cost hardly depends on the number of renamed columns."""
+        """Hot path. The cost is nearly independent of the number of renamed columns."""
         try:
             cells = _cells(decode(body))
         except INVALID:
@@ -62,7 +62,7 @@ def _row_type(names: Iterable[str], *, forbid_unknown_fields: bool = False) -> t
 
 
 def _rename_in_dict(columns: Mapping[str, str]) -> RenameKeys:
-    """Rename keys that JSON escapes, which struct fields do not support, or that contain colons."""
+    """Rename keys by decoding a dict. This is slower, but supports keys that contain colons or that JSON escapes."""
     decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
     def rename_keys(body: bytes) -> bytes | None:

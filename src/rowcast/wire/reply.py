@@ -237,7 +237,7 @@ class _TreeCompiler:
         return self._constants.get(name)
 
     def renderer(self, name: str, place: str, placeholders: Placeholders) -> Renderer:
-        """Return the renderer of a placeholder; raise DocumentError if it is not available at this place."""
+        """Return the renderer of a placeholder; raise DocumentError if the placeholder is not available here."""
         if name in placeholders and name not in self._unavailable:
             field, renderer = placeholders[name]
             self.used_fields |= {field} - {""}

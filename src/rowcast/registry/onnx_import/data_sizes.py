@@ -105,11 +105,12 @@ class Scope:
 def outputs_depend(operator: bytes, name: bytes, inputs: Sequence[bool]) -> bool:
     """Return whether a node's outputs depend on data, given whether each of its inputs does.
 
-    Raise BundleError if the size of an output or the number of iterations does.
+    Raise BundleError if the size of an output or the number of iterations depends on data.
     """
     if operator == b"Loop":
         message = (
-            f"the ONNX graph contains a loop{_named(name)}, which could run endlessly; export it without Loop nodes"
+            f"the ONNX graph contains a loop{_named(name)}, which could run endlessly; "
+            "export the model without Loop nodes"
         )
         raise BundleError(message, slug="data-dependent-size")
     if any(inputs[index] for index in SIZE_INPUTS.get(operator, ()) if index < len(inputs)):

@@ -1,8 +1,8 @@
 """Read the fields of a protobuf message, and reject every encoding that different parsers interpret differently.
 
-Official encoders write a tag in at most 32 bits, write every number in as few bytes as possible, and write a field that
-is not repeated only once. Some parsers truncate or merge other encodings, so the inspection would see a different model
-than the runtime.
+Official encoders write a tag in at most 32 bits, write every number in as few bytes as possible, and write each
+non-repeated field only once. Some parsers truncate or merge other encodings, so the inspection would see a different
+model than the runtime.
 """
 
 from __future__ import annotations
