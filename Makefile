@@ -3,7 +3,7 @@
 .PHONY: help setup torch demo test check format docs docs-output lock vendor bench-startup bench-serve bench-batch \
 	bench-redis bench-queue bench-jobs bench-processes bench-check bench-store bench-dialects bench-unseen \
 	bench-unseen-tables bench-hard fuzz fuzz-tensors fuzz-onnx mutants check-security drill drill-history drill-jobs \
-	measured clean
+	drill-services measured clean
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -124,6 +124,10 @@ drill-history: $(READY)  ## Test the history with full disks, clock jumps, a loc
 
 drill-jobs: $(READY)  ## Kill the runner of jobs at 20 random moments, and check the results and the history
 	@$(PY) bench/drill_jobs.py $(ARGS)
+
+drill-services: $(READY)  ## Kill and pause an API, a worker, Redis and PostgreSQL, cut connections, and restart behind NGINX
+	@scripts/system-packages.sh drill
+	@PYTHONPATH=tests $(PY) bench/drill_services.py $(ARGS)
 
 measured: $(READY)  ## Generate docs/reference/measured.md from bench/results.jsonl
 	@$(PY) bench/page.py

@@ -18,6 +18,7 @@ BENCHES = {
     "queue": ("Queue and workers", "make bench-queue"),
     "drill": ("Killed processes, reloads and shutdowns", "make drill"),
     "drill history": ("Disk, clock, store and journal failures", "make drill-history"),
+    "drill services": ("Failures of services and connections", "make drill-services"),
     "fuzz": ("Invalid requests and many connections", "make fuzz"),
     "batch": ("Scoring tables", "make bench-batch"),
     "jobs": ("Jobs", "make bench-jobs"),
@@ -45,6 +46,11 @@ worker and the load generator share the other core.""",
 once and match its reply.""",
     "drill history": """One server under constant load while its disk fills up, its clock changes, its store is locked
 or its journal is damaged.""",
+    "drill services": """One API and one worker, with Redis as their queue and PostgreSQL (`fsync=on`) as their store,
+under constant load in each durability mode. Each process is killed with SIGKILL and paused with SIGSTOP for ten
+seconds, and connections to Redis and PostgreSQL are dropped, delayed and cut. Then NGINX distributes the requests to
+two APIs, and these and two workers are restarted one at a time. Half of the requests have an `Idempotency-Key` and are
+repeated until they are answered; each attempt counts as a request.""",
     "fuzz": """Mutated requests, decompression bombs, slow senders and idle connections, while another client is
 sending valid requests.""",
     "mutants": """400 places in the code are changed, one at a time. A mutation is detected if a test fails.""",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install the system packages that a task needs. If a package cannot be installed, print its name and fail.
-#     scripts/system-packages.sh venv|train|services|test|bench
+#     scripts/system-packages.sh venv|train|services|test|bench|drill
 set -euo pipefail
 
 # Each line lists the Debian package, the Homebrew formula and a command that succeeds if the package is present. The
@@ -26,6 +26,11 @@ needs() {
             echo "wrk|wrk|command -v wrk"
             echo "strace|strace|command -v strace"
             ;;
+        drill)
+            needs services
+            # Debian installs the program in a folder that only root has in PATH.
+            echo "nginx-light|nginx|command -v nginx || ls /usr/sbin/nginx"
+            ;;
         *) echo "unknown task: $1" >&2 && return 2 ;;
     esac
 }
@@ -45,7 +50,7 @@ install() {
     fi
 }
 
-packages=$(needs "${1:?usage: $0 venv|train|services|test|bench}")
+packages=$(needs "${1:?usage: $0 venv|train|services|test|bench|drill}")
 missing=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

@@ -101,6 +101,21 @@ class Postgres:
         self.stop(signal.SIGKILL)
         eventually(lambda: not any(is_running(pid) for pid in others))
 
+    def pause(self) -> None:
+        """Pause all processes of the server: connections stay open, but receive no replies."""
+        self._signal_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Continue the paused processes."""
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)  # first, so that a paused server starts no more processes
+        for pid in children(self._process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     @property
     def url(self) -> str:
         """The URL of the server's database."""
