@@ -125,7 +125,7 @@ class Drill:
 
     @property
     def supervisor(self) -> int:
-        """The process id of the supervisor."""
+        """The supervisor's process id."""
         assert self._process is not None
         return self._process.pid
 
@@ -135,7 +135,7 @@ class Drill:
         return self._process.wait(PATIENCE)
 
     def indexer(self) -> int:
-        """The process id of the indexer."""
+        """The indexer's process id."""
         began = time.monotonic()
         while True:
             pids = [pid for pid in children(self.supervisor) if command_of(pid).endswith(b"\0indexer\0")]

@@ -125,7 +125,7 @@ def serving(home: Path) -> Iterator[tuple[subprocess.Popen[str], Client]]:
 
 
 def predict(work: Path) -> Run:
-    """Run `rowcast predict` with the priority of a job; return the seconds that it prints, and its CPU time."""
+    """Run `rowcast predict` with a job's priority; return the seconds that the command prints, and its CPU time."""
     command = ["nice", "-n", str(PRIORITY), *ROWCAST, "predict", "loans", str(work / "rows.csv")]
     command += ["--out", str(work / "out.csv"), "--home", str(work / "home"), "--json"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -136,7 +136,7 @@ def predict(work: Path) -> Run:
 
 
 def run_job(client: Client, server: subprocess.Popen[str], table: Path, out: Path) -> Run:
-    """Run a job and download its result; return its time and the peak memory of the runner."""
+    """Run a job and download the result; return the job's time and the runner's peak memory."""
     peak, ending = 0.0, threading.Event()
 
     def sample() -> None:

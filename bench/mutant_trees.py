@@ -49,7 +49,7 @@ class Tree:
         self.folder = folder
 
     def create(self) -> None:
-        """Copy the files of the commit and create the virtual environment.
+        """Copy the commit's files and create the virtual environment.
 
         The client lock files get an old date, so that scripts/clients.sh keeps the installed clients.
         """

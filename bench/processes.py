@@ -59,7 +59,7 @@ class MultiProcessServer(Server):
         return {group: sum(map(cpu_seconds, pids)) for group, pids in self.groups().items()}
 
     def memory_by_group(self) -> dict[str, float]:
-        """Return the memory of the largest process of each group."""
+        """Return the memory usage of the largest process in each group."""
         return {group: max(map(resident, pids), default=0.0) for group, pids in self.groups().items()}
 
 

@@ -38,7 +38,7 @@ from rich.table import Table
 FRESH = "annual_income"
 """The column that gets a new six-digit number in every request."""
 FIRST, LAST = 100_000, 999_998
-"""The range of that number. The size of the range and the number of rows are coprime, so no body repeats."""
+"""The range of the number in this column. Its size and the number of rows are coprime, so no body repeats."""
 NAMES = ("floor", "plain", "rowcast", "wire")
 BESIDE = "beside"
 """The model without a template that the server `wire` also serves."""

@@ -106,7 +106,7 @@ def read_list() -> Listing:
 
 
 def folder(listing: Listing) -> Path:
-    """Return the cache folder for tables of these packages."""
+    """Return the cache folder for tables from these packages."""
     path = peers.WHERE / f"tables-{peers.digest(*listing.packages)}"
     path.mkdir(parents=True, exist_ok=True)
     return path
@@ -128,7 +128,7 @@ def export(listing: Listing, *names: str) -> None:
 
 
 def table_files(listing: Listing, tables: Sequence[Eligible]) -> list[Path]:
-    """Return the CSV files of these tables."""
+    """Return the CSV files for these tables."""
     paths = [folder(listing) / f"{table.name.replace('/', '.')}.csv" for table in tables]
     if missing := [table.name for table, path in zip(tables, paths, strict=True) if not path.exists()]:
         export(listing, *missing)

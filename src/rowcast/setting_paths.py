@@ -19,7 +19,7 @@ class SettingPaths:
 
     @property
     def registry_folder(self) -> Path:
-        """The folder of the model registry."""
+        """The model registry's folder."""
         return (self.registry or self.home / "models").absolute()
 
     @property
@@ -40,7 +40,7 @@ class SettingPaths:
 
     @property
     def journal_folder(self) -> Path:
-        """The folder of the journals."""
+        """The folder that contains the journals."""
         return self.journal or self.home / "journal"
 
     @property

@@ -114,7 +114,7 @@ class SharedMeter(Meter):
             self._own.spend(rows, now, whole)
             self._full_at = self._own._full_at
             return
-        # A row costs more of the share than of the whole quota, but both take the same time until they are full.
+        # One row is a larger part of the share than of the whole quota, but both refill in the same time.
         self._full_at = self._own._full_at = now + use.seconds
         if not use.accepted:
             self._refuse(max(rows, whole), use.seconds + rows * self._cost - quota.seconds)

@@ -35,7 +35,7 @@ class SubmitArguments(TypedDict, total=False):
     """The keyword arguments of `submit`."""
 
     format: ResultFormat
-    """The format of the result; by default, the format of the table."""
+    """The result's format; by default, the same as the table's format."""
     columns: Sequence[str]
     """The columns to copy to the result; by default, all columns."""
     record: JobRecording

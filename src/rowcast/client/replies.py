@@ -66,7 +66,7 @@ class HistoryEntry(RecordFields[PredictionReply, dict[str, Any]], frozen=True):
 
 
 class HistoryList(PageFields[HistoryEntry], frozen=True):
-    """A page of history entries, newest first, with the cursor of the next page."""
+    """A page of history entries, newest first, with the cursor for the next page."""
 
 
 class ProblemDetails(msgspec.Struct, frozen=True):

@@ -119,7 +119,7 @@ def milliseconds_of(prediction_id: str) -> int:
 
 
 def encode_cursor(last_id: str, selection: Selection) -> str:
-    """Return the cursor of the page that starts after the entry `last_id`."""
+    """Return the cursor for the page that starts after the entry `last_id`."""
     return base64.urlsafe_b64encode(uuid.UUID(last_id).bytes + _fingerprint(selection)).decode().rstrip("=")
 
 

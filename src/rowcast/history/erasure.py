@@ -146,7 +146,7 @@ class Maintenance(Eraser):
         self._retention_first: str | None = None
 
     def run_once(self) -> None:
-        """Do a limited amount of this work, in small transactions."""
+        """Perform one round of maintenance in small transactions."""
         if not self._registered:
             self._store.register_folder(self._journals.folder_id)
             self._registered = True

@@ -57,11 +57,11 @@ class PageFields(msgspec.Struct, Generic[R], frozen=True):
 
     predictions: list[R]
     next: str | None = None
-    """The cursor of the next page; None on the last page."""
+    """The cursor for the next page; None on the last page."""
 
 
 class HistoryPage(PageFields[Record], frozen=True):
-    """A page of history entries, newest first, and the cursor of the next page."""
+    """A page of history entries, newest first, and the cursor for the next page."""
 
 
 def to_time(microseconds: int) -> datetime:

@@ -27,7 +27,7 @@ class JobScorer:
     manifest: Manifest
     graphs: GraphSource
     suffix: str
-    """The extension of the result."""
+    """The result's file extension."""
     columns: tuple[str, ...] | None
     """The table columns to copy to the result; None for all columns."""
     records_rows: bool

@@ -15,7 +15,7 @@ def input_name(job: Job) -> str:
 
 
 def chunks_name(job: Job) -> str:
-    """Return the name of the folder of chunks."""
+    """Return the name of the folder for the job's chunks."""
     return f"{job.id}/chunks"
 
 

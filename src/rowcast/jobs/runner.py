@@ -134,7 +134,7 @@ class JobRunner:
                     lost.set()
                     return
                 except RowcastError as error:  # the job continues; its next chunk also needs the store
-                    log.warning("cannot renew the lease of a job", job=claim.job_id, reason=error.message)
+                    log.warning("cannot renew a job's lease", job=claim.job_id, reason=error.message)
 
         thread = threading.Thread(target=keep, name="job-lease", daemon=True)
         thread.start()

@@ -88,7 +88,7 @@ class TableScorer:
     manifest: Manifest
     graphs: GraphSource
     suffix: str
-    """The extension of the output file."""
+    """The output file's extension."""
     columns: tuple[str, ...] | None
     """The table columns to copy to the output; None for all columns."""
 

@@ -43,7 +43,7 @@ class JobOptions(NamedTuple):
 
     model: str | None = None
     format: ResultFormat | None = None
-    """The format of the result; None to use the format of the upload."""
+    """The result's format; None to use the upload's format."""
     columns: tuple[str, ...] | None = None
     record: JobRecording = "job"
     engine: JobEngine = "local"

@@ -40,9 +40,9 @@ def parse_document(text: str, suffix: str, source: str) -> dict[str, Any]:
         raise DocumentError(source, "", "expected a mapping from names to values", slug="not-a-mapping")
     for count, (value, depth) in enumerate(_walk(document)):
         if count > MAX_VALUES:
-            raise DocumentError(source, "", f"more than {MAX_VALUES} values", slug="too-many-values")
+            raise DocumentError(source, "", f"too many values; the limit is {MAX_VALUES}", slug="too-many-values")
         if depth > MAX_DEPTH:
-            raise DocumentError(source, "", f"nested more than {MAX_DEPTH} levels deep", slug="too-deep")
+            raise DocumentError(source, "", f"nested too deeply; the limit is {MAX_DEPTH} levels", slug="too-deep")
         _check_value(value, source)
     return document
 

@@ -53,7 +53,7 @@ class RequestShape:
                 raise _problem(key, message)
         self.is_plain = not (path or use_cache or cache_ttl)
         if not path and not self.is_plain:
-            raise _problem("path", "a request with cache options needs a path for the row")
+            raise _problem("path", "required if there are cache options; write the path of the row, for example `data`")
         self._row_path, self._use_cache_path, self._ttl_path = path, use_cache, cache_ttl
         self._list_path = _list_path(batch, path, matrix=matrix)
         self._lax = lax

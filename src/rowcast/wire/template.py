@@ -34,7 +34,7 @@ class RequestTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     use_cache: str = ""
     cache_ttl: str = ""
     on_missing: Any = ERROR
-    """`error`, or the defaults for missing columns: one value for all columns, or a mapping from column to value."""
+    """`error`, or the defaults for missing columns: one value for all columns, or a mapping from columns to values."""
     on_unknown: Literal["error", "ignore"] = ERROR
 
 
@@ -48,7 +48,7 @@ class Template(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     labels: dict[str, Any] = {}
     """Maps a class to the value of `$label`; the default is the class itself."""
     class_index: dict[str, int] = {}
-    """Maps a class to the value of `$class_index`; the default is the position of the class in the list of classes."""
+    """Maps a class to the value of `$class_index`; the default is the class's position in the list of classes."""
 
 
 def read_template(document: Any) -> Template:
@@ -92,7 +92,7 @@ def default_cells(request: RequestTemplate, schema: Schema) -> dict[str, msgspec
     if defaults == ERROR:
         return {}
     if defaults is None or isinstance(defaults, list):
-        raise template_error("request.on_missing", "expected `error`, a value, or a mapping from column to value")
+        raise template_error("request.on_missing", "expected `error`, a value, or a mapping from columns to values")
     columns = {column.name: column for column in schema.columns}
     if isinstance(defaults, Mapping):
         for name in defaults:

@@ -76,7 +76,7 @@ class Scope:
         return True
 
     def define_input(self, name: bytes) -> None:
-        """Add an input of the graph. An input of the outermost graph with an initializer is a constant."""
+        """Add an input of the graph. In the outermost graph, an input that has an initializer is a constant."""
         if self._outer is not None or name not in self._values:
             self._check_outer(name)
             self._values[name] = True
