@@ -90,6 +90,17 @@ def test_waiting_for_a_result_can_time_out_and_be_repeated(engine: Engine, tmp_p
     assert task.result() == "a"
 
 
+def test_the_end_of_a_task_can_be_awaited_with_a_timeout(engine: Engine, tmp_path: Path) -> None:
+    task, failing = (
+        engine.submit(tasks.wait_for, engine.share(tmp_path), "a"),
+        engine.submit(tasks.fail, engine.share(1), 7),
+    )
+
+    assert not task.wait(0.05)
+    (tmp_path / "a").touch()
+    assert (task.wait(30), failing.wait(30), task.result()) == (True, True, "a")
+
+
 def test_a_canceled_waiting_task_does_not_start(engine: Engine, tmp_path: Path) -> None:
     shared = engine.share(tmp_path)
     first, second, third = [engine.submit(tasks.wait_for, shared, name) for name in "abc"]
@@ -127,6 +138,20 @@ def test_the_first_error_ends_the_results_and_cancels_the_waiting_tasks(engine: 
 
     with pytest.raises(InvalidRows):
         list(run_in_order(engine, tasks.fail_or_wait, shared, ((name,) for name in ("fail", "a", "b", "c", "d"))))
+
+    for name in "ab":  # end the two tasks that may be running, so that the others could start
+        (tmp_path / name).touch()
+    assert engine.submit(tasks.add, engine.share(1), 1).result() == 2
+    assert [name for name in "cd" if (tmp_path / f"{name}.started").exists()] == []
+
+
+def test_an_error_while_waiting_for_a_result_cancels_the_waiting_tasks(engine: Engine, tmp_path: Path) -> None:
+    def give_up() -> None:
+        raise InterruptedError
+
+    calls = ((name,) for name in "abcd")
+    with pytest.raises(InterruptedError):
+        list(run_in_order(engine, tasks.wait_for, engine.share(tmp_path), calls, while_waiting=give_up))
 
     for name in "ab":  # end the two tasks that may be running, so that the others could start
         (tmp_path / name).touch()

@@ -18,7 +18,7 @@ from rowcast.cli.streams import input_table
 from rowcast.client import Client, JobStatus
 from rowcast.client.errors import ErrorReply, Unreachable
 from rowcast.errors import RowcastError, SettingsError
-from rowcast.jobs.job import RESULT_FORMATS
+from rowcast.jobs.job import RESULT_FORMATS, JobError
 from rowcast.output_files import is_same_file, refuse_overwriting
 
 OK, ENDED_WITHOUT_RESULT = 0, 1
@@ -214,9 +214,16 @@ def _print_job(job: JobStatus, *, as_json: bool) -> None:
 
 @contextmanager
 def job_progress() -> Iterator[Callable[[JobStatus], None]]:
-    """Show a progress bar if standard error is a terminal."""
+    """Show a progress bar if standard error is a terminal, and print why a job is postponed."""
+    said: set[JobError] = set()
+
+    def say_problem(job: JobStatus) -> None:
+        if job.problem is not None and job.problem not in said:
+            said.add(job.problem)
+            output.say(f"the job is postponed: {job.problem.message}")
+
     if not sys.stderr.isatty():
-        yield lambda job: None
+        yield say_problem
         return
     from rich import progress as bars
 
@@ -225,6 +232,7 @@ def job_progress() -> Iterator[Callable[[JobStatus], None]]:
         task = bar.add_task("", total=1.0)
 
         def report(job: JobStatus) -> None:
+            say_problem(job)
             bar.update(task, completed=job.progress.share, description=f"{job.state}, {job.progress.rows:,} rows")
 
         yield report
