@@ -1,11 +1,11 @@
-"""`make drill-services`: test an API, a worker, Redis and PostgreSQL under load while each of them fails.
+"""`make drill-services`: test an API, a worker, Redis and PostgreSQL under load while each of them is failing in turn.
 
     python bench/drill_services.py                                  all scenarios (about ten minutes)
     python bench/drill_services.py --only store --no-record         one scenario
 
 There is one scenario for each durability mode: every process is killed with SIGKILL and paused with SIGSTOP, and the
 connections to Redis and PostgreSQL are dropped, delayed and cut. In the last scenario, NGINX distributes requests to
-two APIs, and they and two workers are restarted one at a time.
+two APIs; the two APIs and two workers are restarted one at a time.
 
 Every request must be answered correctly or refused with a clear 503, within the deadline. Every acknowledged prediction
 must be in PostgreSQL exactly once, with the acknowledged content.
@@ -55,10 +55,10 @@ STORE_SECONDS = 10.0
 """How long a prediction waits for the store if `durability` is `store`."""
 MARGIN_SECONDS = 1.0
 HANG_SECONDS = 5.0
-"""The clients wait this much longer than the longest permitted time."""
+"""Clients wait this many seconds longer than the longest permitted response time before they report a hang."""
 STEADY_SECONDS = 0.5
 RECOVERY_SECONDS = 75.0
-"""An indexer waits up to 60 seconds for a silent connection."""
+"""The maximum recovery time. An indexer waits up to 60 seconds for a connection that does not respond."""
 ROUNDS = 2
 CONSOLE = Console(width=max(118, Console().width))
 
@@ -72,7 +72,8 @@ class Drill:
         self.deadline = deadline
         self.faults = 0
         self.unstored = 0
-        """The acknowledged predictions that were only in the journals when the API and its indexer were dead."""
+        """The number of acknowledged predictions that were only in the journals while the API and its indexer were
+        dead."""
         self.losing: list[Phase] = []
         """The phases during which the API was dead, so that requests could get no reply."""
         self.pausing: list[Phase] = []
@@ -81,7 +82,7 @@ class Drill:
         """The exit statuses of the services that were stopped with SIGTERM."""
 
     def suffer(self, name: str, fault: Callable[[], None]) -> Phase:
-        """Cause a fault during a phase of its own, which ends when every client has been answered again."""
+        """Cause a fault in a separate phase, which ends once every client has received a reply after the fault."""
         time.sleep(STEADY_SECONDS)
         phase = self.load.begin(name)
         fault()
@@ -96,7 +97,8 @@ class Drill:
         return phase
 
     def kill_api_and_indexer(self) -> None:
-        """Kill both while entries wait in the journal; count the acknowledged predictions that are only there."""
+        """Kill both while entries are waiting in the journal; count the acknowledged predictions that are only in the
+        journal."""
         (api,) = self.fleet.apis
         indexer = self._indexer()
         os.kill(indexer, signal.SIGSTOP)
@@ -132,7 +134,7 @@ class Drill:
 
 
 def kill_and_start(target: Service | RedisServer | Postgres) -> Callable[[], None]:
-    """Return a fault that kills a process and starts it again after a moment."""
+    """Return a fault that kills a process and restarts it after a short pause."""
 
     def fault() -> None:
         target.kill()
@@ -154,7 +156,7 @@ def pause_and_resume(target: Service | RedisServer | Postgres) -> Callable[[], N
 
 
 def disturb(link: FaultyLink, how: str) -> Callable[[], None]:
-    """Return a fault of a network connection."""
+    """Return a fault that affects a network connection."""
 
     def fault() -> None:
         link.switch(how)
@@ -185,7 +187,7 @@ def fail_each(drill: Drill) -> None:
 
 
 def restart_each(drill: Drill) -> None:
-    """Restart the APIs and the workers one at a time, as an operator deploys a new release."""
+    """Restart the APIs and the workers one at a time, as an operator would to deploy a new release."""
     services = (("API", drill.fleet.apis), ("worker", drill.fleet.workers))
     for turn in range(ROUNDS):
         for kind, pair in services:
@@ -239,7 +241,7 @@ def publish(scratch: Path, models: Models) -> Path:
 def run_scenario(
     name: str, scratch: Path, registry: Path, models: Models
 ) -> tuple[list[Check], dict[str, dict[str, Any]]]:
-    """Run one scenario, and print and return its checks and its phases."""
+    """Run one scenario; print and return its checks and phases."""
     print(f"{name}: starting", flush=True)
     label = name.replace(" ", "-")
     durability = "process" if name == ROLLING else name
@@ -285,7 +287,7 @@ def show_phases(name: str, phases: list[Phase]) -> None:
 
 
 def check_replies(drill: Drill) -> Iterator[Check]:
-    """Check that every request had exactly one of the permitted outcomes, in time."""
+    """Check that every request had exactly one of the permitted outcomes, within the time limit."""
     load = drill.load
     lost = sum(phase.total("lost") for phase in drill.losing)
     others = [phase.longest for phase in load.phases if phase not in drill.pausing]

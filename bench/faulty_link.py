@@ -2,7 +2,7 @@
 
     python bench/faulty_link.py 6379
 
-The proxy prints its port, then obeys one command per line of its standard input, and exits when the input ends:
+The proxy prints its port, then reads one command per line from standard input, and exits at the end of the input:
 
     pass    forward everything
     drop    discard all bytes without closing anything, like a firewall that has lost its state; a connection that was
@@ -24,7 +24,7 @@ from pathlib import Path
 MODES = ("pass", "drop", "delay", "cut")
 MOST_DELAY = 0.1
 MOST_BYTES = 4000
-"""A connection that is to be cut forwards fewer bytes than this first."""
+"""In the mode `cut`, a connection is aborted before it has forwarded this many bytes."""
 
 
 class FaultyLink:
@@ -36,7 +36,7 @@ class FaultyLink:
         self.port = int(process.stdout.readline())
 
     def switch(self, mode: str) -> None:
-        """Change the behavior of all connections."""
+        """Change the mode of all connections."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(mode + "\n")
@@ -47,7 +47,7 @@ class FaultyLink:
 
 @contextmanager
 def faulty_link(target: int) -> Iterator[FaultyLink]:
-    """Run a proxy for this port of the loopback interface during a `with` block."""
+    """Run a proxy for this port on the loopback interface during a `with` block."""
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).resolve()), str(target)],
         stdin=subprocess.PIPE,
@@ -62,7 +62,7 @@ def faulty_link(target: int) -> Iterator[FaultyLink]:
 
 
 class _Connection:
-    """One forwarded connection and the fault that it suffers."""
+    """One forwarded connection and the fault that affects it."""
 
     def __init__(self, mode: str) -> None:
         self.is_silent = False

@@ -1,6 +1,7 @@
 """The processes of a drill: APIs, workers, Redis, PostgreSQL and NGINX, which the drill kills, pauses and restarts.
 
-Every process has a fixed port, so that it returns to the same address. Whatever happens, `fleet` ends all of them.
+Every process has a fixed port, so that it has the same address after a restart. `fleet` always stops all of them at the
+end.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ http {{
     }}
 }}
 """
-"""A request without a key goes to the other API only if it could not be sent. With a key, it may be repeated."""
+"""NGINX sends a request without a key to the other API only if the request has not been sent yet. A request with a key
+may be repeated."""
 
 
 class Service:
@@ -137,7 +139,7 @@ class Service:
         self._process.wait()
 
     def indexer(self) -> int | None:
-        """Return the process id of the API's indexer, or None while there is none."""
+        """Return the process id of the API's indexer, or None if no indexer is running."""
         return next((pid for pid in children(self.pid) if command_of(pid).endswith(" indexer")), None)
 
     def health(self, path: str = "/health") -> tuple[int, Any]:
@@ -152,13 +154,13 @@ class Service:
 
     @property
     def log(self) -> str:
-        """Everything that the process has logged."""
+        """The process's whole log output."""
         return (self.home / "log").read_text()
 
 
 @dataclass
 class Fleet:
-    """All processes of one scenario. The links lie between Rowcast and the two other services."""
+    """All processes of one scenario. The links connect Rowcast to Redis and PostgreSQL."""
 
     postgres: Postgres
     redis: RedisServer
@@ -168,7 +170,7 @@ class Fleet:
     workers: list[Service]
     settings: dict[str, str]
     port: int
-    """The port of NGINX, or of the only API."""
+    """NGINX's port or, without NGINX, the API's port."""
 
     def run(self, *words: str) -> tuple[int, str]:
         """Run a `rowcast` command with the first API's home; return its exit status and its output."""

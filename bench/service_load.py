@@ -4,13 +4,14 @@ An outcome is one of:
 
     answered        200, with the right score for every row
     503 SLUG        a problem document with a known slug and a Retry-After header
-    409             the same for `repeat-in-flight`: an earlier attempt with this Idempotency-Key may still be running
+    409             also with a Retry-After header; the slug is `repeat-in-flight`, because an earlier attempt with the
+                    same Idempotency-Key may still be in progress
     lost: refused   the connection was refused
-    lost: cut off   the connection ended before the whole reply had arrived
-    hang            no whole reply within `limit` seconds
+    lost: cut off   the connection was closed before the complete reply had arrived
+    hang            no complete reply within `limit` seconds
     wrong           anything else: other statuses, other scores, malformed replies
 
-Half of the clients send an Idempotency-Key and repeat a request until it is answered. One client of each half sends
+Half of the clients send an Idempotency-Key and repeat a request until it is answered. One client in each half sends
 batches.
 """
 
@@ -44,14 +45,14 @@ SLUGS = frozenset(
         "unavailable",
     }
 )
-"""The slugs with which a service may refuse a prediction while a part of it fails."""
+"""The error slugs that a service may return for a prediction while one of its parts is failing."""
 SETTLE_SECONDS = 60.0
-"""How long unfinished requests with an Idempotency-Key are repeated at the end. A dead server's lease expires after
-20 s."""
+"""How long unfinished requests with an Idempotency-Key are retried after the load has ended. A dead server's lease
+expires after 20 s."""
 
 
 class Broken(Exception):
-    """The connection was refused or ended."""
+    """The connection was refused or closed."""
 
 
 class Wrong(Exception):
@@ -60,13 +61,13 @@ class Wrong(Exception):
 
 @dataclass
 class Phase:
-    """The requests that ended during one part of the drill."""
+    """The requests that finished during one part of the drill."""
 
     name: str
     outcomes: Counter[str] = field(default_factory=Counter)
     longest: float = 0.0
     recovery: float = 0.0
-    """The seconds between the end of the fault and the time when every client had been answered again."""
+    """The seconds from the end of the fault until every client has received a reply to a later request."""
 
     def total(self, prefix: str) -> int:
         """Return the number of requests whose outcome begins with `prefix`."""
@@ -83,7 +84,7 @@ class Operation:
 
 
 class ServiceLoad:
-    """Clients that send one request after another on persistent connections, in a thread of their own."""
+    """Clients in a separate thread that send one request after another on persistent connections."""
 
     def __init__(
         self, port: int, rows: list[bytes], right: Callable[[int, dict[str, Any]], bool], *, limit: float, name: str
@@ -95,7 +96,7 @@ class ServiceLoad:
         self.wrong: list[str] = []
         self.replayed = 0
         self.keyed: dict[str, int] = {}
-        """The number of rows of each answered request with a key, by request id."""
+        """The number of rows in each answered request that has a key, by request id."""
         self.unfinished: list[Operation] = []
         self._port = port
         self._rows = rows
@@ -104,7 +105,7 @@ class ServiceLoad:
         self._name = name
         self._next = 0
         self._answered_at = [0.0] * CLIENTS
-        """When the latest answered request of each client was sent."""
+        """The time at which each client sent its latest answered request."""
         self._stop = threading.Event()
 
     @contextmanager
@@ -129,7 +130,7 @@ class ServiceLoad:
         return self.phase
 
     def is_answered_since(self, moment: float) -> bool:
-        """Return whether every client has been answered a request that it sent after this time."""
+        """Return whether every client has received a reply to a request that it sent after this time."""
         return all(sent > moment for sent in self._answered_at)
 
     def total(self, prefix: str = "") -> int:
@@ -249,14 +250,14 @@ class _Many(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Head:
-    """The status and the headers of a reply; their names are in lower case."""
+    """The status and the headers of a reply; header names are in lower case."""
 
     status: int
     fields: dict[str, str]
 
 
 class _Connection:
-    """A persistent connection, which is opened again after it has ended."""
+    """A persistent connection, which is reopened after it has been closed."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -264,13 +265,13 @@ class _Connection:
         self._writer: asyncio.StreamWriter | None = None
 
     def close(self) -> None:
-        """Close the connection at once."""
+        """Close the connection immediately."""
         if self._writer is not None:
             self._writer.transport.abort()
         self._reader = self._writer = None
 
     async def exchange(self, request: bytes) -> tuple[Head, bytes]:
-        """Send a request and return the whole reply."""
+        """Send a request and return the complete reply."""
         if self._reader is None or self._writer is None or self._reader.at_eof():
             self.close()
             try:

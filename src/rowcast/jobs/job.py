@@ -234,7 +234,7 @@ def released(job: Job) -> Job:
 
 
 def postponed(job: Job, now: int, problem: JobError) -> Job:
-    """Return the job without its claim, to be claimed again after a pause, or as failed after too many attempts.
+    """Return the job without its claim, claimable again after a pause. After too many attempts, return it as failed.
 
     The pause doubles with each attempt, so that the runner can execute other jobs while this job's engine is not
     available.
