@@ -1,4 +1,4 @@
-"""`make drill-services`: test an API, a worker, Redis and PostgreSQL under load while each of them is failing in turn.
+"""`make drill-services`: test an API, a worker, Redis and PostgreSQL under load as each of them fails in turn.
 
     python bench/drill_services.py                                  all scenarios (about ten minutes)
     python bench/drill_services.py --only store --no-record         one scenario
@@ -75,9 +75,9 @@ class Drill:
         """The number of acknowledged predictions that were only in the journals while the API and its indexer were
         dead."""
         self.losing: list[Phase] = []
-        """The phases during which the API was dead, so that requests could get no reply."""
+        """The phases in which the API was dead, so that requests could remain unanswered."""
         self.pausing: list[Phase] = []
-        """The phases during which the API was paused, so that every reply could be late."""
+        """The phases in which the API was paused, so that any reply could be late."""
         self.statuses: list[int] = []
         """The exit statuses of the services that were stopped with SIGTERM."""
 

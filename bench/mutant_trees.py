@@ -51,7 +51,8 @@ class Tree:
     def create(self) -> None:
         """Copy the commit's files and create the virtual environment.
 
-        The client lock files get an old date, so that scripts/clients.sh keeps the installed clients.
+        The client lock files are given an old modification time, so that scripts/clients.sh keeps the installed
+        clients.
         """
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)

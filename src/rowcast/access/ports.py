@@ -52,9 +52,9 @@ class IdempotencyStore(Protocol):
     """Stores replies by idempotency key for all server processes, so that a repeated request receives the first reply.
 
     A process claims the key of a new request. The claim is a lease: it lasts until the process saves a reply, releases
-    the key or lets the lease expire. The process renews the lease while the request is in progress. A store can void
-    the claim of a dead process earlier. Each store object is a separate owner of claims. `now` is a Unix timestamp in
-    seconds.
+    the key or lets the lease expire. The process renews the lease while the request is in progress. A store can void a
+    dead process's claim before the lease expires. Each store object is a separate owner of claims. `now` is a Unix
+    timestamp in seconds.
     """
 
     lease_seconds: float

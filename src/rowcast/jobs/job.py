@@ -105,7 +105,7 @@ class JobError(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job with its state. Stores keep jobs in this form: add new fields only with defaults. Times are Unix timestamps
+    """A job with its state. Stores save jobs in this form: add new fields only with defaults. Times are Unix timestamps
     in microseconds."""
 
     id: str

@@ -35,7 +35,7 @@ class AliasMove(
 def previous_version(moves: Iterable[AliasMove], alias: str, current: int, published: Collection[int]) -> int | None:
     """Return the version to which a rollback moves the alias, or None if there is none.
 
-    This is the version that `current` replaced. A rollback undoes a move. Another rollback goes back one step further
+    This is the version that `current` replaced. A rollback undoes a move. A second rollback goes back one step further
     instead of undoing the first rollback. Deleted versions are skipped.
     """
     earlier: list[int] = []
