@@ -299,7 +299,7 @@ class JobPage(msgspec.Struct, frozen=True):
 
     jobs: list[JobStatus]
     next: str | None = None
-    """The cursor of the next page; None on the last page."""
+    """The cursor for the next page; None on the last page."""
 
 
 def status_of(job: Job) -> JobStatus:
