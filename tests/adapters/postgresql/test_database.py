@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from rowcast.adapters.postgresql import database as database_module
+from rowcast.adapters.postgresql import store as store_module
 from rowcast.adapters.postgresql.database import MAX_IDLE, Database
 from rowcast.adapters.postgresql.store import PostgresStore
 from rowcast.errors import SettingsError, Unavailable
@@ -128,6 +129,61 @@ def test_a_connection_that_stops_responding_is_closed_and_replaced(
             assert store.count() == 1
         finally:
             os.kill(process, signal.SIGCONT)
+
+
+def test_entries_are_stored_soon_after_a_connection_is_lost_without_being_closed(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "RECORD_SECONDS", 0.3)
+    entries = sealed("w", drafts(0, 2))
+    with PostgresStore(database) as store:
+        store.record("w", entries[:1])
+        assert store._connection is not None
+        process = store._connection.info.backend_pid
+        os.kill(process, signal.SIGSTOP)
+        try:
+            with pytest.raises(Unavailable, match="did not respond within"):
+                store.record("w", entries)
+            store.record("w", entries)
+
+            assert list(store.chain("w")) == entries
+        finally:
+            os.kill(process, signal.SIGCONT)
+
+
+def test_a_slow_database_gets_more_time_after_each_failure(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "RECORD_SECONDS", 0.2)
+    entries = sealed("w", drafts(0, 1))
+    with PostgresStore(database) as store, closing(Database(database).connect()) as other, other.transaction():
+        other.execute("LOCK TABLE rowcast.writers IN ACCESS EXCLUSIVE MODE")
+        limits = []
+        for _ in range(3):
+            with pytest.raises(Unavailable) as failed:
+                store.record("w", entries)
+            limits.append(failed.value.message.split()[-2])
+
+    assert limits == ["0.2", "0.4", "0.8"]
+
+
+def test_the_locks_of_a_lost_connection_are_released(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "IDLE_TRANSACTION_SECONDS", 1)
+    entries = sealed("w", drafts(0, 2))
+    with PostgresStore(database) as store, closing(Database(database).connect_writer()) as lost:
+        store.record("w", entries[:1])
+        lost.execute("BEGIN")
+        lost.execute("SELECT FROM rowcast.writers FOR UPDATE")
+
+        store.record("w", entries)
+
+        assert list(store.chain("w")) == entries
+
+
+def test_the_database_notices_within_a_minute_that_a_writer_is_unreachable(database: str) -> None:
+    with closing(Database(database).connect_writer()) as connection:
+        names = ("idle", "interval", "count")
+        idle, interval, count = (connection.execute(f"SHOW tcp_keepalives_{name}").fetchone() for name in names)
+
+    assert (idle, interval, count) == (("30",), ("10",), ("3",))
 
 
 def test_few_idle_connections_are_kept_and_closing_the_store_closes_them(postgres: Postgres, database: str) -> None:

@@ -19,6 +19,9 @@ READ_SECONDS, WRITE_SECONDS = 5.0, 60.0
 """How long a connection waits for each response from the database. The database can stop responding without closing its
 connections, for example if its machine is suspended."""
 LOCK_SECONDS = 30
+IDLE_TRANSACTION_SECONDS = 10
+"""How long the database waits for the next statement of a transaction. If a connection is lost without being closed,
+its transaction would otherwise keep its locks, and the indexer could store nothing."""
 POLL_SECONDS = 0.1
 """The interval at which a waiting connection checks for signals."""
 MAX_IDLE = 4
@@ -32,6 +35,8 @@ DEFAULTS = {
     "tcp_user_timeout": 30_000,
 }
 """Default connection parameters. The URL can override them."""
+KEEPALIVES = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
+"""The same values for the database's side of a connection; the operating system's default is two hours."""
 _match_url = re.compile(r"postgres(?:ql)?://(?:[^@/?#]*@)?([^@/?#]*)(/[^@?#]*)?(?:\?[^#]*)?").fullmatch
 _match_hosts = re.compile(r"(?:(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:,]*)(?::[0-9]*)?(?:,|$))*").fullmatch
 
@@ -92,15 +97,21 @@ class Database:
 
     def connect_writer(self, seconds: float = WRITE_SECONDS, **parameters: Any) -> TimedConnection:
         """Return a connection for writing; create or migrate the schema if necessary."""
-        connection = self.connect(seconds, **parameters)
+        connection = self.connect(min(seconds, READ_SECONDS), **parameters)
         try:
-            connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+            connection.execute(
+                f"SET lock_timeout = '{LOCK_SECONDS}s'; "
+                f"SET idle_in_transaction_session_timeout = '{IDLE_TRANSACTION_SECONDS}s'; {KEEPALIVES}"
+            )
             # Entries must be on disk before their journal is deleted, regardless of the database's default.
             connection.execute(
                 "SELECT set_config('synchronous_commit', 'on', false) "
                 "WHERE current_setting('synchronous_commit') IN ('off', 'local')"
             )
-            migrate(connection, self.location)
+            if schema_version(connection, self.location) < len(MIGRATIONS):
+                connection.seconds = seconds
+                migrate(connection, self.location)
+            connection.seconds = seconds
         except BaseException:
             connection.close()
             raise

@@ -29,6 +29,9 @@ from rowcast.history.ports import ErasureRequest, ErasureStep, OpenErasure, Posi
 from rowcast.history.signing import seal_next_erasure
 
 CHECK_SECONDS = 2
+RECORD_SECONDS = 5.0
+"""How long `record` waits for each response. If it fails, the next attempt waits twice as long, up to WRITE_SECONDS. A
+lost connection is thus replaced soon, and a slow database can still store large batches."""
 SCRUB_MILLISECONDS = 200
 """The maximum time that `scrub` waits for a lock. A longer wait would block the indexer."""
 CHUNK = 200
@@ -46,6 +49,7 @@ class PostgresStore:
         self._signing_key = signing_key
         """Returns the key for signing erasures. If this is None, erasures are not signed."""
         self._connection: TimedConnection | None = None
+        self._record_seconds = RECORD_SECONDS
         self._readers = Readers(self._database)
         self._partitions = Partitions()
 
@@ -119,7 +123,7 @@ class PostgresStore:
             return
         chosen = {entry.seq: entry for entry in reversed(entries)}
         fields = {seq: copied_fields(entry.head) for seq, entry in chosen.items()}
-        with self._writing() as connection:
+        with self._writing() as connection, self._limited(connection):
             self._partitions.create_missing(connection, [each.id for each in fields.values()])
             with connection.transaction():
                 number, last_seq = _lock_writer(connection, writer)
@@ -368,6 +372,19 @@ class PostgresStore:
             if isinstance(error, psycopg.OperationalError):
                 self._disconnect()
             raise self._database.unavailable("write to the history", error) from None
+
+    @contextmanager
+    def _limited(self, connection: TimedConnection) -> Iterator[None]:
+        """Limit the time for each response in the `with` block to `_record_seconds`, and adapt this limit."""
+        connection.seconds = self._record_seconds
+        try:
+            yield
+            self._record_seconds = RECORD_SECONDS
+        except psycopg.OperationalError:
+            self._record_seconds = min(2 * self._record_seconds, WRITE_SECONDS)
+            raise
+        finally:
+            connection.seconds = WRITE_SECONDS
 
     def _disconnect(self) -> None:
         if self._connection is not None:
