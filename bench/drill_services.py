@@ -46,6 +46,7 @@ from support.redis import RedisServer
 
 MODES = ("process", "disk", "store")
 ROLLING = "rolling restart"
+STEADY = "steady"
 PAUSE_SECONDS = 10.0
 DOWN_SECONDS = 1.0
 LINK_SECONDS = 5.0
@@ -58,7 +59,7 @@ HANG_SECONDS = 5.0
 """Clients wait this many seconds longer than the longest permitted response time before they report a hang."""
 STEADY_SECONDS = 0.5
 RECOVERY_SECONDS = 75.0
-"""The maximum recovery time. An indexer waits up to 60 seconds for a connection that does not respond."""
+"""The maximum recovery time. PostgreSQL keeps the locks of a lost connection for up to a minute."""
 ROUNDS = 2
 CONSOLE = Console(width=max(118, Console().width))
 
@@ -93,7 +94,7 @@ class Drill:
         phase.recovery = time.monotonic() - ended
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(phase.outcomes.items()))
         print(f"  {name}: {outcomes}; longest {phase.longest:.1f} s, recovery {phase.recovery:.1f} s", flush=True)
-        self.load.begin("steady")
+        self.load.begin(STEADY)
         return phase
 
     def kill_api_and_indexer(self) -> None:
@@ -110,6 +111,15 @@ class Drill:
         stored = {str(row[0]) for row in self.fleet.postgres.execute("SELECT id FROM rowcast.entries")}
         self.unstored += len(acknowledged - stored)
         api.start()
+
+    def kill_everything(self) -> None:
+        """Kill all processes at the same time, and start them again."""
+        (api,), (worker,) = self.fleet.apis, self.fleet.workers
+        os.kill(self._indexer(), signal.SIGKILL)
+        for process in (api, worker, self.fleet.redis, self.fleet.postgres):
+            process.kill()
+        for process in (self.fleet.postgres, self.fleet.redis, worker, api):
+            process.start()
 
     def kill_indexer(self) -> None:
         """Kill the indexer, and wait until the API has started another one."""
@@ -176,6 +186,7 @@ def fail_each(drill: Drill) -> None:
     drill.losing.append(drill.suffer("API and indexer killed", drill.kill_api_and_indexer))
     drill.suffer("Redis killed", kill_and_start(running.redis))
     drill.suffer("PostgreSQL killed", kill_and_start(running.postgres))
+    drill.losing.append(drill.suffer("everything killed", drill.kill_everything))
     drill.suffer("worker paused", pause_and_resume(worker))
     drill.suffer("indexer paused", drill.pause_indexer)
     drill.pausing.append(drill.suffer("API paused", pause_and_resume(api)))
@@ -301,6 +312,9 @@ def check_replies(drill: Drill) -> Iterator[Check]:
     yield Check("repeated too early: 409 with Retry-After", load.total("409"))
     yield Check("without a reply because the API was dead", lost)
     yield Check("without a reply although the API was alive", load.total("lost") - lost, most=0)
+    steady = [phase for phase in load.phases if phase.name == STEADY]
+    failed = sum(phase.total("") - phase.total("answered") for phase in steady)
+    yield Check("failed requests between faults", failed, most=0)
     yield Check("without a reply within the deadline", load.total("hang"), most=0)
     yield Check("wrong replies", load.total("wrong"), most=0)
     yield Check("requests without exactly one outcome", abs(load.sent - load.total()), most=0)

@@ -5,8 +5,9 @@
 The proxy prints its port, then reads one command per line from standard input, and exits at the end of the input:
 
     pass    forward everything
-    drop    discard all bytes without closing anything, like a firewall that has lost its state; a connection that was
-            open during the fault never forwards anything again
+    drop    discard all bytes without closing anything, like a firewall that has lost its state. A connection that was
+            open during the fault never forwards anything again. If one side closes it, the other side notices this only
+            when its keepalive probes fail
     delay   hold back every block for up to 0.1 seconds
     cut     abort each connection after a random number of bytes, often within a message
 """
@@ -23,6 +24,7 @@ from pathlib import Path
 
 MODES = ("pass", "drop", "delay", "cut")
 MOST_DELAY = 0.1
+KEEPALIVE_SECONDS = 60.0
 MOST_BYTES = 4000
 """In the mode `cut`, a connection is aborted before it has forwarded this many bytes."""
 
@@ -88,6 +90,8 @@ class _Connection:
             await writer.drain()
             if self.budget is not None and self.budget <= 0:
                 break
+        if self.is_silent:
+            await asyncio.sleep(KEEPALIVE_SECONDS)
         self.end()
 
     def end(self) -> None:
