@@ -24,7 +24,6 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -228,7 +227,8 @@ def main() -> int:
         models = train(Path(scratch))
         registry = publish(Path(scratch), models)
         for name in options.only or [*MODES, ROLLING]:
-            results[name], phases[name] = run_scenario(name, Path(scratch), registry, models)
+            title = name if name == ROLLING else f"durability {name}"
+            results[title], phases[title] = run_scenario(name, Path(scratch), registry, models)
     kept = all(check.kept for checks in results.values() for check in checks)
     seconds = round(time.monotonic() - began)
     if not options.no_record:
@@ -282,7 +282,7 @@ def run_scenario(
     for wrong in load.wrong[:5]:
         print(f"  {wrong}")
     sys.stdout.flush()
-    return checks, {phase.name: asdict(phase) for phase in load.phases if phase.recovery}
+    return checks, {phase.name: phase.figures() for phase in load.phases if phase.recovery}
 
 
 def show_phases(name: str, phases: list[Phase]) -> None:

@@ -50,7 +50,8 @@ or its journal is damaged.""",
 under constant load in each durability mode. Each process is killed with SIGKILL and paused with SIGSTOP for ten
 seconds, and connections to Redis and PostgreSQL are dropped, delayed and cut. Then NGINX distributes the requests to
 two APIs, and these and two workers are restarted one at a time. Half of the requests have an `Idempotency-Key` and are
-repeated until they are answered; each attempt counts as a request.""",
+repeated until they are answered; each attempt counts as a request. The status 409 means that an earlier attempt may
+still be in progress. Recovery is the time from the end of a fault until every client has been answered again.""",
     "fuzz": """Mutated requests, decompression bombs, slow senders and idle connections, while another client is
 sending valid requests.""",
     "mutants": """400 places in the code are changed, one at a time. A mutation is detected if a test fails.""",
@@ -136,6 +137,22 @@ def section(name: str, entry: dict[str, Any]) -> Iterator[str]:
         if scenario:
             yield f"### {scenario.capitalize()}\n"
         yield from table(checks.items())
+        if "phases" in entry:
+            yield from fault_table(entry["phases"][scenario])
+
+
+def fault_table(phases: dict[str, Any]) -> Iterator[str]:
+    """Yield a table with a line for each fault of the drill of services."""
+    yield "| during and after | answered | 503 | 409 | no reply | longest reply, s | recovery, s |"
+    yield "|---|---:|---:|---:|---:|---:|---:|"
+    for name, phase in phases.items():
+        counts = [
+            sum(count for outcome, count in phase["outcomes"].items() if outcome.startswith(prefix))
+            for prefix in ("answered", "503", "409", "lost")
+        ]
+        times = [f"{phase[time]:.1f}" for time in ("longest", "recovery")]
+        yield f"| {name} | {' | '.join([*(f'{count:,}' for count in counts), *times])} |"
+    yield ""
 
 
 COMMON = frozenset({"bench", "at", "commit", "python", "cores", "load", "kept"})

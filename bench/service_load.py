@@ -73,6 +73,11 @@ class Phase:
         """Return the number of requests whose outcome begins with `prefix`."""
         return sum(count for outcome, count in self.outcomes.items() if outcome.startswith(prefix))
 
+    def figures(self) -> dict[str, Any]:
+        """Return the figures to record."""
+        times = {"longest": round(self.longest, 2), "recovery": round(self.recovery, 2)}
+        return {"outcomes": dict(self.outcomes), **times}
+
 
 @dataclass(frozen=True)
 class Operation:
