@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import rowcast
+from rowcast.adapters.files.registry import FolderRegistry
+from support import models
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "rowcast"
@@ -96,6 +98,22 @@ def test_a_server_without_a_setting_for_redis_does_not_load_it() -> None:
 
     assert "rowcast.adapters.memory.cache" in loaded
     assert "redis" not in top_level(loaded)
+
+
+@pytest.mark.parametrize(("queue", "expected"), [("'redis://127.0.0.1:1'", set()), ("None", {"fastapi"})])
+def test_an_api_of_a_queue_loads_fastapi_only_for_cold_routes(tmp_path: Path, queue: str, expected: set[str]) -> None:
+    models.publish(
+        FolderRegistry(tmp_path / "models"),
+        "sum",
+        models.sum_graph(2),
+        models.number_columns(2),
+        models.REGRESSION,
+        "values",
+    )
+    code = "from rowcast import settings; from rowcast.app import server\n"
+    loaded = modules_loaded_by(f"{code}server.build_server(settings.load(home={str(tmp_path)!r}, queue={queue}))")
+
+    assert top_level(loaded) & {"fastapi"} == expected
 
 
 def test_the_client_loads_neither_a_server_library_nor_numpy() -> None:

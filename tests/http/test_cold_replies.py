@@ -1,4 +1,4 @@
-"""Complete replies from the cold routes of an in-memory server."""
+"""Complete replies from the cold routes and the health routes of an in-memory server."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from rowcast.http.bodies import RequestIds
 from rowcast.http.cold_app import ColdApp
 from rowcast.http.cold_routes import add_cold_routes
 from rowcast.http.edge import Edge
+from rowcast.http.health_routes import HealthRoutes
 from rowcast.http.idempotency import Idempotency
 from rowcast.http.routes import RequestRules, Router
 from rowcast.registry.ports import ImportResult
@@ -50,12 +51,11 @@ class ColdFront:
         self.events: list[Event] = []
         history = History(MemoryStore(), EmptyJournalReader())
         cold, unused = ColdApp(), Any
-        add_cold_routes(
-            cold, self.deployment, history, self.health, self.fleet, lambda: b"metrics 1\n", open_metrics=False
-        )
+        add_cold_routes(cold, self.deployment, history, self.fleet, open_metrics=False)
+        health = HealthRoutes(self.deployment, self.health, self.fleet, lambda: b"metrics 1\n", open_metrics=False)
         access = Authenticator(MemoryKeys(keys), AccessRules())
         idempotency, rules = Idempotency(MemoryIdempotencyStore(), 60), RequestRules(1000, 60)
-        router = Router({}, [], cold.routes)
+        router = Router({}, [health], cold.routes)
         self.edge = Edge(
             router,
             cold.api,

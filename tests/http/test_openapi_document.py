@@ -19,7 +19,6 @@ from rowcast.http.cold_routes import add_cold_routes
 from rowcast.http.job_routes import add_job_routes
 from rowcast.jobs.service import JobLimits, JobService
 from rowcast.serving.deployment import Deployment
-from rowcast.serving.health import Health
 from rowcast.version import VERSION
 from support import models
 
@@ -45,10 +44,10 @@ def described(folder: Path, *, root_path: str = "") -> Any:
     live["sum@1"] = live["sum"]
     cold, deployment = ColdApp(), Deployment(live, "sum")
     unused: Any = None
-    add_cold_routes(cold, deployment, unused, Health(), unused, unused, open_metrics=True)
+    add_cold_routes(cold, deployment, unused, unused, open_metrics=True)
     jobs = JobService(MemoryJobStore(), MemoryFileStore(), JobLimits(1000, 10, 60.0, ""), unused)
     add_job_routes(cold, jobs, deployment, max_json_bytes=1000, is_draining=unused)
-    return rounded(openapi.document(cold, deployment, root_path))
+    return rounded(openapi.document(cold, deployment, root_path, open_metrics=True))
 
 
 def without_copies(document: Any) -> Any:
@@ -102,9 +101,9 @@ def test_the_document_describes_every_route_and_model_as_expected(tmp_path: Path
 
 def test_the_document_names_the_root_path_and_missing_models(tmp_path: Path) -> None:
     cold, unused = ColdApp(), Any
-    add_cold_routes(cold, Deployment({}), unused, Health(), unused, unused, open_metrics=False)  # type: ignore[arg-type]
+    add_cold_routes(cold, Deployment({}), unused, unused, open_metrics=False)  # type: ignore[arg-type]
 
-    empty = openapi.document(cold, Deployment({}))
+    empty = openapi.document(cold, Deployment({}), open_metrics=False)
 
     assert empty["info"]["description"] == openapi.NO_MODELS
     assert "security" in empty["paths"]["/metrics"]["get"]

@@ -11,6 +11,7 @@ from rowcast.errors import NotFound, RequestError
 from rowcast.history.service import History
 from rowcast.http.cold_app import ColdApp
 from rowcast.http.cold_routes import add_cold_routes
+from rowcast.http.health_routes import HealthRoutes
 from rowcast.http.routes import (
     NO_OPTIONS,
     Request,
@@ -24,14 +25,17 @@ from rowcast.http.routes import (
 )
 from rowcast.serving.deployment import Deployment
 from rowcast.serving.health import Health
+from rowcast.serving.interface import ModelInterface
 
 
 @pytest.fixture(scope="module")
 def router() -> Router:
     cold = ColdApp()
     history = History(MemoryStore(), EmptyJournalReader())
-    add_cold_routes(cold, Deployment({}), history, Health(), None, bytes, open_metrics=False)  # type: ignore[arg-type]
-    return Router({}, [], cold.routes)
+    deployment: Deployment[ModelInterface] = Deployment({})
+    add_cold_routes(cold, deployment, history, None, open_metrics=False)  # type: ignore[arg-type]
+    health = HealthRoutes(deployment, Health(), None, bytes, open_metrics=False)
+    return Router({}, [health], cold.routes)
 
 
 @pytest.mark.parametrize(

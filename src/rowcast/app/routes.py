@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rowcast.events import Listener
     from rowcast.history.service import History
     from rowcast.http.authentication import Authenticator
+    from rowcast.http.cold_app import ColdApp
     from rowcast.http.dialects.native import NativeRoutes
     from rowcast.http.quick_path import QuickPath
     from rowcast.http.request_log import Tracer
@@ -74,43 +76,50 @@ def http_app(
     """Return the edge with all routes behind it, and the quick path."""
     from rowcast.app.access import idempotency_store
     from rowcast.http.bodies import RequestIds
-    from rowcast.http.cold_app import ColdApp
-    from rowcast.http.cold_routes import add_cold_routes
     from rowcast.http.edge import Edge
+    from rowcast.http.health_routes import HealthRoutes
     from rowcast.http.idempotency import Idempotency
-    from rowcast.http.job_routes import add_job_routes
+    from rowcast.http.late_app import LateColdApp
     from rowcast.http.quick_path import QuickPath
     from rowcast.http.request_log import RequestLog
     from rowcast.http.routes import RequestRules, Router
 
-    cold = ColdApp()
-    add_cold_routes(
-        cold,
-        parts.service.deployment,
-        parts.history,
-        parts.health,
-        parts.process,
-        parts.metrics,
-        open_metrics=settings.open_metrics,
+    health = HealthRoutes(
+        parts.service.deployment, parts.health, parts.process, parts.metrics, open_metrics=settings.open_metrics
     )
-    add_job_routes(
-        cold,
-        jobs,
-        parts.service.deployment,
-        max_json_bytes=settings.max_body_bytes,
-        is_draining=lambda: not parts.health.is_ready,
-    )
-    router = Router(parts.native.routes, _dialects(parts), cold.routes)
+    router = Router(parts.native.routes, [health, *_dialects(parts)], [])
     rules = RequestRules(settings.max_body_bytes, settings.max_wait_seconds, settings.root_path)
     access, ids = authenticator(settings, parts.shared.keys, parts.shared.quotas), RequestIds(secrets.token_hex(6))
     replies, threads = idempotency_store(settings)
     idempotency = Idempotency(
         replies, settings.idempotency_seconds, max_bytes=settings.idempotency_mb * 1024 * 1024, threads=threads
     )
-    edge = Edge(router, cold.api, lifespan, parts.listen, access, idempotency, rules, ids)
+    cold = LateColdApp(router, partial(_cold_app, settings, parts, jobs), settings.root_path)
+    if settings.queue is None:  # a thread that builds it later would delay the models, which run on the event loop
+        cold.build()
+    edge = cold.guard(Edge(router, cold, lifespan, parts.listen, access, idempotency, rules, ids))
     if settings.access_log or tracer is not None:
         return HttpApp(RequestLog(edge, access_log=settings.access_log, tracer=tracer), None)
     return HttpApp(edge, QuickPath(router, access, parts.listen, rules, ids))
+
+
+def _cold_app(settings: Settings, parts: HttpParts, jobs: JobService) -> ColdApp:
+    """Return the app for the pages, the history and the jobs. Only this app needs FastAPI."""
+    from rowcast.http.cold_app import ColdApp
+    from rowcast.http.cold_routes import add_cold_routes
+    from rowcast.http.job_routes import add_job_routes
+
+    deployment = parts.service.deployment
+    cold = ColdApp()
+    add_cold_routes(cold, deployment, parts.history, parts.process, open_metrics=settings.open_metrics)
+    add_job_routes(
+        cold,
+        jobs,
+        deployment,
+        max_json_bytes=settings.max_body_bytes,
+        is_draining=lambda: not parts.health.is_ready,
+    )
+    return cold
 
 
 def _dialects(parts: HttpParts) -> list[Dialect]:

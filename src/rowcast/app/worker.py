@@ -89,15 +89,13 @@ def _app(
 ) -> ASGIApp:
     from rowcast.adapters.sqlite.idempotency import SqliteIdempotencyStore
     from rowcast.http.bodies import RequestIds
-    from rowcast.http.cold_app import ColdApp
-    from rowcast.http.cold_routes import add_worker_routes
     from rowcast.http.edge import Edge
+    from rowcast.http.health_routes import HealthRoutes
     from rowcast.http.idempotency import Idempotency
-    from rowcast.http.routes import RequestRules, Router
+    from rowcast.http.routes import RequestRules, Router, refuse_unknown_path
 
-    cold = ColdApp()
-    add_worker_routes(cold, source.deployment, health, exposition, open_metrics=settings.open_metrics)
+    routes = HealthRoutes(source.deployment, health, None, exposition, open_metrics=settings.open_metrics)
     rules = RequestRules(settings.max_body_bytes, settings.max_wait_seconds, settings.root_path)
     idempotency = Idempotency(SqliteIdempotencyStore(settings.repeats_file), 1.0, max_bytes=1)
-    router, ids = Router({}, [], cold.routes), RequestIds(secrets.token_hex(6))
-    return Edge(router, cold.api, lifespan, lambda event: None, access, idempotency, rules, ids)
+    router, ids = Router({}, [routes], []), RequestIds(secrets.token_hex(6))
+    return Edge(router, refuse_unknown_path, lifespan, lambda event: None, access, idempotency, rules, ids)

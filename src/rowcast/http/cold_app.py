@@ -74,7 +74,6 @@ class ColdApp:
         scope: KeyScope | None = None,
         *,
         is_public: bool = False,
-        is_probe: bool = False,
         response: Any = None,
         media_types: tuple[str, ...] = JSON_ONLY,
         status: int = 200,
@@ -83,14 +82,12 @@ class ColdApp:
         problems: tuple[str, ...] = (),
         **documentation: Any,
     ) -> Callable[[Endpoint], Endpoint]:
-        """Declare a route. A route without a scope accepts any valid key; a public route or a probe requires no key.
+        """Declare a route. A route without a scope accepts any valid key; a public route requires no key.
 
         The endpoint returns either a value of the type `response` or a complete response. A route without `response`
         is omitted from the OpenAPI document.
         """
-        route = self._declare(
-            method, pattern, scope, is_public=is_public or is_probe, is_probe=is_probe, is_streamed=is_streamed
-        )
+        route = self._declare(method, pattern, scope, is_public=is_public, is_streamed=is_streamed)
         is_documented = response is not None
         if is_documented:
             documented = ColdRoute(route, response, media_types, status, other_statuses or {}, problems)
@@ -116,7 +113,6 @@ class ColdApp:
         scope: KeyScope | None,
         *,
         is_public: bool,
-        is_probe: bool = False,
         is_streamed: bool = False,
     ) -> Route:
         route = Route(
@@ -125,7 +121,6 @@ class ColdApp:
             handler=None,
             scope=scope,
             is_public=is_public,
-            is_probe=is_probe,
             is_streamed=is_streamed,
             read_options=any_options,
         )

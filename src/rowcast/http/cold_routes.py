@@ -1,9 +1,11 @@
-"""The cold routes, which receive only a few requests per minute. The prediction routes are in `dialects/`."""
+"""The cold routes, which receive only a few requests per minute. The prediction routes are in `dialects/`, and
+the health routes are in `health_routes.py`.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +19,10 @@ from rowcast.history.entry_filter import Selection, parse_selection, visible_to
 from rowcast.history.export import FORMATS
 from rowcast.history.records import HistoryPage, Record
 from rowcast.http import openapi
-from rowcast.http.authentication import model_for, require_everything
+from rowcast.http.authentication import model_for
 from rowcast.http.cold_app import ColdApp, JsonResponse
-from rowcast.serving.fleet import ProcessStatus, ReloadResult
-from rowcast.serving.health import Health, HealthReport, Liveness, Readiness
+from rowcast.http.health_routes import visible_process
+from rowcast.serving.fleet import ReloadResult
 from rowcast.serving.model_descriptions import DefaultModel, ModelList, ServedModel, describe, describe_default
 from rowcast.version import VERSION
 
@@ -84,33 +86,16 @@ def add_cold_routes(
     cold: ColdApp,
     deployment: Deployment[ModelInterface],
     history: History,
-    health: Health,
     fleet: Fleet,
-    metrics: Callable[[], bytes],
     *,
     open_metrics: bool,
 ) -> None:
-    """Add every route except the prediction routes."""
+    """Add every route except the prediction routes, the health routes and the routes of jobs."""
     _add_model_routes(cold, deployment)
     _add_reload_route(cold, fleet)
     _add_history_routes(cold, history)
-    _add_health_routes(cold, deployment, health, fleet)
-    _add_metrics_route(cold, metrics, is_public=open_metrics)
     _add_root(cold, deployment)
-    _add_documentation(cold, deployment)
-
-
-def add_worker_routes(
-    cold: ColdApp,
-    deployment: Deployment[ModelInterface],
-    health: Health,
-    metrics: Callable[[], bytes],
-    *,
-    open_metrics: bool,
-) -> None:
-    """Add the routes of a queue worker: health and metrics."""
-    _add_health_routes(cold, deployment, health, None)
-    _add_metrics_route(cold, metrics, is_public=open_metrics)
+    _add_documentation(cold, deployment, open_metrics=open_metrics)
 
 
 def _add_model_routes(cold: ColdApp, deployment: Deployment[ModelInterface]) -> None:
@@ -238,74 +223,6 @@ def _add_history_routes(cold: ColdApp, history: History) -> None:
         return record
 
 
-def _add_health_routes(
-    cold: ColdApp,
-    deployment: Deployment[ModelInterface],
-    health: Health,
-    fleet: Fleet | None,
-) -> None:
-    @cold.route(
-        "GET",
-        "/health",
-        response=HealthReport,
-        other_statuses={503: "A component that the server needs, or a server process, is unhealthy"},
-        tags=["health"],
-        summary="The state of every component and server process",
-    )
-    def report_health(request: Request) -> Response:
-        who = caller(request)
-        visible = tuple(_visible(process, who) for process in ([] if fleet is None else fleet.processes()))
-        unready = [f"process {process.process} is {process.state}" for process in visible if process.state != "ready"]
-        checks = {**health.report(), "processes": "; ".join(unready) or "ok"}
-        models = tuple(f"{model.name}@{model.version}" for model in deployment.restricted_to(who.models).models())
-        is_ready = health.is_ready and bool(deployment.live) and not health.unready_reason()
-        problems = [name for name, state in checks.items() if state != "ok"]
-        report = HealthReport("ok" if is_ready and not problems else "degraded", is_ready, models, checks, visible)
-        is_working = is_ready and all(map(health.can_do_without, problems))
-        return JsonResponse(report, status_code=200 if is_working else 503)
-
-    @cold.route(
-        "GET",
-        "/health/live",
-        is_probe=True,
-        response=Liveness,
-        tags=["health"],
-        summary="Whether the process responds",
-    )
-    async def report_liveness() -> Liveness:
-        return Liveness()
-
-    @cold.route(
-        "GET",
-        "/health/ready",
-        is_probe=True,
-        response=Readiness,
-        other_statuses={503: "No model is loaded, no worker has the default model, or the server is shutting down"},
-        tags=["health"],
-        summary="Whether the server is ready to serve predictions",
-    )
-    async def report_readiness() -> Response:
-        reason = health.unready_reason()
-        is_ready = health.is_ready and bool(deployment.models()) and not reason
-        return JsonResponse(Readiness(is_ready, reason), status_code=200 if is_ready else 503)
-
-
-def _add_metrics_route(cold: ColdApp, metrics: Callable[[], bytes], *, is_public: bool) -> None:
-    @cold.route(
-        "GET",
-        "/metrics",
-        is_public=is_public,
-        response=str,
-        media_types=("text/plain",),
-        tags=["health"],
-        summary="Prometheus metrics",
-    )
-    def export_metrics(request: Request) -> Response:
-        if not is_public:
-            require_everything(caller(request))
-        return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
 def _add_root(cold: ColdApp, deployment: Deployment[ModelInterface]) -> None:
     @cold.route("GET", "/", is_public=True)
     async def root(request: Request) -> Response:
@@ -319,11 +236,11 @@ def _add_root(cold: ColdApp, deployment: Deployment[ModelInterface]) -> None:
         return JsonResponse(ServerInfo("rowcast", VERSION, "alive", models), headers=headers)
 
 
-def _add_documentation(cold: ColdApp, deployment: Deployment[ModelInterface]) -> None:
+def _add_documentation(cold: ColdApp, deployment: Deployment[ModelInterface], *, open_metrics: bool) -> None:
     @cold.route("GET", "/openapi.json", is_public=True)
     def openapi_document(request: Request) -> dict[str, Any]:
         visible = deployment.restricted_to(caller(request).models)
-        return openapi.document(cold, visible, request.scope.get("root_path", ""))
+        return openapi.document(cold, visible, request.scope.get("root_path", ""), open_metrics=open_metrics)
 
     @cold.route("GET", "/docs", is_public=True)
     def swagger() -> Response:
@@ -359,21 +276,12 @@ def _refuse_unknown_options(request: Request, known: Sequence[str]) -> None:
             raise RequestError(f"unknown option {name[:40]!r}; known options: {', '.join(known)}", slug="bad-option")
 
 
-def _visible(process: ProcessStatus, who: Caller) -> ProcessStatus:
-    """Return the status of a server process, omitting the models that the caller cannot use."""
-    if not who.models:
-        return process
-    models = tuple(loaded for loaded in process.models if who.may_use(loaded.model))
-    error = "the last reload failed" if process.reload_error else ""  # the original message may name other models
-    return msgspec.structs.replace(process, models=models, reload_error=error)
-
-
 def _visible_result(result: ReloadResult, who: Caller) -> ReloadResult:
     """Return the result of a reload, omitting the models and the imported files that the caller cannot use."""
     if not who.models:
         return result
     imports = [file for file in result.imports if file.model and who.may_use(file.model)]
-    return ReloadResult(result.status, [_visible(process, who) for process in result.processes], imports)
+    return ReloadResult(result.status, [visible_process(process, who) for process in result.processes], imports)
 
 
 def _root_reply(deployment: Deployment[ModelInterface]) -> bytes | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi.openapi.utils import get_openapi
 
+from rowcast.http import health_openapi
 from rowcast.http.cold_app import ColdApp, ColdRoute
 from rowcast.http.dialects import mlflow_openapi, native_openapi, v1_openapi, v2_openapi
 from rowcast.http.json_schemas import Json, derive
@@ -31,7 +32,7 @@ TAGS = {
 NO_MODELS = "No models are visible. Either no model is loaded, or you need an API key; click Authorize to enter a key."
 
 
-def document(cold: ColdApp, deployment: Deployment[ModelInterface], root_path: str = "") -> Json:
+def document(cold: ColdApp, deployment: Deployment[ModelInterface], root_path: str = "", *, open_metrics: bool) -> Json:
     """Return the OpenAPI document for the deployed models. `root_path` is the path prefix that clients use."""
     api = cold.api
     openapi: Json = get_openapi(
@@ -44,6 +45,7 @@ def document(cold: ColdApp, deployment: Deployment[ModelInterface], root_path: s
     )
     paths: dict[str, Json] = openapi.setdefault("paths", {})
     components = _describe_cold_routes(cold, paths)
+    paths |= health_openapi.paths(open_metrics=open_metrics)
     components |= native_openapi.components(deployment)
     for dialect in (native_openapi, v2_openapi, v1_openapi, mlflow_openapi):
         paths |= dialect.paths(deployment)
@@ -55,11 +57,12 @@ def _describe_cold_routes(cold: ColdApp, paths: dict[str, Json]) -> dict[str, Js
     """Replace FastAPI's response descriptions, which lack bodies and problems; return the schema components."""
     routes = list(cold.documented.items())
     # The reply schemas refer to Column and Parity without defining them.
-    schemas, components = derive([Problem, Column, Parity, *(route.response for _, route in routes)])
+    others = [Problem, Column, Parity, *health_openapi.REPLIES]
+    schemas, components = derive([*others, *(route.response for _, route in routes)])
     components["Problem"]["properties"]["type"] = {
         "enum": [f"urn:rowcast:error:{slug}" for slug in [*STATUS, "internal"]]
     }
-    for ((path, method), route), schema in zip(routes, schemas[3:], strict=True):
+    for ((path, method), route), schema in zip(routes, schemas[len(others) :], strict=True):
         _describe_responses(paths[path][method], route, schema)
     return components
 

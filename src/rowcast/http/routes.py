@@ -163,7 +163,16 @@ class Router:
     def __init__(self, hot: Mapping[str, Route], dialects: Sequence[Dialect], cold: Sequence[Route]) -> None:
         self.hot = hot
         self._dialects = dialects
-        self._cold = [(_compile(route.pattern), route) for route in cold]
+        self._cold: list[tuple[Callable[[str], Any], Route]] = []
+        self.add_cold(cold)
+
+    def add_cold(self, cold: Sequence[Route]) -> None:
+        """Add cold routes."""
+        self._cold += [(_compile(route.pattern), route) for route in cold]
+
+    def is_cold(self, path: str) -> bool:
+        """Return whether only cold routes can match a path."""
+        return path not in self.hot and all(dialect.find(path) is None for dialect in self._dialects)
 
     def find(self, path: str, method: str) -> Route:
         """Return the route for a request.
@@ -203,6 +212,11 @@ def _compile(pattern: str) -> Callable[[str], Any]:
 async def answer_not_found(request: Request) -> Response:
     """Raise NotFound for an unknown path under a dialect's prefix."""
     raise NotFound("unknown path; see /docs")
+
+
+async def refuse_unknown_path(scope: Scope, receive: Receive, send: Send) -> None:
+    """Raise NotFound; the cold app of a process without cold routes."""
+    raise NotFound("unknown path")
 
 
 def strip_prefix(path: str, root: str) -> str:
