@@ -21,6 +21,8 @@ class Late:
     def __init__(self, failures: int = 0) -> None:
         self.builders: list[threading.Thread] = []
         self._failures = failures
+        self.may_finish = threading.Event()
+        self.may_finish.set()
         hot = Route(pattern="/hot", method="GET", handler=self._answer)
         self.router = Router({"/hot": hot}, [], [])
         self.late = LateColdApp(self.router, self._build, "/root")
@@ -32,6 +34,7 @@ class Late:
 
     def _build(self) -> ColdApp:
         self.builders.append(threading.current_thread())
+        assert self.may_finish.wait(60)
         if len(self.builders) <= self._failures:
             raise RuntimeError("out of memory")
         cold = ColdApp()
@@ -85,6 +88,7 @@ async def test_a_cold_app_that_cannot_be_built_is_built_by_a_later_request() -> 
 
 async def test_a_canceled_request_does_not_stop_the_cold_app_from_being_built() -> None:
     server = Late()
+    server.may_finish.clear()
     first = asyncio.create_task(server.client.get("/cold"))
     second = asyncio.create_task(server.client.get("/cold"))
     await eventually_async(server.has_begun)
@@ -92,6 +96,7 @@ async def test_a_canceled_request_does_not_stop_the_cold_app_from_being_built() 
 
     with pytest.raises(asyncio.CancelledError):
         await first
+    server.may_finish.set()
     assert (await second).json() == "cold"
     assert len(server.builders) == 1
 
