@@ -228,7 +228,7 @@ class Batcher:
             places.popleft()
 
     def _score_next(self, model: ModelInterface) -> None:
-        """Score the first requests in a slow model's queue, unless the maximum number of batches is being scored."""
+        """Score the first requests in a slow model's queue, unless too many of its batches are already being scored."""
         line = self._lines[model]
         while line.places and line.batches < self._scorer.max_batches:
             batch = self._next_batch(line.places)

@@ -66,7 +66,7 @@ class LiveModel(ModelInterface):
         return {label: count for label, count in labels if count}, float(winners[-1])
 
     def compare(self, left: Score, right: Score) -> str:
-        """Return `equal`, `borderline` or `different`, allowing for differences between machines."""
+        """Compare two scores (`equal`, `borderline` or `different`), allowing for differences between machines."""
         return compare_scores(left, right, tolerance=GOLDEN_TOLERANCE, threshold=self.decision.threshold)
 
     def _run(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:

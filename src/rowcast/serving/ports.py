@@ -52,7 +52,7 @@ class WorkerInfo(msgspec.Struct, frozen=True):
 
     name: str
     digests: list[str]
-    """The models that the worker has."""
+    """The digests of the worker's models."""
 
 
 class QueueStatus(NamedTuple):

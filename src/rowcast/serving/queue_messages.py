@@ -26,7 +26,10 @@ class RowsMessage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ScoresMessage(msgspec.Struct, frozen=True, array_like=True):
-    """The scores of the successful requests, in order, and the failed rows of each other request, by its position."""
+    """A worker's reply: the scores of the successful requests, in order, and the errors of the other requests.
+
+    `errors` maps the position of each failed request to the indexes of its failed rows.
+    """
 
     format: int
     scores: list[Score]
@@ -41,7 +44,7 @@ _decode_scores = msgspec.msgpack.Decoder(ScoresMessage).decode
 
 
 class Malformed(Exception):
-    """Raised if a message cannot be decoded; the error's text is the reason."""
+    """Raised if a message cannot be decoded; the exception message gives the reason."""
 
 
 def encode_rows(requests: Sequence[Sequence[EncodedRow]]) -> bytes:

@@ -1,4 +1,4 @@
-"""The work of `rowcast worker`: takes messages from the queue, scores their rows and sends the replies.
+"""Implements `rowcast worker`: takes messages from the queue, scores their rows and sends the replies.
 
 Messages for the same model are scored in one call. A message is acknowledged together with its reply, so that another
 worker scores it if this one dies.

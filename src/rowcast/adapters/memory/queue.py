@@ -26,17 +26,17 @@ class ParkedDelivery(msgspec.Struct, frozen=True):
 
 
 class MemoryQueue:
-    """The messages of all servers and workers in this process, and the server's side of the queue."""
+    """The server's side of the queue. It holds the messages of all servers and workers in this process."""
 
     def __init__(self, max_messages: int = 1000, clock: Callable[[], float] | None = None) -> None:
         self.messages: dict[str, Delivery] = {}
-        """The messages without a reply, by id, oldest first."""
+        """The unanswered messages, keyed by id, oldest first."""
         self.owners: dict[str, str] = {}
-        """The worker that has taken each message."""
+        """Maps the id of each taken message to the worker that took it."""
         self.alive: dict[str, float] = {}
         """The time at which each worker is considered dead, unless it sends another heartbeat first."""
         self.digests: dict[str, list[str]] = {}
-        """The models of each worker."""
+        """Maps each worker to the digests of its models."""
         self.parked: list[ParkedDelivery] = []
         self.clock = clock or (lambda: asyncio.get_running_loop().time())
         self._max_messages = max_messages

@@ -33,7 +33,7 @@ class _Question(NamedTuple, Generic[Item, Reply]):
 
 
 class Gatherer(Generic[Item, Reply]):
-    """Combines questions into calls to `command`, which returns one reply for each item."""
+    """Combines the items of several requests into calls to `command`, which returns one reply for each item."""
 
     def __init__(self, link: RedisLink, command: Callable[[Redis, list[Item]], Awaitable[Sequence[Reply]]]) -> None:
         self._link = link

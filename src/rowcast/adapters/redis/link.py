@@ -57,14 +57,14 @@ class RedisLink:
         listen: Listener,
     ) -> None:
         self.seconds = seconds
-        """The time limit of a call."""
+        """The time limit for a call."""
         self._url = url
         self._use: RedisUse = use
         self._verify = verify
         self._fallback = fallback
         self._listen = listen
         self._client: Redis | None = None
-        self._reason = "the server has not connected yet"
+        self._reason = "this process has not connected to Redis yet"
         self._pause = FIRST_PAUSE
         self._connected_at = 0.0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -78,9 +78,9 @@ class RedisLink:
         return self._client is not None
 
     def share_outages(self, twin: RedisLink) -> None:
-        """Treat an outage of one connection as an outage of both, because both connect to the same server.
+        """Share outages with another connection to the same server: if either fails, both are treated as unavailable.
 
-        A request that uses both connections then waits only once.
+        A request that uses both connections therefore waits only once.
         """
         self._twin, twin._twin = twin, self
 

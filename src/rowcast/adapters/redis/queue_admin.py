@@ -40,7 +40,7 @@ class QueueReport(msgspec.Struct, frozen=True):
     """The state of a queue."""
 
     messages: int
-    """The number of messages without a reply."""
+    """The number of unanswered messages."""
     waiting_seconds: float
     """The age of the oldest message that no worker has taken."""
     workers: list[WorkerInfo]

@@ -17,11 +17,11 @@ from rowcast.serving.ports import QueueStatus, WorkerInfo
 FORMAT: Final = "queue1"
 """Part of every key. It changes with the format of the messages."""
 GROUP: Final = "workers"
-"""The consumer group of all workers."""
+"""The consumer group to which all workers belong."""
 LIFE_MS: Final = 3000
 """A worker that sends no heartbeat for this long is considered dead."""
 REPLIES_MS: Final = 60_000
-"""How long replies that a process does not read are retained."""
+"""How long unread replies are retained."""
 EVICTING: Final = "allkeys-"
 """The prefix of the eviction policies that can evict keys without an expiry time."""
 
@@ -34,7 +34,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
 
     @property
     def messages(self) -> str:
-        """The stream of messages that have no reply yet."""
+        """The stream of unanswered messages."""
         return f"{self.prefix}:{FORMAT}:messages"
 
     @property
@@ -49,7 +49,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
 
     @property
     def alive(self) -> str:
-        """The prefix of the keys that exist as long as a worker is alive."""
+        """The prefix of the workers' keys. A key exists as long as its worker is alive."""
         return f"{self.prefix}:{FORMAT}:alive:"
 
     def replies(self, sender: str) -> str:
@@ -95,11 +95,11 @@ def verify_queue(keys: QueueKeys) -> Callable[[Redis], Awaitable[None]]:
 
 
 def check_policy(policy: str) -> None:
-    """Raise SettingsError if Redis may evict the messages of a queue."""
+    """Raise SettingsError if the eviction policy allows Redis to evict messages."""
     if policy.startswith(EVICTING):
         raise SettingsError(
-            f"setting 'queue': the policy of this Redis server is {policy}, so it can evict messages; use a Redis "
-            "server with the policy noeviction for the queue, and another Redis server for the cache",
+            f"setting 'queue': this Redis server has the eviction policy {policy} and can therefore evict messages; "
+            "use a Redis server with the policy noeviction for the queue, and another Redis server for the cache",
             slug="queue-evicts",
         )
 

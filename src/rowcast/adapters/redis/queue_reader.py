@@ -2,7 +2,7 @@
 
 If a worker stops sending heartbeats, its key expires, and another worker adopts its messages. If a call that takes
 messages fails, Redis may have delivered messages that this process has not received. The worker then continues under
-another name, so that the messages of its former name are adopted.
+another name, so that other workers adopt the messages that were delivered under its former name.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class RedisQueueReader:
         """The status at the most recent heartbeat."""
 
     async def beat(self, digests: Sequence[str]) -> None:
-        """Renew this worker's key and its description."""
+        """Renew this worker's key and description."""
         self._digests = list(digests)
         name, info = self._name, msgspec.msgpack.encode(WorkerInfo(self._base, self._digests))
 
@@ -114,7 +114,7 @@ class RedisQueueReader:
         await self._move(delivery, targets, reply, [*_fields(delivery), "reason", reason])
 
     async def leave(self) -> None:
-        """Delete this worker's key and its description."""
+        """Delete this worker's key and description."""
 
         async def forget(client: Redis) -> Any:
             pipeline = client.pipeline(transaction=True)

@@ -205,9 +205,7 @@ class Metrics:
 
 
 def _queue_gauges(status: QueueStatus) -> Iterator[Metric]:
-    yield GaugeMetricFamily(
-        "rowcast_queue_messages", "Messages to workers that have no reply yet.", value=status.messages
-    )
+    yield GaugeMetricFamily("rowcast_queue_messages", "Unanswered messages to workers.", value=status.messages)
     yield GaugeMetricFamily(
         "rowcast_queue_message_age_seconds", "Age of the oldest message that no worker has taken.", value=status.seconds
     )
