@@ -258,7 +258,7 @@ def test_the_time_limit_stops_a_search_on_an_engine(tmp_path: Path, jobs: int) -
         result = train_model(tmp_path, LOANS, "loan_status", engine=engine, **options)
 
     assert time.monotonic() - started < 60
-    assert 3 <= sum(each.trials for each in result.candidates) < 10_000
+    assert 0 < sum(each.trials for each in result.candidates) < 10_000
 
 
 class StuckTask(LateTask):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rowcast.errors import TrainingError
 from rowcast.schema.prediction import Task
 from rowcast.training.features import Numbers, Style
+from rowcast.training.models.adamw import AdamW
 from rowcast.training.models.candidate import Estimator, LabelledMatrix, Params, Raw, Setting
 from rowcast.training.onnx_graph import DOUBLE, FLOAT, GraphBuilder, Matrix
 from rowcast.training.presets import Size
@@ -204,12 +205,11 @@ class _NetworkFit:
         sizes = [len(self.encoding.columns), *[params["width"]] * params["depth"], setting.width]
         self.layers = [self._layer(*pair) for pair in itertools.pairwise(sizes)]
         self.batch = int(np.clip(2 ** round(np.log2(len(rows.matrix) / 24)), 32, 256))
-        self.optimiser = torch.optim.AdamW(
-            [
-                {"params": [layer.weights for layer in self.layers], "weight_decay": params["weight_decay"]},
-                {"params": [each for layer in self.layers for each in (layer.scale, layer.bias)], "weight_decay": 0.0},
-            ],
-            lr=params["learning_rate"],
+        self.optimiser = AdamW(
+            [layer.weights for layer in self.layers],
+            [each for layer in self.layers for each in (layer.scale, layer.bias)],
+            rate=params["learning_rate"],
+            decay=params["weight_decay"],
         )
 
     def run(self, validation: LabelledMatrix | None) -> Network:
@@ -240,7 +240,6 @@ class _NetworkFit:
             batch = _TensorRows(*(each[rows] for each in self.rows))
             losses = self._losses(_forward(self.encode(batch.matrix), self.layers, self._dropout), batch.target)
             loss = (losses.mean(dim=1) * batch.weight).mean()
-            self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()
 
@@ -341,11 +340,12 @@ def _deterministic(jobs: int) -> Iterator[None]:
     """Limit PyTorch to `jobs` threads and to deterministic algorithms; restore its settings on exit."""
     import torch
 
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(jobs)
-    torch.use_deterministic_algorithms(True)
+    # `use_deterministic_algorithms` has the same effect, but also imports PyTorch's compiler, which takes seconds.
+    torch.set_deterministic_debug_mode("error")
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(strict)
+        torch.set_deterministic_debug_mode(mode)
         torch.set_num_threads(threads)
