@@ -65,7 +65,8 @@ def generate(path: Path, rows: int) -> None:
 
 
 def piece(start: int, rows: int) -> pl.DataFrame:
-    """Return some rows of the table: ten columns of each kind, one of which has missing cells."""
+    """Return some rows of the table. There are ten columns of each kind; the first column of each kind has missing
+    cells."""
     rng = np.random.default_rng([1, start])
     columns: dict[str, pl.Series] = {}
     towns = np.array(["Bern", "Lima", "Oslo", "Paris", "Quito", "Riga", "Sofia", "Tokyo"])

@@ -1,5 +1,5 @@
-"""Train Rowcast or another system on a table, as a user would, and score its predictions. Used by quality.py and
-unseen.py."""
+"""Train a model on a table with Rowcast or another system, as a user would, and score its predictions. Used by
+quality.py and unseen.py."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Task:
     positive: str | None = None
     exclude: tuple[str, ...] = ()
     map: Mapping[str, str] = field(default_factory=dict)
-    """Label corrections, needed because one table also contains each label with a trailing period."""
+    """Maps incorrect labels to correct ones. In one table, some labels end with a period and others do not."""
     reference: float = 0.0
     spread: float = 0.0
 
@@ -60,7 +60,7 @@ class Budget:
 
 
 class SystemFailedError(Exception):
-    """A system failed. The message is the end of the system's standard error."""
+    """A system failed. The message is the last part of the system's standard error output."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def write_table(frame: pl.DataFrame, path: Path) -> None:
 
 
 def write_parts(train: pl.DataFrame, test: pl.DataFrame, task: Task, system: str, work: Path) -> None:
-    """Write the training rows, and the test rows without the target; Rowcast's test rows are numbered."""
+    """Write the training rows, and the test rows without the target; for Rowcast, number the test rows."""
     write_table(train, work / "train.csv")
     rows = test.drop(task.target)
     write_table(rows.with_row_index(ROW) if system == "rowcast" else rows, work / "test.csv")
@@ -113,7 +113,7 @@ def run_rowcast(task: Task, work: Path, budget: Budget) -> dict[str, Any]:
 
 
 def run_peer(task: Task, work: Path, budget: Budget, *, system: str) -> dict[str, Any]:
-    """Run another system with its script in this folder."""
+    """Run the script in this folder that trains another system and predicts with it."""
     script = HERE / f"peer_{system}.py"
     python = peers.python(*peers.SYSTEMS[system])
     ran = run([python, script, work, task.target, task.kind, budget.seconds, budget.jobs], work, limit(budget))
@@ -121,7 +121,7 @@ def run_peer(task: Task, work: Path, budget: Budget, *, system: str) -> dict[str
 
 
 def limit(budget: Budget) -> float:
-    """Return the number of seconds after which a system that ignores its time limit is killed."""
+    """Return how many seconds to wait before killing a system that ignores its time limit."""
     return 5 * budget.seconds + 300
 
 

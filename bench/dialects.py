@@ -179,7 +179,8 @@ def compare(requests: dict[str, list[bytes]]) -> None:
 
 
 COUNTED: list[tuple[int, int]] = []
-"""The numbers of rows answered during warm-up (0) and measurement (1). All these rows must be in the history."""
+"""Pairs of a phase (0 for warm-up, 1 for measurement) and a number of answered rows. All answered rows must be in the
+history."""
 
 
 def measure_rounds(

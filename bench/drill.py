@@ -73,7 +73,7 @@ class Drill:
         self.rounds = rounds
         self.registry = FolderRegistry(home / "models")
         self.kinds: dict[int, str] = {}
-        """The model of each valid version. Predictions from any other version are wrong."""
+        """Maps each valid version to its model. Predictions from any other version are wrong."""
         self._models = models
         self._process: subprocess.Popen[bytes] | None = None
         self.publish("first")

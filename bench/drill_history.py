@@ -117,7 +117,8 @@ class Drill:
         return [int(word) for word in listed.stdout.split()]
 
     def get(self, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        """Return the status and body of the reply; the status is 0 if the server does not respond."""
+        """Send a request and return the status and body of the reply; the status is 0 if the server does not
+        respond."""
         request = urllib.request.Request(self.address + path, body, {"content-type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=30) as reply:

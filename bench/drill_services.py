@@ -3,9 +3,9 @@
     python bench/drill_services.py                                  all scenarios (about ten minutes)
     python bench/drill_services.py --only store --no-record         one scenario
 
-There is one scenario for each durability mode: every process is killed with SIGKILL and paused with SIGSTOP, and the
-connections to Redis and PostgreSQL are dropped, delayed and cut. In the last scenario, NGINX distributes requests to
-two APIs; the two APIs and two workers are restarted one at a time.
+There is one scenario for each durability mode. In each of these scenarios, every process is first killed with SIGKILL
+and later paused with SIGSTOP; then the connections to Redis and PostgreSQL are dropped, delayed and cut. In the last
+scenario, NGINX distributes requests to two APIs; the two APIs and two workers are restarted one at a time.
 
 Every request must be answered correctly or refused with a clear 503, within the deadline. Every acknowledged prediction
 must be in PostgreSQL exactly once, with the acknowledged content.
@@ -50,7 +50,7 @@ PAUSE_SECONDS = 10.0
 DOWN_SECONDS = 1.0
 LINK_SECONDS = 5.0
 KEY_SECONDS = 4.0
-"""Claiming an Idempotency-Key and saving the reply to it take up to two seconds each."""
+"""The time limits for claiming an Idempotency-Key and for saving the reply, two seconds each."""
 STORE_SECONDS = 10.0
 """How long a prediction waits for the store if `durability` is `store`."""
 MARGIN_SECONDS = 1.0
@@ -75,9 +75,9 @@ class Drill:
         """The number of acknowledged predictions that were only in the journals while the API and its indexer were
         dead."""
         self.losing: list[Phase] = []
-        """The phases in which the API was dead, so that requests could remain unanswered."""
+        """The phases in which the API was dead. During these phases, requests may remain unanswered."""
         self.pausing: list[Phase] = []
-        """The phases in which the API was paused, so that any reply could be late."""
+        """The phases in which the API was paused. During these phases, any reply may be late."""
         self.statuses: list[int] = []
         """The exit statuses of the services that were stopped with SIGTERM."""
 
@@ -97,8 +97,8 @@ class Drill:
         return phase
 
     def kill_api_and_indexer(self) -> None:
-        """Kill both while entries are waiting in the journal; count the acknowledged predictions that are only in the
-        journal."""
+        """Kill the API and its indexer while entries are waiting in the journal; count the acknowledged predictions
+        that are only in the journal."""
         (api,) = self.fleet.apis
         indexer = self._indexer()
         os.kill(indexer, signal.SIGSTOP)

@@ -26,7 +26,7 @@ MODES = ("pass", "drop", "delay", "cut")
 MOST_DELAY = 0.1
 KEEPALIVE_SECONDS = 60.0
 MOST_BYTES = 4000
-"""In the mode `cut`, a connection is aborted before it has forwarded this many bytes."""
+"""In `cut` mode, a connection is aborted before it has forwarded this many bytes."""
 
 
 class FaultyLink:

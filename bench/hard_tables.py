@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def measure(name: str, options: argparse.Namespace) -> list[Check]:
-    """Train on one table and return the time, the memory and the label flips."""
+    """Train on one table; return the checks of the time, the memory and the number of label flips."""
     with tempfile.TemporaryDirectory(prefix="rowcast-hard-") as folder:
         work = Path(folder)
         TABLES[name](np.random.default_rng(0)).write_csv(work / "train.csv")
@@ -110,7 +110,7 @@ def tall(random: np.random.Generator) -> pl.DataFrame:
 
 
 def labels(positive: np.ndarray) -> list[str]:
-    """Return yes or no for each row."""
+    """Return `yes` for each true value and `no` for each false value."""
     return ["yes" if value else "no" for value in positive]
 
 

@@ -1,9 +1,9 @@
-"""The baseline of `make bench-queue`: one row per message, with a list push and a blocking pop.
+"""The baseline for `make bench-queue`: one row per message, with a list push and a blocking pop.
 
 `uvicorn list_queue:app` is the API; `python list_queue.py` is the worker. The API pushes each validated row onto a
 list, and waits for the reply on a separate list per request. The worker pops one row at a time and scores
-it with the same session options as Rowcast. Nothing sleeps or polls. The environment variable BUNDLE names the bundle's
-folder, and REDIS is the URL of the Redis server.
+it with the same session options as Rowcast. Nothing sleeps or polls. The environment variable BUNDLE contains the path
+of the bundle's folder, and REDIS contains the URL of the Redis server.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
 ROWS, SECONDS = "rows", 10
-"""The list of queued rows, and how many seconds the API waits for a reply. Each reply expires in Redis after the same
-time."""
+"""The name of the list of queued rows, and the number of seconds that the API waits for a reply. Unread replies expire
+in Redis after the same time."""
 CONNECTIONS = 256
 
 

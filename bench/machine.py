@@ -131,7 +131,7 @@ class Server:
         return resident(self.pid)
 
     def settle(self, limit: float = 60.0) -> None:
-        """Wait until all processes of the server are idle, including the indexer."""
+        """Wait until all of the server's processes, including the indexer, are idle."""
         deadline = time.monotonic() + limit
         calm = 0
         before = sum(self.cpu())
@@ -162,7 +162,7 @@ def process_tree(root: int) -> list[int]:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat after the name: state, parent, ..."""
+    """Return the fields of /proc/PID/stat that follow the process name: state, parent process id and so on."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 

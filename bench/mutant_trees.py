@@ -1,4 +1,4 @@
-"""Copies of a commit in which `make mutants` runs tests, and a map from each line to the tests that execute it."""
+"""The copies of a commit that `make mutants` tests, and a map from each line to the tests that execute it."""
 
 from __future__ import annotations
 

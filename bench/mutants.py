@@ -1,10 +1,10 @@
 """`make mutants`: change the code in 400 places, one at a time, and count the changes that no test notices.
 
-The mutations are drawn from the packages in STRATA, at least one from each file; the commit is the seed. For each
-mutation, the tests that execute the changed line run: first those that execute it in the pytest process, then those
-that execute it in other processes. A failed test kills the mutation if the same test passes without the mutation.
-Survivors that are listed in equivalent_mutants.toml, with a reason, are not counted. The figures are appended to
-results.jsonl.
+The mutations are drawn from the packages in STRATA, at least one from each file; the hash of the commit is the random
+seed. For each mutation, the tests that execute the changed line run: first those that execute it in the pytest process,
+then those that execute it in other processes. A failed test kills the mutation if the same test passes without the
+mutation. Survivors that are listed in equivalent_mutants.toml, with a reason, are not counted. The figures are appended
+to results.jsonl.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ STRATA: dict[str, tuple[int, tuple[str, ...]]] = {
     "registry": (70, ("registry", "adapters/files/registry*.py")),
     "certificate": (30, ("training/certificate.py",)),
 }
-"""For each stratum, how many of the 400 mutations are drawn from it, and its files."""
+"""For each stratum, the number of mutations to draw (400 in all), and the files to draw them from."""
 TEXT_SHARE = 0.25
 """The relative probability of drawing a mutation of a string. It is low because most strings describe the API."""
 DIRECT_SECONDS, INDIRECT_SECONDS = 60.0, 90.0
@@ -149,7 +149,7 @@ def pick(chance: random.Random, mutations: list[Mutation]) -> Mutation:
 
 
 def test_all(mutations: list[Mutation], trees: list[Tree], coverage: Coverage) -> list[Verdict]:
-    """Test each mutation in an idle tree, and print the verdicts."""
+    """Test each mutation in a copy that is not in use, and print the verdicts."""
     free: queue.SimpleQueue[Tree] = queue.SimpleQueue()
     for tree in trees:
         free.put(tree)
@@ -202,8 +202,8 @@ def test_one(mutation: Mutation, tree: Tree, coverage: Coverage) -> Verdict:
 
 
 def cause(run: Run, tree: Tree, coverage: Coverage) -> str:
-    """Return why the mutation is killed, or an empty string. A slow test counts only if it passes without the
-    mutation."""
+    """Return why the mutation was killed, or an empty string if it survived. A slow test counts only if it passes
+    without the mutation."""
     if run.status == 0:
         return ""
     if run.status is None:
@@ -253,7 +253,7 @@ def mirrored_file(path: str) -> str:
 
 
 def limited(names: list[str], seconds: dict[str, float], limit: float) -> list[str]:
-    """Return the first names whose tests fit within the time limit together, but at least one name."""
+    """Return as many of the first names as can be tested within the time limit, but at least one."""
     chosen: list[str] = []
     total = 0.0
     for name in names:

@@ -18,8 +18,8 @@ WHERE = Path.home() / ".cache" / "rowcast-bench"
 
 
 def python(*pins: str) -> Path:
-    """Return the interpreter of the environment with these packages [PINS], which is created if it is missing or
-    incomplete."""
+    """Return the interpreter of the environment with these packages (default: PINS). Create the environment if it is
+    missing or incomplete."""
     pins = pins or PINS
     folder = WHERE / f"peers-{digest(*pins)}"
     done = folder / "done"

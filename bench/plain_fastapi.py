@@ -1,7 +1,7 @@
 """The baseline: the same model served with FastAPI, pydantic and ONNX Runtime, as a careful engineer would serve it.
 
 It uses `async def`, one single-threaded session and pydantic, and it avoids DataFrames. It has no history, metrics or
-warnings, and it serves only this model. The environment variable BUNDLE names the bundle's folder.
+warnings, and it serves only this model. The environment variable BUNDLE contains the path of the bundle's folder.
 """
 
 from __future__ import annotations

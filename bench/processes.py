@@ -31,7 +31,8 @@ GROUPS = ("answering", "indexer")
 
 @dataclass(frozen=True)
 class Measure:
-    """One run against a server with `processes` server processes; CPU time in microseconds per answered request."""
+    """One run against a server with `processes` server processes. CPU times are in microseconds per answered
+    request."""
 
     round: int
     processes: int

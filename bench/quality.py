@@ -120,7 +120,8 @@ def record(task: Task, options: argparse.Namespace) -> None:
 
 
 def load(task: Task) -> tuple[pl.DataFrame, np.ndarray]:
-    """Return the table as strings, without the excluded columns, and the corrected labels."""
+    """Return the table as strings, without the excluded columns and with corrected labels; also return the target
+    values."""
     frame = read_table(task.path).frame
     frame = frame.drop([name for name in task.exclude if name in frame.columns])
     if frame.height > MOST_ROWS:

@@ -12,7 +12,7 @@ SCRIPT = Path("scripts", "system-packages.sh")
 
 
 def a_missing_package_is_named_as_it_is(product: Product) -> None:
-    """21: the script parses a probe that contains `||` as a single probe, so it names the correct package."""
+    """21: a probe that contains `||` is parsed as a single probe, so the script installs the correct package."""
     root = _root(product)
     folder = product.folder / "bare"
     shutil.rmtree(folder, ignore_errors=True)

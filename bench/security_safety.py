@@ -41,7 +41,7 @@ def commands_leave_no_telemetry(product: Product) -> None:
 
 
 def an_unknown_id_does_not_end_the_server(product: Product) -> None:
-    """2: looking up an unknown id works when the journals have several segments."""
+    """2: looking up an unknown id returns 404, even if the journals have several segments."""
     with product.serving(product.new_home("ids")) as site:
         for _ in range(50):
             site.predict(product.row())
@@ -116,7 +116,7 @@ def an_erasure_leaves_no_value(product: Product) -> None:
 
 
 def an_ambiguous_onnx_file_is_refused(product: Product) -> None:
-    """8: tags above 32 bits, overlong numbers and files in another format are rejected."""
+    """8: field tags of more than 32 bits, overlong numbers and files in another format are rejected."""
     folder = product.new_home("onnx")
     graph = (folder / "home" / "models" / "loans" / "1" / "model.onnx").read_bytes()
     weight = numpy_helper.from_array(np.zeros(1, np.float32), "hidden")
@@ -253,7 +253,7 @@ def verify_notices_changed_copies(product: Product) -> None:
 
 
 def _column(store: sqlite3.Connection, name: str) -> tuple[str, str]:
-    """Return the store's table and column that contain the labels."""
+    """Return the names of the store's table and column that contain the labels."""
     tables = [row[0] for row in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     for table in tables:
         columns = [row[1] for row in store.execute(f"PRAGMA table_info({table})")]

@@ -6,7 +6,7 @@ other core. Rowcast requires an API key with a quota and records the key. Each r
 one after another and compares them. The server with the wire template also serves the same model without a template
 (`beside`), because the costs of two processes that run the same code can differ by 10%. When other processes load the
 machine, the CPU time per answered request is stable, but requests per second are not. If a requirement is not met, the
-benchmark names it and fails.
+benchmark prints it and fails.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from rich.table import Table
 FRESH = "annual_income"
 """The column that gets a new six-digit number in every request."""
 FIRST, LAST = 100_000, 999_998
-"""The range of the number in this column. Its size and the number of rows are coprime, so no body repeats."""
+"""The range of the numbers in this column. The size of the range and the number of rows are coprime, so no body
+repeats."""
 NAMES = ("floor", "plain", "rowcast", "wire")
 BESIDE = "beside"
 """The model without a template that the server `wire` also serves."""

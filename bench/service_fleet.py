@@ -72,8 +72,8 @@ http {{
     }}
 }}
 """
-"""NGINX sends a request without a key to the other API only if the request has not been sent yet. A request with a key
-may be repeated."""
+"""If an API fails, NGINX passes a request that has an Idempotency-Key to the other API. It passes on a request without
+a key only if the request has not been sent to the failed API yet."""
 
 
 class Service:
@@ -187,7 +187,7 @@ class Fleet:
 
 @contextmanager
 def fleet(folder: Path, registry: Path, *, durability: str, pairs: bool = False) -> Iterator[Fleet]:
-    """Run one API and one worker, or NGINX with a pair of each, during a `with` block."""
+    """Run one API and one worker, or NGINX with two of each, during a `with` block."""
     folder.mkdir()
     with ExitStack() as stack:
         postgres = stack.enter_context(running_postgres(**DATABASE_OPTIONS))

@@ -4,10 +4,11 @@
                                [--seeds 0,1,2] [--tables a,b]
     python bench/unseen.py page
 
-unseen_tables.py lists and draws the tables. At most 20,000 rows of each table are used. For each seed, a third of the
-rows are held out as the test part, with the same class proportions. Every system receives the training part as a CSV
-file, the target, the task, the same time limit and one core per thread. `run` appends one line per table, seed and
-system to unseen.jsonl; an interrupted run continues where it stopped. `page` updates docs/reference/quality.md.
+unseen_tables.py lists the eligible tables and draws the sample that is used. At most 20,000 rows of each table are
+used. For each seed, a third of the rows are held out as the test part, with the same class proportions. Every system
+receives the training part as a CSV file, the target, the task, the same time limit and one core per thread. `run`
+appends one line per table, seed and system to unseen.jsonl; an interrupted run continues where it stopped. `page`
+updates docs/reference/quality.md.
 
 A system that fails gets the score of a constant prediction. No table is left out.
 """
@@ -90,8 +91,8 @@ def main() -> int:
 
 
 def entries(tables: list[str], options: argparse.Namespace) -> Iterator[Entry]:
-    """Yield the measurements. All systems are measured on one table before the next one, so that a partial run is
-    fair."""
+    """Yield the measurements. All systems are measured on one table before any system is measured on the next table, so
+    that a partial run is fair."""
     for seed in map(int, options.seeds.split(",")):
         for table in tables:
             for system in options.system:
@@ -158,7 +159,8 @@ def train_help() -> str:
 
 
 def load(task: Task) -> pl.DataFrame:
-    """Return the table as strings: at most MOST_ROWS rows with a target, without the excluded columns."""
+    """Return the table as strings, without the excluded columns: at most MOST_ROWS rows, all of which have a target
+    value."""
     frame = pl.read_csv(task.path, infer_schema=False).drop(task.exclude).drop_nulls(task.target)
     if task.kind != "regression":
         frame = frame.with_columns(pl.col(task.target).str.strip_chars().str.replace(r"^(-?\d+)\.0$", "$1"))
@@ -169,7 +171,7 @@ def load(task: Task) -> pl.DataFrame:
 
 
 def target(frame: pl.DataFrame, task: Task) -> np.ndarray:
-    """Return the target's labels or numbers."""
+    """Return the target values: numbers for a regression, otherwise labels."""
     column = frame[task.target]
     return column.cast(pl.Float64).to_numpy() if task.kind == "regression" else np.array(column.to_list())
 

@@ -54,7 +54,8 @@ def data_sets() -> Iterator[str]:
 
 
 def load(name: str) -> tuple[pd.DataFrame, str]:
-    """Return a data set without its row names, and its documentation with single spaces."""
+    """Return a data set without its row names, and the data set's documentation with each run of whitespace replaced by
+    one space."""
     package, item = name.split("/", 1)
     if package == "scikit-learn":
         bunch = getattr(sklearn.datasets, f"load_{item}")(as_frame=True)

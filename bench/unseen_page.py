@@ -38,8 +38,8 @@ class Requirement:
 
 
 class Figures:
-    """The latest line for each table, seed and system with its preset. A table and seed count only if every system has
-    finished them."""
+    """The latest line for each table, seed and system with its preset. A combination of table and seed is included only
+    if every system has finished it."""
 
     def __init__(self, lines: Sequence[Line], tables: Sequence[str]) -> None:
         latest = {(line["table"], line["seed"], label(line)): line for line in lines if line["table"] in tables}

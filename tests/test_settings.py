@@ -217,7 +217,7 @@ def test_an_invalid_value_of_an_alias_is_rejected(
     no_aliases.setenv(variable, value)
 
     with pytest.raises(
-        SettingsError, match=f"'{value}'.*from {variable}, which .* overrides; allowed values: {allowed}"
+        SettingsError, match=f"'{value}'.*from {variable}; .* takes precedence over it; allowed values: {allowed}"
     ):
         settings.load()
 

@@ -89,7 +89,8 @@ class ParityError(TrainingError):
 
 
 class ExpressionError(TrainingError):
-    """The definition of a derived column is invalid. `position` is the number of the invalid character, from 1."""
+    """The definition of a derived column is invalid. `position` is the position of the invalid character, starting at
+    1."""
 
     slug = "expression"
 

@@ -225,7 +225,8 @@ class Model:
         return models.predict(self._live, data)
 
     def predict_proba(self, data: Any) -> Any:
-        """Return the probability of each class in the form of `data`; raise RequestError if there are none."""
+        """Return the class probabilities in the same form as `data`; raise RequestError if the model has no
+        probabilities."""
         return models.predict_proba(self._live, data)
 
     def __repr__(self) -> str:

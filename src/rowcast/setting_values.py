@@ -23,7 +23,8 @@ REDIS_OPTIONS: Final[Mapping[str, Callable[[str], object]]] = {
     "ssl_certfile": str,
     "ssl_keyfile": str,
 }
-"""The options in the URL of a Redis server, each with a function that returns a truthy value for an allowed value."""
+"""The options that a Redis URL can contain. Each option is mapped to a function that returns a truthy result if the
+option has an allowed value."""
 RedisPolicy = Literal[
     "noeviction",
     "allkeys-lru",
@@ -52,7 +53,7 @@ def check_url(name: str, url: str) -> None:
 
 
 def read_cache(value: object) -> object:
-    """Return `off` or `memory` for a boolean or its name, and any other value unchanged."""
+    """Return `off` or `memory` for a boolean or for a word such as `true` or `no`, and any other value unchanged."""
     if isinstance(value, bool):
         return "memory" if value else "off"
     return CACHE_WORDS.get(value.strip().lower(), value.strip()) if isinstance(value, str) else value
@@ -134,6 +135,6 @@ def describe_errors(
         if variable and problem["input"] == value:
             choices = ALIASES[variable].values
             allowed = f"; allowed values: {', '.join(choices)}" if choices else ""
-            hint = f" (from {variable}, which {prefix}{name.upper()} overrides{allowed})"
+            hint = f" (from {variable}; {prefix}{name.upper()} takes precedence over it{allowed})"
         sentences.append(f"setting {name!r} is {problem['input']!r}: {problem['msg']}{hint}")
     return "; ".join(sentences)

@@ -94,13 +94,13 @@ class Settings(SettingPaths, BaseSettings):
     insecure: bool = Field(False, description="Answer clients on other machines even if there is no API key.")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Hosts that a request without an API key can name in its `Host` header, in addition to the "
-        "loopback names, separated by commas; `*` allows all. With `insecure`, the default is `*`.",
+        description="Comma-separated hosts that a request without an API key can name in its `Host` header, in "
+        "addition to the loopback names; `*` allows all. With `insecure`, the default is `*`.",
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Addresses or networks of the proxies whose `X-Forwarded-For` and `Forwarded` headers are "
-        "trusted, separated by commas, for example `127.0.0.1,10.0.0.0/8`.",
+        description="Comma-separated addresses or networks of the proxies whose `X-Forwarded-For` and `Forwarded` "
+        "headers are trusted, for example `127.0.0.1,10.0.0.0/8`.",
     )
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -214,7 +214,7 @@ class Settings(SettingPaths, BaseSettings):
         8001,
         ge=0,
         le=65535,
-        description="Port on which a worker serves its health and its metrics; 0 picks a free port.",
+        description="Port on which a worker serves health checks and metrics; 0 picks a free port.",
     )
     worker_concurrency: int = Field(
         2, ge=1, le=64, description="Maximum number of batches that a worker processes at the same time."

@@ -1,4 +1,4 @@
-"""The load of `make drill-services` must notice every reply that breaks a promise, or the drill proves nothing."""
+"""The load of `make drill-services` must detect every invalid reply; otherwise, the drill proves nothing."""
 
 from __future__ import annotations
 

@@ -332,7 +332,7 @@ def test_sensitive_values_are_never_written_to_disk(home: Path, tmp_path: Path) 
 
 
 def shift_ids(home: Path, time: datetime) -> None:
-    """Change the ids of all entries so that they appear to have been recorded at this time."""
+    """Change the ids of all entries so that the entries appear to have been recorded at the given time."""
     stamp = f"{int(time.timestamp() * 1000):012x}"
     with contextlib.closing(sqlite3.connect(home / "history.db")) as connection, connection:
         prefix = f"{stamp[:8]}-{stamp[8:]}"

@@ -111,7 +111,7 @@ def recorded(server: Server, count: int) -> list[Any]:
 
 @contextlib.contextmanager
 def taken_by_stopped_worker(world: World, api: Server, worker: Server) -> Iterator[Future[httpx.Response]]:
-    """Suspend a worker's process so that it has taken a request but cannot answer it."""
+    """Suspend a worker's process after it has taken a request and before it can answer."""
     ready(api)
     with ThreadPoolExecutor(1) as threads:
         try:

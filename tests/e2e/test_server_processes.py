@@ -375,7 +375,7 @@ def test_a_failed_training_run_is_reported_on_one_line(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with low memory, size and time limits for new versions."""
+    """A server with strict limits on the memory, size and trial time of new versions."""
     home = tmp_path_factory.mktemp("bounded")
     publish(home, "sum")
     settings = {"ROWCAST_TRIAL_MEMORY_MB": "512", "ROWCAST_MAX_MODEL_MB": "1", "ROWCAST_TRIAL_SECONDS": "8"}

@@ -1,4 +1,4 @@
-"""Training on a difficult table succeeds or fails with a one-line error."""
+"""Training on a difficult table either succeeds or fails with a one-line error."""
 
 from __future__ import annotations
 

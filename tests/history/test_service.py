@@ -201,7 +201,7 @@ def test_an_erased_row_has_no_size() -> None:
 
 
 class LaggingStore(MemoryStore):
-    """A store that contains one more entry from writer `a` each time its position is read."""
+    """A store to which writer `a` adds one more entry each time the writer's position is read."""
 
     def __init__(self, seq: int) -> None:
         super().__init__()

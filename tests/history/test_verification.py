@@ -251,7 +251,7 @@ def test_only_the_first_changed_copy_of_a_writer_is_reported_and_none_if_its_cha
 
 def test_the_entries_of_a_lost_journal_are_reported_unless_the_store_contains_them() -> None:
     class DamagedJournals(EmptyJournalReader):
-        """Journals that are unreadable from a given entry onward, for each writer."""
+        """Journals in which each writer's entries are unreadable from a given sequence number onward."""
 
         def __init__(self, **seqs: int) -> None:
             self.seqs = seqs

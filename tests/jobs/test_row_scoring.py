@@ -1,4 +1,5 @@
-"""Selected rows are scored once, in order; all other rows are counted or written to a file with reasons."""
+"""Selected rows are scored once, in order; all other rows are either only counted or written to a file together with
+the reason."""
 
 from __future__ import annotations
 

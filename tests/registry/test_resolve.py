@@ -14,7 +14,8 @@ from rowcast.registry.resolve import addresses, resolve, served
 
 @pytest.fixture
 def registry(tmp_path: Path) -> FolderRegistry:
-    """A registry with two versions of `loans`, the first of which is the champion, and `sum` without a champion."""
+    """A registry with the model `loans`, which has a champion and a challenger, and the model `sum`, which has no
+    champion."""
     registry = FolderRegistry(tmp_path)
     registry.publish("loans", lambda folder: None, "champion")
     registry.publish("loans", lambda folder: None, "challenger")

@@ -206,7 +206,8 @@ def slow_graph(inputs: int) -> bytes:
 
 
 def quadruple_graph() -> bytes:
-    """Return a graph that adds every combination of four rows: 64 MB for 64 rows, but 16 GB for 256 rows."""
+    """Return a graph that adds every combination of four rows; the sums need 64 MB for 64 rows, but 16 GB for 256
+    rows."""
     shapes = {f"s{at}": np.array([-1 if index == at else 1 for index in range(4)]) for at in range(4)}
     nodes = [helper.make_node("Reshape", [NUMBERS, f"s{at}"], [f"r{at}"]) for at in range(4)]
     nodes += [

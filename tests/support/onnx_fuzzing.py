@@ -1,4 +1,5 @@
-"""Randomly altered ONNX files. The inspection must either refuse each file or agree with the official parser on it."""
+"""Randomly altered ONNX files. The inspection must either reject a file or find the same content as the official
+parser."""
 
 from __future__ import annotations
 

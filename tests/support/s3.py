@@ -1,4 +1,5 @@
-"""A small S3 server in memory: objects, listings, bulk deletion and multipart uploads, without checking signatures."""
+"""A small in-memory S3 server for objects, listings, bulk deletion and multipart uploads. It does not check
+signatures."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _request(self) -> tuple[str, dict[str, str], bytes]:
-        """Return the name of the object, the query and the body."""
+        """Return the object's name, the query parameters and the body of the request."""
         parts = urlsplit(self.path)
         name = unquote(parts.path).removeprefix(f"/{BUCKET}").lstrip("/")
         query = {key: values[0] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}

@@ -61,8 +61,8 @@ def search_result(
 ) -> tuple[SearchResult, LearningProblem]:
     """Return the out-of-fold predictions of two regression models with four folds of 250 rows.
 
-    In every row, the error of the first model is 1. The error of the second model is `second_error` in this share of
-    the rows of each fold, and 1 in the other rows.
+    In every row, the error of the first model is 1. `shares` contains a fraction for each fold: in this fraction of the
+    fold's rows, the error of the second model is `second_error`; in the other rows, it is 1.
     """
     rng = np.random.default_rng(0)
     columns = {"x": rng.normal(size=1250).tolist(), "y": np.round(rng.normal(size=1250) * 3, 3).tolist()}

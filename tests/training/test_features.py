@@ -40,7 +40,8 @@ def ratio() -> Derivation:
 
 RATIO = ratio()
 LEVELS = [(5,), (5, 7), (200, 200, 5), (40, 2, 2)]
-"""The number of levels in each text column: one column, similar columns, target means, and very different columns."""
+"""The number of levels in each text column. The cases are: one column, two similar columns, columns with so many levels
+that they are replaced with target means, and columns of very different sizes."""
 
 
 @pytest.mark.parametrize("levels", LEVELS)

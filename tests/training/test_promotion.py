@@ -23,7 +23,8 @@ from support.training import Columns, train_model
 
 
 def points(seed: int, rows: int = 400) -> Columns:
-    """Return a table with a class, a number and several classes that depend on the columns `a` and `b`."""
+    """Return a table with three possible targets that depend on the columns `a` and `b`: two classes, a number, and
+    three classes."""
     rng = np.random.default_rng(seed)
     a, b, noise = rng.normal(size=(3, rows))
     return {
@@ -36,7 +37,7 @@ def points(seed: int, rows: int = 400) -> Columns:
 
 
 def select(table: Columns, target: str) -> Columns:
-    """Return the features and one target."""
+    """Return a table with only the features and one of the targets."""
     return {name: table[name] for name in ("a", "b", target)}
 
 

@@ -1,4 +1,5 @@
-"""True labels and values are matched with the model's labels and values; the error for other values names the rows."""
+"""True labels and values are matched against the model's labels and values; the error for any other value lists its
+rows."""
 
 from __future__ import annotations
 

@@ -40,7 +40,8 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
 
 
 UNAUTHENTICATED: Final = Caller(scopes=frozenset(), models=frozenset(("",)))
-"""A client that did not send a required key. It cannot use any model, because no model has an empty name."""
+"""A client that did not send a required key. The only model name it may use is the empty string, which is not a valid
+model name."""
 
 
 def active_callers(

@@ -20,7 +20,8 @@ from rowcast.schema.tensors import Tensor
 from rowcast.schema.values import DATE_PARTS, FLOAT32_LIMIT, MISSING_WORDS, BadValue, canonical_text, date_parts
 
 MAX_LOOKUP_TEXTS = 64
-"""The maximum number of known strings per column. The lookup table contains every combination of a string and a length.
+"""The maximum number of known strings per column. The lookup table contains every combination of a string and the
+length of the next string.
 
 If a column has more known strings, requests are encoded row by row.
 """

@@ -61,7 +61,8 @@ Plan = tuple[TensorSpec, ...]
 
 
 class RowWarning(msgspec.Struct, frozen=True):
-    """A warning about a value in a scored row. It never contains the value: a reply remains after its row is erased."""
+    """A warning about a value in a scored row. It never contains the value itself, because replies are retained after
+    their rows have been erased."""
 
     column: str
     code: str
@@ -80,7 +81,7 @@ NO_WARNINGS: tuple[RowWarning, ...] = ()
 _cells = msgspec.structs.astuple
 TOO_LONG = "too-long"
 BYTES_PER_COLUMN = 256
-"""The number of bytes that each column can use in a row, regardless of the limit."""
+"""The number of bytes per column that a row can always have, even if `max_row_bytes` is lower."""
 MAX_ROW_WARNINGS = 100
 """The maximum number of warnings about one row. One further warning reports how many were omitted."""
 UNSEEN = "the value was not seen in training; treated as an unseen value"
@@ -218,7 +219,7 @@ class _Check(msgspec.Struct, frozen=True):
 
 
 def _checks(index: int, column: Column) -> list[_Check]:
-    """Return the check for a column, or an empty list if its values in training are unknown."""
+    """Return a list with the column's check; the list is empty if the column's values in training are unknown."""
     if column.kind == "category" and column.levels:  # the levels of an imported graph may be unknown
         return [_Check(index, frozenset(column.levels).__contains__, RowWarning(column.name, UNSEEN_CATEGORY, UNSEEN))]
     seen = seen_range(column)

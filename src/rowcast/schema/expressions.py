@@ -77,8 +77,8 @@ def parse_definitions(
 ) -> tuple[DerivedColumn, ...]:
     """Return the derived columns; raise ExpressionError for the first invalid definition.
 
-    `unusable` maps the table's columns that are not in the schema to the reason. A definition can use the derived
-    columns before it.
+    `unusable` maps each of the table's columns that is not in the schema to the reason why it cannot be used. A
+    definition can use the derived columns that are defined before it.
     """
     derived: list[DerivedColumn] = []
     for index, definition in enumerate(definitions):

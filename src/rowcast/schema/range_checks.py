@@ -47,7 +47,8 @@ _Bounds = tuple[TensorSpec, Mapping[int, str], NDArray[np.float32], NDArray[np.f
 
 
 def _bounds(spec: TensorSpec, columns: Mapping[str, Column]) -> _Bounds:
-    """Return the tensor, its columns with a range (by position), and the bounds of all positions."""
+    """Return the tensor's specification, the names of the columns with a known range (by position), and the lower and
+    upper bounds at each position."""
     low = np.full(len(spec.columns), -np.inf, np.float32)
     high = np.full(len(spec.columns), np.inf, np.float32)
     names: dict[int, str] = {}

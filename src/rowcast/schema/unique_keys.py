@@ -19,8 +19,8 @@ def check_unique_keys(body: bytes | msgspec.Raw, distinct: int) -> None:
     """Raise InvalidRows if a key of a valid JSON object, or of an object in it, occurs twice. Hot path.
 
     `distinct` is the number of different keys that the caller has found. Every key is followed by a colon, so a body
-    with exactly as many colons has no duplicates. If there are more colons after keys, the body is decoded again to
-    find the repeated key.
+    that contains exactly `distinct` colons has no duplicate keys. If more than `distinct` colons follow a string, the
+    body is decoded again to find the repeated key.
     """
     content = bytes(body)
     if content.count(b":") != distinct and len(_find_key_ends(content)) != distinct:

@@ -38,7 +38,7 @@ _rfc3339 = re.compile(RFC3339, re.ASCII).match
 
 SIGNS: Final = "$€£¥₹"
 SPACES: Final = " \u00a0\u202f'’"
-"""The characters besides commas and points that separate thousands, as in `1 250` and `1'250`."""
+"""The thousands separators other than the comma and the point, as in `1 250` and `1'250`."""
 _POINT: Final = rf"([0-9]{{1,3}}([,{SPACES}][0-9]{{3}})+|[0-9]+)(\.[0-9]+)?"
 """An amount with a decimal point, such as `1,250.00`."""
 _COMMA: Final = rf"([0-9]{{1,3}}([.{SPACES}][0-9]{{3}})+|[0-9]+)"
@@ -54,14 +54,15 @@ NUMBER_FORMS: Final[Mapping[str, str]] = {
     "comma": rf"^[+-]?{_COMMA},[0-9]+$|^[+-]?[{SIGNS}] ?[+-]?{_COMMA}(,[0-9]+)?$|^[+-]?{_COMMA}(,[0-9]+)? ?[{SIGNS}%]$",
     "points": r"^[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+$",
 }
-"""The notations of numbers in text besides the plain notation, and their patterns.
+"""The notations for numbers in text, except the plain notation, and their patterns.
 
     thousands    1,250.00 and 1 250.00       magnitude    12k, 1.5M
     currency     $1,250.00, 12.50 €          parentheses  (1,250), which is negative
     percent      8.9%, which is 8.9          comma        1.250,00 and 1.250,00 €, with a decimal comma
-    plus         3+                          points       1.250, which is 1250 among numbers with a decimal comma
+    plus         3+                          points       1.250, which is 1250 in a column with decimal commas
 
-`points` takes precedence over the plain notation; all other notations differ from it.
+A string such as `1.250` is also valid in plain notation; if a column uses `points`, it is read as `points`. No other
+pattern matches a number in plain notation.
 """
 POINTS: Final = "points"
 MULTIPLES: Final[Mapping[str, float]] = {"k": 1e3, "K": 1e3, "M": 1e6}

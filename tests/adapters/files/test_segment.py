@@ -123,7 +123,7 @@ def test_the_first_segment_must_start_with_the_genesis_link_of_its_writer(folder
 
 
 def test_at_most_one_entry_is_lost_if_a_byte_is_damaged(folder: Path) -> None:
-    """No entry is lost if a link is damaged, because the next entry's link still verifies the entry before it."""
+    """If only an entry's link is damaged, no entry is lost, because the next entry's link still verifies the entry."""
     segment = write_segment(folder, drafts(0, 2), drafts(2, 6))
     whole = segment.read_bytes()[: end_of_entries(segment) + 100]
     header = whole.index(b"\n") + 1

@@ -25,7 +25,8 @@ async def test_json_sent_with_a_form_content_type_is_accepted(client: httpx.Asyn
 
 
 async def test_a_missing_number_is_accepted_next_to_a_string_with_a_colon(client: httpx.AsyncClient) -> None:
-    """Some Python clients send NaN. If a string contains a colon, the server checks the body for duplicate keys."""
+    """Some Python clients send NaN, which is not valid JSON. The colon in the string makes the server decode the body a
+    second time, to check it for duplicate keys."""
     body = '{"instances": [{"annual_income": NaN, "purpose": "x:y"}]}'
 
     reply = await client.post("/v1/models/loans:predict", content=body, headers={"content-type": "application/json"})

@@ -64,7 +64,7 @@ def attribute(**values: Any) -> Any:
 
 
 def in_attribute(**values: Any) -> Callable[[Any], None]:
-    """Return a function that adds a node with such an attribute to a model."""
+    """Return a function that adds a node to a model; the node has an attribute whose fields have these values."""
 
     def hide(model: Any) -> None:
         node = helper.make_node("Custom", [], ["e"])
