@@ -41,11 +41,11 @@ REGISTRIES = [
 # These packages install gigabytes of CUDA libraries that Rowcast does not need.
 DISALLOWED = ("nvidia", "cuda", "torch", "triton")
 ALLOWED = ("tritonclient",)
-"""Small packages whose names begin with a disallowed prefix."""
+"""Packages that are allowed although their names begin with a disallowed prefix, because they are small."""
 SOURCE = ROOT / "src" / "rowcast"
 MAX_FUNCTION_LINES, MAX_FILE_LINES = 60, 450
 SHORT_FILES = {"app/server.py": 99}
-"""The server's composition root contains no features, so it stays short."""
+"""The maximum length of files that must stay short. The server's composition root contains no features."""
 PENDING: frozenset[str] = frozenset()
 """Known violations of the structure rules. Do not add entries."""
 
@@ -102,7 +102,7 @@ def check_lock(text: str, name: str = LOCK.name) -> Iterator[str]:
 
 
 def check_structure(source: Path, pending: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Yield structure violations that are not pending, and pending entries that are no longer violations."""
+    """Yield structure violations that are not in `pending`, and entries in `pending` that are no longer violations."""
     violations = structure_violations(source)
     yield from (f"{subject}: {problem}" for subject, problem in violations.items() if subject not in pending)
     yield from (f"{subject}: no longer a violation; remove it from PENDING" for subject in pending - violations.keys())

@@ -28,8 +28,8 @@ async def test_a_server_without_redis_starts_and_answers_requests_and_reports_th
     assert [reply.headers.get("x-cache") for reply in replies[:2]] == ["miss", "miss"]
     assert (health.status_code, health.json()["status"], health.json()["ready"]) == (200, "degraded", True)
     checks = health.json()["checks"]
-    assert "every score is computed" in checks["cache"]
-    assert "enforces its share" in checks["quotas"]
+    assert "scores are not cached" in checks["cache"]
+    assert "enforces an equal share" in checks["quotas"]
     assert "letmein" not in health.text
     assert 'rowcast_redis_away{use="cache"} 1.0' in metrics
     assert 'rowcast_redis_away{use="quotas"} 1.0' in metrics

@@ -23,14 +23,14 @@ THREADS = 8
 
 
 class ServedKeys(NamedTuple):
-    """The keys that a server accepts, and the parts that must be closed with the server."""
+    """The keys that a server accepts, and the parts that must be closed when the server stops."""
 
     keys: KeyReader
     parts: tuple[Part, ...]
 
 
 def keys(settings: Settings) -> KeyWriter:
-    """Return the API keys in the PostgreSQL store, if one is configured, or else in the home folder."""
+    """Return the API keys in the PostgreSQL store or, if no such store is configured, those in the home folder."""
     if not settings.has_postgresql_store:
         return file_keys(settings)
     from rowcast.app.history import require_driver
@@ -94,7 +94,7 @@ def idempotency_store(settings: Settings) -> tuple[IdempotencyStore, int]:
 
 
 def _follow(settings: Settings) -> KeyFollower:
-    """Poll the keys in PostgreSQL. The file name of their local copy identifies the database."""
+    """Poll the keys in PostgreSQL. Their local copy is stored in a file whose name identifies the database."""
     from rowcast.adapters.files.keys import FileKeys
     from rowcast.runtime.key_follower import KeyFollower
     from rowcast.setting_values import hide_credentials

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class NamedBundle(NamedTuple):
-    """An open bundle with the name of its model."""
+    """An open bundle, and the name and version of its model."""
 
     name: str
     version: int | None
@@ -40,7 +40,7 @@ class NamedBundle(NamedTuple):
 
 @contextmanager
 def open_bundle(settings: Settings, model: str) -> Iterator[NamedBundle]:
-    """Open a bundle: `NAME`, `NAME@3`, `NAME@alias`, a path with a slash, or the path of an archive.
+    """Open a bundle: `NAME`, `NAME@3`, `NAME@alias`, a folder (a path that contains a slash) or an archive.
 
     Raise BundleError if the bundle is damaged or its model fails the test in the sandbox.
     """

@@ -27,7 +27,7 @@ def usable_cores() -> int:
 
 
 def check_engine(engine: str) -> None:
-    """Raise SettingsError if there is no such engine, or if its package is not installed."""
+    """Raise SettingsError if the engine is unknown, or if the package that it requires is not installed."""
     if engine == LOCAL:
         return
     if engine != RAY and not engine.startswith(f"{RAY}://"):
@@ -42,7 +42,7 @@ def open_engine(settings: Settings, engine: str, slots: int | None = None) -> It
     per core).
 
     `ray` uses the cluster that the setting `ray_address` specifies, or starts a cluster on this machine if the setting
-    is empty. Raise SettingsError if there is no such engine. Raise EngineUnavailable if it cannot be used.
+    is empty. Raise SettingsError if the engine is unknown, and EngineUnavailable if it cannot be used.
     """
     check_engine(engine)
     if engine == LOCAL:

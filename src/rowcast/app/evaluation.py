@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rowcast.training.true_values import RoleColumn
 
 IMPORTED: Final = "imported"
-"""The candidate name that an imported model's fingerprint contains."""
+"""The value of `training.candidate` in an imported model's manifest."""
 IN_MEMORY: Final = "the data"
 
 
@@ -47,9 +47,9 @@ class EvaluationOptions:
     target_file: Path | None = None
     """A separate file with the true values, one per row."""
     weight: str | None = None
-    """By default, the weight column of the training run, if the table has it."""
+    """The weight column; by default, that of the training run, if the table has it."""
     group: str | None = None
-    """By default, the group column of the training run, if the table has it."""
+    """The group column; by default, that of the training run, if the table has it."""
     map: tuple[str, ...] = ()
     """Label corrections, each in the form `OLD=NEW`. The corrections from the training run are applied first."""
     rejects: Path | None = None
@@ -62,7 +62,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class _Table:
-    """The rows of the table, with one entry per row in each array. Rows without a true value have arbitrary entries."""
+    """The rows of the table. Each array has one entry per row; for rows without a true value, it is arbitrary."""
 
     name: str
     source: Source
@@ -203,7 +203,7 @@ def _read_target_file(manifest: Manifest, path: Path, given: str | None, *, rows
 
 
 def _role(role: str, name: str | None, columns: SelectedColumns, labeled: NDArray[np.bool_]) -> RoleColumn | None:
-    """Return the column with this role for the labeled rows, or None if there is none."""
+    """Return the labeled rows of the column with this role, or None if the table has no such column."""
     from rowcast.training.true_values import role_column
 
     name = name and name.strip(BLANKS)

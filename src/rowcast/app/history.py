@@ -82,7 +82,7 @@ def verify_history(settings: Settings, published: Sequence[ChainHead]) -> Verifi
 
 
 def signed_heads(settings: Settings) -> list[ChainHead]:
-    """Return the head of every chain with its signature."""
+    """Return the signed head of every chain."""
     from rowcast.history.signing import sign_head
 
     key = signing_key(settings)
@@ -154,7 +154,7 @@ def erase_history(settings: Settings, selection: Selection, reason: str, wait: C
 
 
 def retention_problem(settings: Settings) -> str | None:
-    """Return why retention refuses to erase the rows that are due, or None if it does not."""
+    """Return why rows that are due for erasure cannot be erased, or None if nothing prevents it."""
     from rowcast.history import erasure
 
     if settings.retention_days is None:

@@ -117,7 +117,7 @@ def import_models_folder(settings: Settings, *, retry_failed: bool = False) -> l
 
 
 def preferred_model(settings: Settings) -> str:
-    """Return the model name from the metadata file of the models folder.
+    """Return the model name from the metadata file in the models folder.
 
     Return an empty string if there is no name, if no folder is configured or if the settings specify models.
     """

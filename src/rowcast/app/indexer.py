@@ -32,7 +32,7 @@ def indexer_child(settings: Settings) -> IndexerChild:
 def index_history(settings: Settings, wait: Callable[[float], bool], report: Callable[[str], None]) -> bool:
     """Run as the indexer of this home folder until `wait` returns True.
 
-    Return False immediately if another process is the indexer.
+    Return False immediately if another process is already the indexer.
     """
     from rowcast.adapters.files.journal_reader import FolderJournalReader, indexer_lock
     from rowcast.history.erasure import Maintenance

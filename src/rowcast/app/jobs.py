@@ -30,7 +30,7 @@ WORKER_SECONDS = 10.0
 DAY_SECONDS = 86_400.0
 MEBIBYTE = 1024 * 1024
 SPARE = 2
-"""Jobs require this multiple of `min_free_mb`, so that predictions do not run out of disk space because of jobs."""
+"""Jobs require this many times `min_free_mb` of free disk space, so that enough is left for predictions."""
 LOW_PRIORITY = 5
 STALL_SECONDS = 600.0
 """If a Ray cluster scores no chunk for this long, the job is postponed. A cluster may need minutes to start a node."""
@@ -125,7 +125,7 @@ def _runner_check(settings: Settings, jobs: JobStore, files: FileStore, *, is_wo
 
 
 def _may_have_jobs(settings: Settings) -> bool:
-    """Return whether a job can exist, without opening a database."""
+    """Return whether there may be any jobs, without opening a database."""
     return settings.has_postgresql_store or settings.jobs_file.exists()
 
 
@@ -134,7 +134,7 @@ def _has_shared_store(settings: Settings) -> bool:
 
 
 def run_jobs(settings: Settings, wait: Callable[[float], bool]) -> None:
-    """Run jobs until `wait` returns True or no jobs are left. Only one process per home runs jobs."""
+    """Run jobs until `wait` returns True or no jobs are left. Only one process per home folder runs jobs."""
     from rowcast.adapters.files.job_lock import runner_lock
     from rowcast.jobs import runner
 

@@ -38,7 +38,7 @@ def registry(settings: Settings) -> RegistryWriter:
 
 
 def current_user() -> str:
-    """Return the user of this process and the host, for logs."""
+    """Return this process's user and host in the form `USER@HOST`, for logs."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # containers often run as a user id without a name
@@ -203,7 +203,7 @@ def _training_data(
 
     if target is None and target_file is None:
         raise SettingsError(
-            "target is required: pass the name of the column to predict, or pass target_file with its values"
+            "target is required: pass the name of the column to predict, or pass a file of target values as target_file"
         )
     is_file = isinstance(data, str | Path)
     model_name = check_name(name or name_from(Path(data).stem if is_file else target or "model"))

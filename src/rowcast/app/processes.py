@@ -28,8 +28,8 @@ def serve(
     place: Place | None = None,
     parent: int | None = None,
 ) -> None:
-    """Serve in this process until a signal arrives. Call `announce` once every model is loaded. Once this call begins,
-    a signal starts a drain.
+    """Serve in this process until a signal arrives. Call `announce` once every model is loaded. A signal that
+    arrives during that call or later starts a drain.
     """
     from rowcast.runtime.server import HttpServer, run
 

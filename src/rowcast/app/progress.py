@@ -1,4 +1,7 @@
-"""Shows the progress of training runs: a bar in terminals, a line that is rewritten in notebooks, otherwise nothing."""
+"""Shows the progress of training runs as a bar in terminals and as one updating line in notebooks.
+
+Elsewhere, no progress is shown.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def _terminal_bar(stream: TextIO) -> Iterator[Callable[[TrainingEvent], None]]:
 
 
 class NotebookLine:
-    """One line of a notebook's output. Notebooks replace a line that follows a carriage return."""
+    """One line of a notebook's output. Text that follows a carriage return overwrites the line."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

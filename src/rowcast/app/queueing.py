@@ -131,7 +131,7 @@ def _link(settings: Settings, url: str, listen: Listener, fallback: str) -> Redi
 
 
 def _refuse_eviction(url: str) -> None:
-    """Raise SettingsError if Redis may evict messages. If Redis does not respond, the connection checks this later."""
+    """Raise SettingsError if Redis may evict messages. If Redis does not respond, the check is repeated later."""
     from rowcast.adapters.redis.inspection import eviction_policy
     from rowcast.adapters.redis.queue_keys import check_policy
 

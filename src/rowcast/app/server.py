@@ -39,7 +39,7 @@ def application(settings: Callable[[], Settings]) -> Application:
 
 
 def build_server(settings: Settings, place: Place | None = None) -> Server:
-    """Build a server process. If `place` is None, it is the server's only process, and it keeps the indexer running."""
+    """Build a server process. If `place` is None, it is the server's only process and keeps the indexer running."""
     from rowcast.adapters.files.shared_counters import LocalCounters
     from rowcast.http.dialects.native import NativeRoutes
     from rowcast.runtime.lifecycle import Closing, Lifecycle

@@ -1,4 +1,4 @@
-"""The shared state of a server's processes, and the number of each process."""
+"""The state that a server's processes share, and the number that identifies each process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Place(NamedTuple):
-    """The number of a server process under a supervisor, and the state that it shares with the other processes."""
+    """A supervised server process's number, and the state that it shares with the other processes."""
 
     state: ServerState
     number: int

@@ -85,7 +85,7 @@ def model_loader(settings: Settings, registry: RegistryReader) -> Callable[[Refe
 
 
 def worker_models(settings: Settings, registry: RegistryReader, listen: Listener) -> WorkerModels:
-    """Load every model that a worker has at startup. Each later version is first tested in a child process."""
+    """Load every model that a worker serves at startup. Each later version is first tested in a child process."""
     from rowcast.adapters.onnxruntime.graph import open_graph
     from rowcast.serving.live_models import LiveModel, load
     from rowcast.serving.reload import RegistryFollower, ServedVersions
@@ -180,7 +180,7 @@ def journal_monitor(settings: Settings, parts: PredictionParts, health: Health) 
 
 
 def _free_bytes(settings: Settings) -> Callable[[], int]:
-    """Return a function that measures the free space on the journals' disk and the store's disk, whichever is less."""
+    """Return a function that measures the free space on the journals' disk or the store's disk, whichever has less."""
     from rowcast.app.history import store
 
     store_disk = store(settings).disk_folder  # None if the store is on another machine

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class SharedParts(NamedTuple):
-    """The keys, the cache and the quotas, with the connections that they use."""
+    """The keys, the cache, the quotas, and the connections that they use."""
 
     keys: KeyReader
     cache: Cache | None
     quotas: SharedQuotas | None
-    """The shared quotas; None if each process enforces its share."""
+    """The shared quotas; None if each process enforces an equal share of every quota."""
     connections: tuple[Part, ...]
     checks: dict[str, HealthCheck]
     """A health check for each connection. The server can run without Redis."""
@@ -77,7 +77,7 @@ def _redis_cache(settings: Settings, listen: Listener) -> tuple[Cache, RedisLink
         "cache",
         seconds=settings.redis_timeout_ms / 1000,
         verify=verify_cache(settings.redis_prefix, MemoryLimits(settings.redis_maxmemory, settings.redis_policy)),
-        fallback="every score is computed",
+        fallback="scores are not cached",
         listen=listen,
     )
     cache = RedisCache(link, settings.redis_prefix, settings.cache_seconds)
@@ -94,7 +94,7 @@ def _redis_quotas(settings: Settings, url: str, listen: Listener) -> tuple[Share
         "quotas",
         seconds=settings.redis_timeout_ms / 1000,
         verify=verify_quotas(settings.redis_prefix),
-        fallback="each server process enforces its share of the quotas",
+        fallback="each server process enforces an equal share of every quota",
         listen=listen,
     )
     return RedisQuotas(link, settings.redis_prefix), link, link.problem

@@ -24,7 +24,7 @@ class CopiedStore(NamedTuple):
 
 
 def migrate_store(settings: Settings) -> tuple[int, int]:
-    """Create the store or apply all missing migrations; return the numbers of the migrations before and after."""
+    """Create the store or apply all pending migrations; return the schema version before and after."""
     before = _schema(settings)
     with history.store(settings):
         pass
@@ -72,7 +72,7 @@ def copy_to(settings: Settings, url: str, report: Callable[[int, int], None]) ->
 
 
 def _copy_keys(settings: Settings, target: Settings) -> int:
-    """Add the keys that the target lacks; return their number."""
+    """Add the keys that the target lacks; return how many were added."""
     own, shared = access.keys(settings).all(), access.keys(target)
     present = {key.id for key in shared.all()}
     new = [key for key in own if key.id not in present]

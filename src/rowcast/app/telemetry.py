@@ -62,7 +62,7 @@ def push_target(settings: Settings) -> tuple[str, tuple[str, str] | None]:
 def _pusher(
     settings: Settings, exposition: Callable[[], bytes], processes: Callable[[], list[ProcessStatus]], number: int
 ) -> Pusher | None:
-    """Return the pusher. The first running server process pushes metrics; until one is running, every process does."""
+    """Return the pusher. Only the first live server process pushes metrics; if none is live, every process does."""
     if settings.push_gateway is None:
         return None
     from rowcast.adapters.telemetry.pushgateway import Pusher

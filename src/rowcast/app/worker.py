@@ -1,4 +1,4 @@
-"""Composition root of a worker: it scores the rows that servers send through the queue, and runs jobs."""
+"""Composition root of a worker, which scores the rows that servers send through the queue, and runs jobs."""
 
 from __future__ import annotations
 

@@ -306,7 +306,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="Group column; the intervals allow for similar rows within a group [as in training, if it exists].",
+            help="Group column; the intervals account for similar rows within a group [as in training, if it exists].",
         ),
     ] = None,
     map: Map = None,  # noqa: A002 - the option is --map

@@ -109,12 +109,19 @@ def _expected(option: Parameter) -> str:
     if kind is bool:
         return "true or false"
     if kind in (int, float):
-        bounds = [f"of at least {low}"] * (low is not None) + [f"of at most {high}"] * (high is not None)
-        return " ".join(["an integer" if kind is int else "a number", " and ".join(bounds)]).strip()
+        return ("an integer" if kind is int else "a number") + _describe_range(low, high)
     scalar = "a path" if option.type_descriptor.is_path else "text"
     if _takes_pairs(option):
         return f"{option.metavar}, a list or a mapping"
     return f"{scalar} or a list" if option.multiple or "," in (option.metavar or "") else scalar
+
+
+def _describe_range(low: float | None, high: float | None) -> str:
+    if low is not None and high is not None:
+        return f" from {low} to {high}"
+    if low is not None:
+        return f" of at least {low}"
+    return "" if high is None else f" of at most {high}"
 
 
 def _describe(value: Any) -> str:

@@ -382,7 +382,7 @@ def _check_cache(loaded: Settings) -> str:
 
 def _check_quotas(loaded: Settings) -> str:
     if loaded.quotas is None:
-        return "each server process enforces its share"
+        return "each server process enforces an equal share of every quota"
     return health_checks.redis_state(loaded, "quotas", loaded.quotas)
 
 

@@ -36,4 +36,4 @@ def ensure(settings: Settings, table: Path, target: str | None) -> None:
         raise TrainingError(f"training on {table} failed: {lines[-1].removeprefix('error: ')}")
     if not models.has_models(settings):
         required = ", ".join(settings.models)
-        raise ModelNotFound(f"trained a model on {table}, but not all required models are available: {required}")
+        raise ModelNotFound(f"trained a model on {table}, but not all of these required models exist: {required}")

@@ -170,7 +170,9 @@ def keys_create(
     tenant: Annotated[str | None, typer.Option(help="Restrict the key to this tenant's predictions.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Restrict the key to this model; repeatable.")] = None,
     expires: Annotated[str | None, typer.Option(help="Lifetime, for example 90d, 12h or 30m.")] = None,
-    quota: Annotated[str | None, typer.Option(help="Rows per period, such as 100/60s, or '20 requests/60s'.")] = None,
+    quota: Annotated[
+        str | None, typer.Option(help="Quota in rows or requests, for example 100/60s or '20 requests/60s'.")
+    ] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:

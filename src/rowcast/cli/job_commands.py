@@ -30,7 +30,8 @@ def jobs_submit(
         str | None, typer.Option(metavar="COLUMN[,COLUMN]", help="Columns to copy to the result [all].")
     ] = None,
     record: Annotated[
-        str, typer.Option(help="What the history records: job (one entry for the job) or rows (also every row).")
+        str,
+        typer.Option(help="What the history records: job (one entry for the job) or rows (also one entry per row)."),
     ] = "job",
     engine: Annotated[
         str, typer.Option(help="Where to score: local (on one machine) or ray (on the server's Ray cluster).")

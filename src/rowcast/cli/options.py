@@ -45,7 +45,7 @@ BundleReference = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Model reference: NAME, NAME@3 or NAME@alias; or a bundle: a path with a slash, or a .rowcast file.",
+        help="Model: NAME, NAME@3, NAME@alias, a bundle folder (a path that contains a slash) or a .rowcast file.",
     ),
 ]
 Reason = Annotated[str, typer.Option(help="Reason to record in the log.")]
@@ -99,7 +99,7 @@ ClassWeight = Annotated[
 ]
 Promote = Annotated[
     bool | None,
-    typer.Option("--promote/--no-promote", help="Whether the new version becomes champion [if it is not worse]."),
+    typer.Option("--promote/--no-promote", help="Whether to make the new version the champion [if it is not worse]."),
 ]
 Preset = Annotated[
     str | None,

@@ -1,4 +1,4 @@
-"""Print results as JSON, as tables if standard output is a terminal, or as tab-separated text otherwise."""
+"""Print results as JSON or as tables; if standard output is not a terminal, tables become tab-separated text."""
 
 from __future__ import annotations
 

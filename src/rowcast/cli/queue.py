@@ -20,7 +20,7 @@ def show(settings: Settings, *, as_json: bool) -> None:
         output.print_json(report)
         return
     waiting = f"; the oldest has been waiting for {report.waiting_seconds:.1f} s" if report.waiting_seconds else ""
-    output.say(f"{output.counted(report.messages, 'message')} without a reply{waiting}")
+    output.say(f"{output.counted(report.messages, 'unanswered message')}{waiting}")
     output.say(f"{output.counted(len(report.workers), 'live worker')}")
     output.say(f"{output.counted(report.parked_count, 'parked message')}")
     if report.parked:
@@ -29,13 +29,13 @@ def show(settings: Settings, *, as_json: bool) -> None:
 
 
 def retry(settings: Settings, ids: Sequence[str], *, every: bool, as_json: bool) -> None:
-    """Put parked messages back into the queue, and print their number."""
+    """Put parked messages back into the queue, and print how many there were."""
     _check(ids, every=every)
     _print_count(queueing.queue_admin(settings).retry(ids), "retried", as_json=as_json)
 
 
 def drop(settings: Settings, ids: Sequence[str], *, every: bool, as_json: bool) -> None:
-    """Delete parked messages, and print their number."""
+    """Delete parked messages, and print how many there were."""
     _check(ids, every=every)
     _print_count(queueing.queue_admin(settings).drop(ids), "dropped", as_json=as_json)
 

@@ -17,7 +17,7 @@ All = Annotated[bool, typer.Option("--all", help="Apply the command to all parke
 
 @queue_app.command("show")
 def queue_show(home: Home = None, json: Json = False) -> None:
-    """Show the number of messages, the live workers and the parked messages with their reasons."""
+    """Show how many messages and live workers there are, and why messages are parked."""
     from rowcast import settings
     from rowcast.cli import queue
 

@@ -74,7 +74,7 @@ def describe(summary: Summary) -> str:
 
 
 def _unusual(summary: Summary) -> str:
-    """Return the columns with values that did not occur in training, and the number of such values."""
+    """Describe the columns with values that did not occur in training, and how many rows are affected in each."""
     described = {OUT_OF_RANGE: "outside the range", UNSEEN_CATEGORY: "unseen"}
     counts = [f"{each.column} ({each.rows} {described[each.code]})" for each in summary.warnings]
     return f"; values that did not occur in training: {', '.join(counts)}" if counts else ""

@@ -19,7 +19,7 @@ REPORT_SECONDS = 1.0
 
 
 def migrate(settings: Settings, *, as_json: bool) -> None:
-    """Apply the missing migrations and print the versions of the schema."""
+    """Apply all pending migrations and print the schema version before and after."""
     before, after = store_tools.migrate_store(settings)
     location = hide_credentials(settings.store_url)
     if as_json:

@@ -14,7 +14,7 @@ store_app.callback(invoke_without_command=True)(show_help)
 
 @store_app.command("migrate")
 def store_migrate(home: Home = None, json: Json = False) -> None:
-    """Create the store, or apply the migrations of this release. Servers also do this at their first write."""
+    """Create the store or apply all pending migrations. Servers also do this when they first write to it."""
     from rowcast import settings
     from rowcast.cli import store
 

@@ -74,7 +74,7 @@ class CheckedOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise BadCall("traceparent must be a W3C Trace Context value: 1 to 255 visible ASCII characters")
 
     def for_batch(self, body: BatchBody) -> CheckedOptions:
-        """Return the options for a request that contains only some rows. Each such request has its own
+        """Return the options for one request. If it contains only some of the call's rows, it has its own
         Idempotency-Key."""
         if self.idempotency_key is None or body.is_whole:
             return self

@@ -192,7 +192,7 @@ def read_problem(reply: HttpReply) -> ProblemDetails:
 
 
 def error_of(result: HttpReply | NoReply, url: str, rows: range | None = None) -> errors.ClientError:
-    """Return the error for a failed attempt. If the request contains only some rows, the error says which ones."""
+    """Return the error for a failed attempt. If the request contains only some of the rows, the error says which."""
     where = "" if rows is None else f" in the request with rows {rows.start} to {rows.stop - 1}"
     if isinstance(result, NoReply):
         return errors.Unreachable(f"no response from {url}{where}: {result.reason}", sent=result.sent)

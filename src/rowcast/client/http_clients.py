@@ -135,7 +135,7 @@ class Client(_BaseClient):
         """Return the predictions for many rows, in order.
 
         `rows` can be a pandas or polars data frame. Raise RowsRejected if a row is invalid. With `partial=True`, return
-        a RowErrors for each invalid row instead. Problems contain the row's position.
+        a RowErrors for each invalid row instead. Each problem contains its row's position.
 
         Rows that do not fit in one request are sent in several requests, one after another. Each request has its own
         timeout. If a request fails, the rows of earlier requests are already recorded. To continue, repeat the call

@@ -67,7 +67,7 @@ class AccessRules(msgspec.Struct, frozen=True):
     predict_quota: Quota | None = None
     """A separate quota for predictions. If it is set, predictions do not count against `quota`."""
     shared: SharedQuotas | None = None
-    """Counts quota usage across all server processes. If it is None, each process enforces its share of the quota."""
+    """Counts quota usage across all server processes. If it is None, each process enforces an equal share."""
 
 
 class Authenticator:
@@ -177,12 +177,12 @@ class Authenticator:
         self.needs_key = self.needs_key or bool(keys)
 
     def _admit_without_key(self, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
-        """Return a caller without a key id; raise Forbidden if the request must not be answered. Hot path."""
+        """Return the caller of a request without a key; raise Forbidden if it must not be answered. Hot path."""
         caller = self._local if self._keyless.is_local(headers, client) else self._remote
         return self._with_quota(caller, headers, client) if self._has_quota else caller
 
     def _with_quota(self, caller: Caller, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
-        """Return the caller with the quota for its address. Quotas of less recently used addresses are discarded."""
+        """Return the caller with its address's quota. Quotas of the least recently used addresses are discarded."""
         address = self._proxies.client_address(headers, client[0] if client else "")
         meters = self._addresses.get(address)
         if meters is None:

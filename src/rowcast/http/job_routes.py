@@ -36,7 +36,7 @@ class JobEvent(msgspec.Struct, frozen=True):
 POLL_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 15.0
 MAX_STREAMS = 100
-"""The maximum number of clients that can follow jobs in one server process."""
+"""The maximum number of clients that can follow jobs through one server process at the same time."""
 TABLE_TYPES = ("text/csv", "application/x-ndjson", "application/vnd.apache.parquet", "application/octet-stream")
 OPTIONS: dict[str, dict[str, Any]] = {
     "model": {"type": "string", "description": "`NAME` or `NAME@VERSION`; if omitted, the default model is used."},

@@ -102,7 +102,7 @@ class Cycle(RequestResponseCycle):
 
 
 class _NoEvent:
-    """Replaces the event on the quick path, where no task waits for the body."""
+    """Replaces uvicorn's `message_event` on the quick path, where no task waits for the body."""
 
     def set(self) -> None:
         """Do nothing."""

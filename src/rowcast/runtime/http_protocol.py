@@ -56,7 +56,7 @@ class Connection(CycleOwner):
         """The Host header of the latest request that has passed `check_head`."""
         self._was_alone = False
         self._is_refused = False
-        """Whether a request has been refused, so that nothing after it is parsed."""
+        """Whether a request has been refused. If so, nothing after it is parsed."""
         self._head_without_upgrade = b""
         """The head of a request that offers to upgrade the connection. It is parsed again without the offer."""
         self._limits = self.pool.limits

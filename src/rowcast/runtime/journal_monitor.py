@@ -85,7 +85,10 @@ class JournalMonitor:
         return None
 
     def indexer_problem(self, position: Callable[[str], Position | None]) -> str | None:
-        """Return a description of the problem if old entries are not in the store; `position` reads the store."""
+        """Return a description of the problem if old entries are not in the store.
+
+        `position` returns the position of the last stored entry of a writer.
+        """
         latest = self._clock() - STORE_SECONDS
         old = [head for head in self._past_heads if head[0] <= latest]
         if not old:

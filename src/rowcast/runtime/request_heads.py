@@ -1,4 +1,4 @@
-"""The rules for HTTP/1.1 request heads that are not enforced by the parser."""
+"""Checks of HTTP/1.1 request heads that the parser does not perform."""
 
 from __future__ import annotations
 

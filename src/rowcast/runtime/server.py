@@ -37,9 +37,10 @@ class HttpServer(msgspec.Struct, frozen=True):
 def run(
     server: HttpServer, listener: socket.socket, on_ready: Callable[[], None], *, parent: int | None = None
 ) -> None:
-    """Serve requests until a signal arrives or the supervisor dies; `parent` is the read end of its pipe.
+    """Serve requests until a signal arrives or the supervisor dies.
 
-    Call `on_ready` before the first request. A signal that arrives during this call or later starts a drain.
+    `parent` is the read end of a pipe that closes when the supervisor dies. Call `on_ready`
+    before the first request. A signal that arrives during that call or later starts a drain.
     """
     protocol = protocol_class(fit_file_limit(server.limits), server.quick_path)
 

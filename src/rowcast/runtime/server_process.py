@@ -27,7 +27,7 @@ log = structlog.get_logger("rowcast.runtime")
 
 
 class StartingPoint(msgspec.Struct, frozen=True):
-    """The result of loading the first models, with counters read before loading so that no change is missed."""
+    """The result of loading the first models. The counters are read before loading, so that no change is missed."""
 
     generation: int
     reload_requests: int
@@ -91,7 +91,7 @@ class ServerProcess:
         self._slot.report(state="draining")
 
     async def stop(self) -> None:
-        """Stop watching the registry and release the slot."""
+        """Stop watching the registry and release this process's slot."""
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -26,12 +26,12 @@ from rowcast.serving.fleet import ProcessStatus, ServerState
 
 CHECK_SECONDS = 0.5
 STUCK_SECONDS = 30.0
-"""A server process that sends no heartbeat for this long is killed and replaced."""
+"""How long to wait for a server process's heartbeat before killing and replacing the process."""
 QUICK_DEATH_SECONDS = 1.0
 """A process that repeatedly dies this soon after becoming ready is restarted after a delay that doubles each time."""
 MAX_PAUSE_SECONDS = 10.0
 GRACE_SECONDS = 10.0
-"""A server process that is still running this long after `drain_seconds` is killed."""
+"""How much longer than `drain_seconds` to wait for a server process to exit before killing it."""
 
 log = structlog.get_logger("rowcast.runtime")
 
@@ -63,7 +63,8 @@ class ProcessPost(msgspec.Struct):
 Work = Callable[[int, int, bool], int]
 """Runs a server process and returns its exit status.
 
-The arguments are the process number, a pipe that closes when the supervisor dies, and whether it is the first process.
+The arguments are the process number, a pipe that closes when the supervisor dies, and whether this is the first server
+process.
 """
 
 

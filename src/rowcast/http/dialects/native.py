@@ -162,7 +162,7 @@ def _route(pattern: str, dialect: str, handler: Handler, quick: QuickHandler | N
 
 
 def _with_rejected(rows: Sequence[Row | RejectedRow], error: NoAnswer) -> list[Row | RejectedRow]:
-    """Reject the rows that the model cannot score. The row numbers in `error` count only the valid rows."""
+    """Reject the rows that the model cannot score. The row numbers in `error` are positions among the valid rows."""
     places = [place for place, row in enumerate(rows) if isinstance(row, Row)]
     unanswered = {places[row] for row in error.rows}
     return [

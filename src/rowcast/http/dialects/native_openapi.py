@@ -226,5 +226,5 @@ def _example_reply(model: ModelInterface) -> bytes:
 
 
 def _component(address: str) -> str:
-    """Return the model's address for use in component names and operation ids, which cannot contain `@`."""
+    """Return the model's address without `@`, which component names and operation ids cannot contain."""
     return address.replace("@", ".")

@@ -183,7 +183,7 @@ def read_object(body: bytes) -> dict[str, Any]:
 
 
 def _count_keys(document: Any) -> int:
-    """Return the number of keys in all objects of a document. Lists whose first item is a cell are not searched."""
+    """Return the total number of keys in a document's objects. Lists that begin with a scalar are not searched."""
     if isinstance(document, dict):
         return len(document) + sum(map(_count_keys, document.values()))
     return sum(map(_count_keys, document)) if isinstance(document, list) and document and _nests(document[0]) else 0

@@ -86,7 +86,7 @@ def read(request: Request, model: ModelInterface) -> Call:
 
 
 def block_columns(call: Call, rows: int) -> list[blocks.BlockColumn] | None:
-    """Return the layout of the binary data; return None if a column is not binary or the request has too few rows."""
+    """Return the layout of the binary data; return None if an input is not binary or there are too few rows."""
     sizes = [(head.parameters or {}).get("binary_data_size") for head in call.inference.inputs]
     if rows < MIN_BLOCK_ROWS or None in sizes or not sizes:
         return None

@@ -27,7 +27,7 @@ class RepositoryEntry(msgspec.Struct, frozen=True):
 
 
 class Repository:
-    """The versions that this server can serve. `published` is a blocking function that lists the registry."""
+    """The versions that this server can serve. `published` reads them from the registry and may block."""
 
     def __init__(
         self, published: Callable[[], Sequence[Reference]], fleet: Fleet, deployment: Deployment[ModelInterface]

@@ -34,7 +34,7 @@ class WireHandler:
         self._service = service
 
     def quick(self) -> QuickHandler | None:
-        """Return the quick path's handler, or None if the template needs more than one row's native reply."""
+        """Return the quick path's handler, or None if one row's native reply is not enough to render a reply."""
         return None if self._wire.render_row is None else QuickWire(self._model, self._wire, self._service)
 
     async def predict(self, request: Request) -> Response:
