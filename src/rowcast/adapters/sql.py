@@ -14,7 +14,7 @@ from rowcast.history.ports import StoredEntry
 
 
 def query_values(selection: Selection, bounds: Mapping[str, str | None]) -> dict[str, Any]:
-    """Return the fields and bounds that are set. The others add no conditions, so that a query can use an index."""
+    """Return the fields and bounds that are set. Unset ones add no conditions, so that a query can use an index."""
     fields = {**msgspec.structs.asdict(selection), **bounds}
     return {name: value for name, value in fields.items() if value is not None and value != ()}
 
@@ -29,7 +29,7 @@ def changed_fields(
 ) -> Iterator[tuple[int, str]]:
     """Yield the `seq` and the name of each copied field that differs from the entry.
 
-    A row consists of `seq`, the head and the copied fields. `as_stored` converts the fields as the store does.
+    Each row consists of `seq`, the head and the copied fields. `as_stored` converts fields as the store does.
     """
     for seq, head, *copies in rows:
         try:
@@ -42,7 +42,7 @@ def changed_fields(
 
 
 def to_entry(row: Sequence[Any]) -> StoredEntry:
-    """Convert a row that consists of the writer and the parts of a sealed entry."""
+    """Convert a database row, which contains the writer and the parts of a sealed entry, into a stored entry."""
     return StoredEntry(row[0], SealedEntry(*row[1:]))
 
 

@@ -54,7 +54,7 @@ class Erasure(msgspec.Struct, frozen=True, array_like=True):
     request: int = 0
     """The number that identifies the erasure request; 0 for retention."""
     signature: bytes = b""
-    """See `signing.py`; empty in erasures by earlier releases."""
+    """The signature (see `signing.py`); empty if an earlier release recorded the erasure."""
 
 
 class SealedEntry(NamedTuple):

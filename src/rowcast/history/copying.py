@@ -91,7 +91,7 @@ def _common_seq(source: Store, target: Store, writer: str) -> int:
 
 
 def _new_erasures(own: Sequence[SealedEntry], theirs: Sequence[SealedEntry]) -> Sequence[SealedEntry]:
-    """Return the erasures that the target lacks. Two different erasure chains cannot be joined."""
+    """Return the erasures that the target lacks; raise HistoryError if the erasure chains conflict."""
     common = min(len(own), len(theirs))
     if own and theirs and own[common - 1].link != theirs[common - 1].link:
         raise HistoryError(

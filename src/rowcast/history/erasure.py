@@ -1,8 +1,8 @@
 """Erases rows on request, or when their retention period ends. Hashes remain, and every erasure is recorded.
 
-A row can be in the store, in a journal or in both until the drained journal is deleted. When the indexer of a journal
-folder first sees a request, it notes which journals the folder contains. The request stays open until the indexer of
-every folder has drained these journals and has then erased the selected rows.
+A row is first written to a journal and then copied to the store; the drained journal is deleted later. When the indexer
+of a journal folder first sees a request, it notes which journals the folder contains. The request stays open until the
+indexer of every folder has drained these journals and has then erased the selected rows.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ STEPS_PER_ROUND = 20
 RETENTION_INTERVAL_US = 600 * 1_000_000
 DAY_MS = 24 * 3600 * 1000
 OVERDUE_MS = 7 * DAY_MS
-"""A running indexer erases each row soon after it becomes due. If even the newest due row has been due for this long,
-the clock may be wrong."""
+"""A running indexer erases each row soon after the row becomes due. If even the newest due row has been due for this
+long, the clock may be wrong."""
 LATE_MS = DAY_MS
 """The overlap of consecutive retention passes, in milliseconds, so that entries that are stored late are not missed."""
 
@@ -53,7 +53,7 @@ class ErasureResult(msgspec.Struct, frozen=True):
 
 
 class Eraser:
-    """Erases rows in small transactions, on behalf of one journal folder."""
+    """Erases rows in small transactions. Each eraser is responsible for one journal folder."""
 
     def __init__(self, store: StoreEraser, journals: JournalReader, now: Callable[[], int]) -> None:
         self._store = store
@@ -113,7 +113,8 @@ class Eraser:
         return False
 
     def _waiting(self, erasure: OpenErasure) -> list[str]:
-        """Return the journals that a request waits for, and the folders whose indexers have not seen the request."""
+        """Return the journals that a request is waiting for, and the folders whose indexers have not seen the
+        request."""
         names: list[str] = []
         for folder_id, journals in erasure.pending.items():
             if folder_id == self._journals.folder_id:
@@ -124,7 +125,7 @@ class Eraser:
 
 
 class Maintenance(Eraser):
-    """The indexer's work after each drain: this folder's part of open erasures, and retention in the store."""
+    """Runs after each drain: continues one folder's part of all open erasures, and enforces retention in the store."""
 
     def __init__(
         self,

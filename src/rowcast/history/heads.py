@@ -16,7 +16,7 @@ class ChainHead(msgspec.Struct, frozen=True):
     seq: int
     link: str
     signature: str = ""
-    """See `signing.py`; empty if the head was published by an earlier release."""
+    """The signature (see `signing.py`); empty if an earlier release published the head."""
 
 
 class _HeadList(msgspec.Struct):

@@ -34,7 +34,7 @@ class StoreState(SchemaState, frozen=True):
 
 
 def spot_check(store: StoreReader) -> tuple[int, int, list[str]]:
-    """Verify the newest entries of some writers; return the numbers of writers and entries, and the problems."""
+    """Verify the newest entries of some writers; return how many writers and entries were checked, and the problems."""
     problems: list[str] = []
     count, writers = 0, store.writers()[:WRITERS]
     for writer in writers:

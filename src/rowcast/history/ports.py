@@ -211,7 +211,7 @@ class StoreEraser(Protocol):
     """
 
     def register_folder(self, folder_id: str) -> None:
-        """Make all open and future erasures wait for this folder. Idempotent."""
+        """Register this folder, so that all open and future erasures wait for it. Idempotent."""
         ...
 
     def unregister_folder(self, folder_id: str) -> None:

@@ -72,7 +72,7 @@ class History:
             before = to_record(chunk[-1]).id
 
     def catch_up(self, timeout: float) -> int:
-        """Wait up to `timeout` seconds for the current journal entries to be stored; return how many are missing."""
+        """Wait up to `timeout` seconds for the current journal entries to be stored; return how many are not stored."""
 
         def missing(writer: str, seq: int) -> int:
             position = self.store.position(writer)
@@ -104,7 +104,7 @@ class History:
     def verify(self, published: Iterable[ChainHead] = (), key: bytes | None = None) -> Verification:
         """Verify every chain completely, and check that the published heads are still in their chains.
 
-        `key` verifies the signatures of heads and erasures. Without it, all of them count as unsigned.
+        `key` verifies the signatures of heads and erasures. Without a key, all heads and erasures count as unsigned.
         """
         audit = ChainAudit(published, key)
         writers = self._writers()

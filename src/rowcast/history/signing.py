@@ -1,4 +1,4 @@
-"""Signatures with a key that is not in the store. Write access to the store alone is not sufficient to forge them."""
+"""Signatures made with a key that is not in the store. Forging them requires more than write access to the store."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Verification(msgspec.Struct, frozen=True):
     writers: int
     entries: int
     erased: int
-    """The number of entries whose row has been erased."""
+    """The number of entries whose rows have been erased."""
     unrecorded: int
     """The number of erased rows without a recorded erasure; Rowcast did not erase them."""
     heads: int

@@ -1,7 +1,7 @@
 """Executes one job: scores the unfinished chunks of its table on an engine, and joins all chunks into the result. Each
-chunk is written to a file named by the digest of its content. If a runner dies, the next runner continues after the
-last finished chunk, so the result is byte-identical to that of an uninterrupted run. The engine's tasks only score
-rows; this process reads the table and stores all results.
+chunk is written to a file whose name is the digest of the file's content. If a runner dies, the next runner continues
+after the last finished chunk, so the result is byte-identical to that of an uninterrupted run. The engine's tasks only
+score rows; this process reads the table and stores all results.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ SECOND: Final = 1_000_000
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job does. It never changes."""
+    """The specification of a job, which never changes."""
 
     model: str
     version: int
@@ -149,7 +149,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChunkRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished chunk of a job. Its files are named by their digests."""
+    """A finished chunk of a job. The name of each of its files is the digest of the file's content."""
 
     number: int
     output: str
@@ -161,7 +161,7 @@ class ChunkRecord(msgspec.Struct, frozen=True, kw_only=True):
     excluded: int
     rejected: int
     bytes: int
-    """The size of both files."""
+    """The total size of both files."""
     warnings: tuple[JobWarning, ...] = ()
 
 

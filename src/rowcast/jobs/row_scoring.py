@@ -37,9 +37,9 @@ class RowSelection:
 
     selected: NDArray[np.bool_]
     sampled: NDArray[np.bool_]
-    """The rows whose cells are returned if the rows are selected and can be scored."""
+    """The sampled rows. Cells are returned only for sampled rows that are selected and can be scored."""
     starts: tuple[int, ...]
-    """The first row of each chunk of the table, followed by the table's number of rows."""
+    """The index of each chunk's first row, followed by the number of rows in the table."""
     reason: Callable[[int], ValueProblem]
     """Returns why a row is not selected."""
 

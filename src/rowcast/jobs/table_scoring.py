@@ -213,7 +213,7 @@ def _count_warnings(encoded: EncodedTable, ranges: RangeCheck, scored: NDArray[n
 
 
 UnusualRows = Mapping[tuple[str, str], NDArray[np.bool_]]
-"""A mask of the scored rows that have a warning, for each column and warning code."""
+"""For each column and warning code, a mask of the scored rows that have the warning."""
 
 
 def unusual_rows(encoded: EncodedTable, ranges: RangeCheck, scored: NDArray[np.bool_]) -> UnusualRows:

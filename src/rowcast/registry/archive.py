@@ -90,7 +90,7 @@ class ArchiveDescription(msgspec.Struct, frozen=True):
 def description(folder: Path, max_nodes: int) -> bytes:
     """Check an unpacked archive and inspect its graph; return an `ArchiveDescription` as JSON.
 
-    Call this only in a child process with limited resources: a small JSON file can take a lot of memory.
+    Call this only in a child process with limited resources: decoding even a small JSON file can take a lot of memory.
     """
     try:
         manifest = bundle.verify(folder)

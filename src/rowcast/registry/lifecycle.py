@@ -29,7 +29,7 @@ def promote(registry: RegistryWriter, text: str, *, alias: str = CHAMPION, reaso
 
 
 def roll_back(registry: RegistryWriter, name: str, *, reason: str = "") -> Reference:
-    """Point the champion alias at the previous champion according to the log, and return that version."""
+    """Point the champion alias at the previous champion, as recorded in the log, and return that version."""
     reason = _check_reason(reason)
     current = registry.aliases(name).get(CHAMPION)
     if current is None:

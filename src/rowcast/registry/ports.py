@@ -141,7 +141,7 @@ class RegistryWriter(RegistryReader, Protocol):
     def scratch(self) -> AbstractContextManager[Path]:
         """Yield an empty folder for temporary files, and delete it afterward.
 
-        If the process is killed first, the next call of any method that writes removes the folder.
+        If the process is killed before it deletes the folder, the next call to any method that writes deletes it.
         """
         ...
 
@@ -173,9 +173,10 @@ class RegistryWriter(RegistryReader, Protocol):
     ) -> None:
         """Point `alias` at this version, append the move to the log and increment the generation.
 
-        The alias and the log always agree, even if the process is killed. If `expected` is given and the alias no
-        longer points at this version (0: the alias exists), change nothing and raise RegistryError with the slug
-        `alias-moved`. If the alias already points at the version, the log does not change.
+        The alias and the log always agree, even if the process is killed. `expected` is the version that the alias must
+        currently point at; 0 means that the alias must not exist. If this is not the case, change nothing and raise
+        RegistryError with the slug `alias-moved`. If the alias already points at the new version, the log does not
+        change.
         """
         ...
 

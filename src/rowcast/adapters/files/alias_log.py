@@ -23,7 +23,7 @@ NAME: Final = "aliases.log"
 def complete(path: Path, last: AliasMove | None, mode: int) -> None:
     """Append the latest move durably, unless the file already ends with it. Remove an incomplete line first.
 
-    `mode` is the mode of a new file.
+    `mode` sets the permissions of a new file.
     """
     content = path.read_bytes() if path.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
@@ -42,7 +42,7 @@ def complete(path: Path, last: AliasMove | None, mode: int) -> None:
 
 
 def next_number(path: Path, last: AliasMove | None) -> int:
-    """Return the number of the next move. The latest move is unknown if an earlier release wrote the aliases."""
+    """Return the number of the next move. If `last` is None, continue after the moves in the file."""
     if last is not None:
         return last.number + 1
     return 1 + (path.read_bytes().count(b"\n") if path.exists() else 0)

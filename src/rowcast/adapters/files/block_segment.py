@@ -110,7 +110,7 @@ class BlockSegment:
             return is_unlocked(file)
 
     def _next(self, file: FileIO) -> tuple[Block | None, int]:
-        """Return the next block and its probable end; the block is None if it is incomplete or damaged."""
+        """Return the next block (None if it is incomplete or damaged) and the offset at which it should end."""
         prefix = os.pread(file.fileno(), FRAME.size, self._offset)
         start = self._offset + FRAME.size
         if len(prefix) < FRAME.size:

@@ -1,4 +1,4 @@
-"""Stores the files of jobs in a folder. A file is written under a temporary name, synced and renamed."""
+"""Stores job files in a folder. A file is written under a temporary name, synced and renamed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MEBIBYTE = 1024 * 1024
 
 
 class FolderFileStore:
-    """The folder, which several machines can share if it is on a network drive.
+    """A file store in a folder, which several machines can share if it is on a network drive.
 
-    New files are refused while the disk has less than `min_free` free bytes.
+    New files are refused while the disk has fewer than `min_free` bytes of free space.
     """
 
     def __init__(self, folder: Path, min_free: int = 0) -> None:
@@ -32,7 +32,7 @@ class FolderFileStore:
 
     @property
     def place(self) -> str:
-        """A random id that is stored in the folder: the same path on another machine can be a different folder."""
+        """A random id, stored in the folder: one path can refer to different folders on different machines."""
         if not self._id:
             with self._translated("use"):
                 make_private_folder(self._folder)
@@ -131,7 +131,7 @@ class FolderFileStore:
         disk = os.statvfs(self._folder)
         if disk.f_bavail * disk.f_frsize < self._min_free:
             raise Unavailable(
-                f"the disk of {self._folder} has less than {self._min_free // MEBIBYTE} MiB of free space",
+                f"the disk that contains {self._folder} has less than {self._min_free // MEBIBYTE} MiB of free space",
                 slug="disk-low",
             )
 
@@ -143,4 +143,4 @@ class FolderFileStore:
             raise self._unusable(action, error) from None
 
     def _unusable(self, action: str, error: OSError) -> Unavailable:
-        return Unavailable(f"cannot {action} the files of jobs in {self._folder}: {error.strerror or error}")
+        return Unavailable(f"cannot {action} the job files in {self._folder}: {error.strerror or error}")

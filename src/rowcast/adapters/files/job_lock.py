@@ -1,4 +1,4 @@
-"""The lock that lets only one process of a home run jobs. The kernel releases it when the process exits.
+"""The lock that allows only one process per home folder to run jobs. The kernel releases it when the process exits.
 
 The file contains the name of the process that holds the lock, or that held it most recently.
 """
@@ -19,7 +19,7 @@ LOCK = "job-runner.lock"
 
 @contextmanager
 def runner_lock(folder: Path, name: str) -> Iterator[str | None]:
-    """Yield the name of the previous runner, which has exited, or None if another process holds the lock."""
+    """Try to acquire the lock. Yield the name of its previous holder, or None if another process holds the lock."""
     make_private_folder(folder)
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

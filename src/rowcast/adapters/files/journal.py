@@ -34,7 +34,7 @@ from rowcast.private_files import make_private_folder
 SUFFIX = ".journal"
 STARTING = ".starting"
 ROLL = "roll"
-"""The name of a file in the folder. When its modification time changes, every writer starts a new segment."""
+"""The name of a file in the folder. When this file's modification time changes, every writer starts a new segment."""
 ROLL_AFTER_SECONDS = 3600.0
 """The maximum age of a segment that contains entries, in seconds. This limit determines how long erased rows can remain
 on disk.
@@ -155,7 +155,7 @@ class FileJournal:
 
 
 class BlockJournal:
-    """Appends blocks. Each segment has its own writer; the first block creates the first segment.
+    """Appends blocks. Each segment has its own writer. No segment is created before the first block is written.
 
     A failed write raises OSError and ends the current segment.
     """

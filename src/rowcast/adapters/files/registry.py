@@ -248,7 +248,7 @@ class FolderRegistry:
             raise RegistryError(f"cannot write to the registry {self.root}: {error.strerror}") from None
 
     def _file_mode(self) -> int:
-        """Return the mode of files that the users of the registry can read."""
+        """Return the mode for new files: the registry folder's permissions without the execute bits."""
         return self.root.stat().st_mode & 0o666
 
     def require_unused(self, reference: Reference) -> None:

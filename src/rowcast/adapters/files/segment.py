@@ -66,14 +66,15 @@ def open_segment(path: Path) -> Segment | BlockSegment:
 
 
 class UnknownFormat(HistoryError):
-    """The segment was written by a newer release."""
+    """Raised if a newer release wrote the segment."""
 
 
 def salvage_segment(path: Path, position: Position | None) -> Segment | None:
     """Return the reader for a segment whose header is damaged, or None if the file contains no entry.
 
-    The file's name contains the writer and the number of the first entry. `position` is the writer's last entry in the
-    store; its link verifies the first entry. Without it, only later entries can be verified.
+    The file's name contains the writer and the sequence number of the first entry. `position` is the position of the
+    writer's last entry in the store. The first entry can be verified only if it is the writer's first entry or directly
+    follows `position`; later entries can always be verified.
     """
     writer, _, number = path.stem.rpartition("-")
     content = path.read_bytes()
@@ -228,7 +229,7 @@ class Segment:
         return len(entries) > before
 
     def _read(self, file: FileIO) -> tuple[SealedEntry | None, int]:
-        """Return the entry at the offset and its probable end; the entry is None if it is incomplete or invalid."""
+        """Return the next entry (None if it is incomplete or invalid) and the offset at which it should end."""
         prefix = os.pread(file.fileno(), FRAME.size, self._offset)
         start = self._offset + FRAME.size
         if len(prefix) < FRAME.size:

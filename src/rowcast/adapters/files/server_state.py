@@ -42,7 +42,7 @@ from rowcast.serving.fleet import ProcessReport, ProcessStatus
 STALE_SECONDS = 3.0
 """The maximum age of a heartbeat, in seconds. If the heartbeat is older, the event loop or the process is blocked."""
 TRIAL_SECONDS = 900.0
-"""The limit for waiting until another process has tested a model."""
+"""The maximum time to wait for another process to finish testing a model, in seconds."""
 SLOT_BYTES = 1024 * 1024
 READS, READ_AGAIN_SECONDS = 5, 0.001
 RECORD = struct.Struct("<II")
@@ -85,7 +85,7 @@ class ServerFolder:
         return [_read_status(self.folder / f"process-{number}", number) for number in range(self.process_count)]
 
     def request_reload(self) -> int:
-        """Ask every server process to reload. A process has reloaded once its `asked` reaches the returned number."""
+        """Ask every process to reload. A process has reloaded once its `asked` field reaches the returned number."""
         with locked(self.folder / ".lock"):
             number = self.reload_requests() + 1
             _replace(self.folder / "reload", str(number).encode())

@@ -49,7 +49,7 @@ class MemoryIdempotencyStore:
         self._claims = {key: claim for key, claim in self._claims.items() if claim[1] >= before}
 
     def trim(self, max_bytes: int) -> None:
-        """Delete the oldest replies of the owners with the most data."""
+        """Delete the oldest replies of the owners that use the most space."""
         sizes: Counter[str] = Counter()
         for key, (_, _, reply) in self._claims.items():
             sizes[_owner(key)] += len(reply or b"")

@@ -21,7 +21,7 @@ def utc_microseconds() -> int:
 
 
 class MemoryJobStore:
-    """A job store in this process."""
+    """Stores jobs in the memory of this process."""
 
     def __init__(self, now: Callable[[], int] = utc_microseconds) -> None:
         self._now = now
@@ -89,7 +89,7 @@ class MemoryJobStore:
         return list(self._chunks.get(job_id, ()))
 
     def is_work_due(self, place: str) -> bool:
-        """Return whether there is anything to do."""
+        """Return whether any job with files in `place` is open or can be deleted."""
         with self._lock:
             is_open = any(job.is_open and job.place == place for job in self._jobs.values())
         return is_open or bool(self.expired(place))
@@ -119,11 +119,11 @@ class MemoryJobStore:
         """Do nothing, because memory is always available."""
 
     def close(self) -> None:
-        """Keep the jobs."""
+        """Do nothing: the jobs remain in memory."""
 
 
 class MemoryFileStore:
-    """A file store in this process."""
+    """Stores job files in the memory of this process."""
 
     def __init__(self) -> None:
         self._files: dict[str, bytes] = {}

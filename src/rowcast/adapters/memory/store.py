@@ -111,7 +111,7 @@ class MemoryStore:
         return list(self._erasures)
 
     def register_folder(self, folder_id: str) -> None:
-        """Make open and future erasures wait for this folder."""
+        """Register this folder, so that all open and future erasures wait for it."""
         if folder_id not in self._folders:
             self._folders.add(folder_id)
             for erasure in self._open.values():

@@ -1,4 +1,4 @@
-"""Stores the files of jobs in an S3 bucket, which several machines can share.
+"""Stores job files in an S3 bucket, which several machines can share.
 
 A table is downloaded to a temporary file before it is read, and a result is uploaded when it is complete. The
 credentials come from the environment, as for other S3 clients (`AWS_ACCESS_KEY_ID`, `AWS_REGION`, `AWS_ENDPOINT_URL`
@@ -27,7 +27,7 @@ RETRIES: Final[Any] = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
 
 
 class ObjectFileStore:
-    """The objects below the path of a URL `s3://BUCKET/PATH`."""
+    """The objects under the path in an `s3://BUCKET/PATH` URL."""
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
@@ -106,4 +106,4 @@ class ObjectFileStore:
             raise NotFound(unknown_file(name)) from None
         except (BaseError, OSError) as error:
             reason = str(error).splitlines()[0][:200]
-            raise Unavailable(f"cannot {action} the files of jobs in {self._url}: {reason}") from None
+            raise Unavailable(f"cannot {action} the job files in {self._url}: {reason}") from None

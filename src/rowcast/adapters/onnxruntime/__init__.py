@@ -1,7 +1,7 @@
 """Adapters for ONNX Runtime, with its telemetry turned off.
 
-Otherwise, ONNX Runtime stores a device ID and error messages in the user's cache folder and sends them to its vendor.
-The messages can contain values from rows. ONNX Runtime reads the environment variable when it is imported.
+If telemetry is on, ONNX Runtime stores a device ID and error messages in the user's cache folder and sends them to its
+vendor. The messages can contain values from rows. `ORT_DISABLE_TELEMETRY` must be set before ONNX Runtime is imported.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Stores replies by idempotency key in a PostgreSQL database, for all servers with this store.
+"""Stores replies by idempotency key in a PostgreSQL database, for all servers that use this store.
 
 A claim is a lease that its owner renews, because one machine cannot detect whether a process on another machine is
 still running.
@@ -25,7 +25,7 @@ from rowcast.errors import RepeatConflict
 SECONDS = 2
 """How long a request waits for the database. If the database does not respond in time, the request fails with 503."""
 PAUSE_SECONDS = 1.0
-"""The time after a database failure during which requests fail immediately."""
+"""After a database failure, requests fail immediately for this long."""
 CLAIM = """INSERT INTO rowcast.repeats AS r (key, fingerprint, at, owner, expires)
     VALUES (%(key)s, %(fingerprint)s, %(now)s, %(owner)s, %(now)s + %(seconds)s)
     ON CONFLICT (key) DO UPDATE
@@ -111,7 +111,7 @@ class PostgresIdempotencyStore:
                 connection.execute("DELETE FROM rowcast.repeats WHERE at < %s", [before + self._ahead])
 
     def trim(self, max_bytes: int) -> None:
-        """Delete the oldest replies of the owners with the most data, unless another process is doing so."""
+        """Delete the oldest replies of the owners that use the most space, unless another process is doing so."""
         with self._exclusively() as connection:
             if connection is not None:
                 sizes = [int(size) for (size,) in connection.execute(SIZES)]

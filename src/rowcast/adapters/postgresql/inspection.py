@@ -19,7 +19,9 @@ PROBLEMS = {
     "WHERE to_regclass('rowcast.' || name) IS NULL": "the index {} is missing",
     "SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid "
     "WHERE i.inhparent = 'rowcast.entries'::regclass AND NOT EXISTS (SELECT FROM pg_index AS x "
-    "WHERE x.indrelid = c.oid AND x.indisunique AND x.indnatts = 2)": "the partition {} has no index of positions",
+    "WHERE x.indrelid = c.oid AND x.indisunique AND x.indnatts = 2)": (
+        "the partition {} has no unique index on (writer, seq)"
+    ),
     "SELECT partdefid::regclass::text FROM pg_partitioned_table "
     "WHERE partrelid = 'rowcast.entries'::regclass AND partdefid <> 0": "the default partition {} must not exist",
     "SELECT w.writer FROM rowcast.writers AS w WHERE w.last_seq >= 0 AND NOT EXISTS ("

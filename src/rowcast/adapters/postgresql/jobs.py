@@ -1,4 +1,4 @@
-"""Stores jobs in the PostgreSQL database of the history, for all servers and workers with this store.
+"""Stores jobs in the history's PostgreSQL database. All servers and workers that use this database share the jobs.
 
 Times come from the database clock, so that leases do not depend on the machines' clocks.
 """

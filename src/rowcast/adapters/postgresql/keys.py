@@ -1,4 +1,4 @@
-"""API keys in a PostgreSQL database. All servers with this store accept the keys."""
+"""API keys in a PostgreSQL database. All servers that use this store accept the keys."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def read_statement(name: str) -> str:
 
 
 def schema_version(connection: psycopg.Connection[Any], location: str) -> int:
-    """Return the number of applied migrations; raise HistoryError if a newer release created the schema."""
+    """Return the schema version (0 if there is no schema); raise HistoryError if a newer release created it."""
     row = connection.execute("SELECT to_regclass('rowcast.schema_versions') IS NOT NULL").fetchone()
     if not row or not row[0]:
         return 0
@@ -43,7 +43,7 @@ def schema_version(connection: psycopg.Connection[Any], location: str) -> int:
 
 
 def migrate(connection: psycopg.Connection[Any], location: str) -> None:
-    """Apply all missing migrations under the store-wide lock.
+    """Apply all pending migrations under the store-wide lock.
 
     Each migration is one transaction. The lock is held by the session, because some statements, such as `CREATE INDEX
     CONCURRENTLY`, cannot run in a transaction.

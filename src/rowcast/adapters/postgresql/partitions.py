@@ -33,7 +33,7 @@ ALTER TABLE rowcast.entries ATTACH PARTITION rowcast.{name} FOR VALUES FROM ('{f
 ALTER TABLE rowcast.{name} DROP CONSTRAINT {name}_range;
 INSERT INTO rowcast.emptied_partitions (partition) VALUES ('{name}')"""
 LOCK_MILLISECONDS = 200
-"""The maximum time that replacing a partition waits for readers. While it waits, it can delay other readers."""
+"""The maximum time to wait for readers when replacing a partition. The wait can delay other readers."""
 SELECT_NAMES = (
     "SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid "
     "WHERE i.inhparent = 'rowcast.entries'::regclass"
@@ -98,7 +98,7 @@ class Partitions:
 
 
 def due_month(connection: psycopg.Connection[Any], before: str) -> Month | None:
-    """Return the oldest month that ends before this id and whose partition has not been emptied yet."""
+    """Return the oldest month whose ids are all below `before` and whose partition has not been emptied, or None."""
     emptied = "SELECT partition FROM rowcast.emptied_partitions"
     rows = connection.execute(f"{SELECT_NAMES} AND c.relname NOT IN ({emptied}) ORDER BY c.relname").fetchall()
     for (name,) in rows:
@@ -109,7 +109,7 @@ def due_month(connection: psycopg.Connection[Any], before: str) -> Month | None:
 
 
 def empty_partition(connection: psycopg.Connection[Any], month: Month) -> int:
-    """Replace a month's partition with one that contains no rows; return the number of removed rows.
+    """Replace a month's partition with a copy whose entries have no rows; return the number of erased rows.
 
     This requires a transaction. Readers are locked out only while the tables are exchanged. Writers to this month wait
     until the transaction ends.

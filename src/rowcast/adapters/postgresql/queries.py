@@ -49,7 +49,7 @@ SELECT_BLOCKED = """SELECT EXISTS (
     AND age(a.backend_xmin) >= age(u.transaction::xid)
 )"""
 INDEXED_CHARACTERS = 200
-"""The index on labels covers only this many characters, because PostgreSQL limits the size of an index entry."""
+"""Only this many leading characters of a label are indexed, because PostgreSQL limits the size of an index entry."""
 NUL, REPLACEMENT = "\0", "\ufffd"
 """PostgreSQL cannot store NUL characters; copied fields contain the replacement character instead."""
 is_id = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch

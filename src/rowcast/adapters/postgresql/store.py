@@ -30,16 +30,16 @@ from rowcast.history.signing import seal_next_erasure
 
 CHECK_SECONDS = 2
 RECORD_SECONDS = 5.0
-"""How long `record` waits for each response. If it fails, the next attempt waits twice as long, up to WRITE_SECONDS. A
-lost connection is thus replaced soon, and a slow database can still store large batches."""
+"""How long `record` waits for each response. After a failure, the next attempt waits twice as long, up to
+WRITE_SECONDS. A lost connection is thus replaced soon, and a slow database can still store large batches."""
 SCRUB_MILLISECONDS = 200
 """The maximum time that `scrub` waits for a lock. A longer wait would block the indexer."""
 CHUNK = 200
-"""The number of entries per query. A row has up to `max_row_bytes`."""
+"""The number of entries per query. It is small because each row can have up to `max_row_bytes` bytes."""
 
 
 class PostgresStore:
-    """Reads and writes the schema `rowcast` of one database."""
+    """Reads and writes the schema `rowcast` in one database."""
 
     disk_folder = None
 
@@ -47,7 +47,7 @@ class PostgresStore:
         self.url = url
         self._database = Database(url)
         self._signing_key = signing_key
-        """Returns the key for signing erasures. If this is None, erasures are not signed."""
+        """A function that returns the key for signing erasures. If there is none, erasures are not signed."""
         self._connection: TimedConnection | None = None
         self._record_seconds = RECORD_SECONDS
         self._readers = Readers(self._database)
@@ -260,7 +260,7 @@ class PostgresStore:
         return ErasureStep(len(ids), examined[-1][0] if len(examined) == limit else None)
 
     def erase_partition(self, before: str, *, at: int) -> int | None:
-        """Replace the oldest partition before this id with one without rows; return the number of erased rows."""
+        """Erase all rows in the oldest due partition; return their number, or None if no partition was replaced."""
         with self._writing() as connection:
             month = due_month(connection, before)
             if month is None:
@@ -289,7 +289,7 @@ class PostgresStore:
             _erase_rows(connection, [each for (each,) in connection.execute(query, [writer, list(seqs)])])
 
     def add_erasures(self, erasures: Sequence[SealedEntry]) -> None:
-        """Continue the erasure chain, and skip the numbers of the copied requests."""
+        """Continue the erasure chain with these entries, and never use their request numbers again."""
         with self._transaction() as connection:
             connection.execute("LOCK TABLE rowcast.erasures IN EXCLUSIVE MODE")
             for sealed in erasures:

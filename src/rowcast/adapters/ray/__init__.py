@@ -1,4 +1,7 @@
-"""Adapters for Ray, with its usage reports turned off. Ray reads the variable when it is imported."""
+"""Adapters for Ray, with its usage reports turned off.
+
+`RAY_USAGE_STATS_ENABLED` must be set before Ray is imported, because Ray reads it during the import.
+"""
 
 import os
 

@@ -84,7 +84,7 @@ def check_reachable(address: str) -> None:
 
 
 def _answers_greeting(connection: socket.socket) -> bool:
-    """Return whether the server speaks HTTP/2, as the processes of a cluster do."""
+    """Return whether the server replies in HTTP/2, as a Ray cluster's processes do."""
     connection.sendall(GREETING)
     head = b""
     while len(head) < FRAME_HEAD_BYTES and (part := connection.recv(FRAME_HEAD_BYTES - len(head))):
@@ -93,7 +93,7 @@ def _answers_greeting(connection: socket.socket) -> bool:
 
 
 def _uses_tls() -> bool:
-    """Return whether Ray encrypts its connections, so that a server would not answer a greeting in plain text."""
+    """Return whether Ray encrypts its connections. If so, a server does not reply to an unencrypted greeting."""
     return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")  # noqa: TID251 - Ray has no other setting
 
 

@@ -1,7 +1,7 @@
 """Runs tasks on a Ray cluster.
 
 If a process or a node fails, Ray runs its tasks again elsewhere. Shared values and arguments belong to the driver, so
-they are lost only with the driver itself.
+they are lost only if the driver fails.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 Result = TypeVar("Result")
 
 RETRIES: Final = 5
-"""How many times a task runs again after its process or node has failed."""
+"""How many times Ray retries a task whose process or node has failed."""
 
 
 class RayEngine:
@@ -74,7 +74,7 @@ class _RayTask(Generic[Result]):
 
 
 def _check_connection() -> None:
-    """Raise EngineUnavailable if the connection was lost. In that state, any call of Ray would start a new cluster."""
+    """Raise EngineUnavailable if the connection was lost. In that state, any call to Ray would start a new cluster."""
     if not ray.is_initialized():
         raise EngineUnavailable("the connection to the Ray cluster was lost", slug="engine-failed")
 

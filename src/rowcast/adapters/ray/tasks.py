@@ -15,7 +15,7 @@ from rowcast.errors import EngineUnavailable, RowcastError
 from rowcast.version import VERSION
 
 PACKAGES: Final = ("numpy", "polars", "onnxruntime", "scikit-learn", "lightgbm", "optuna")
-"""Packages on which results depend. A package that the driver lacks is not compared."""
+"""Packages whose versions can affect results. Packages that the driver does not have are ignored."""
 
 
 class Failure(NamedTuple):
@@ -32,7 +32,7 @@ class SharedValue(NamedTuple):
 
 
 _kept: dict[str, Any] = {}
-"""The shared value that this process used most recently, by its key."""
+"""Contains only the shared value that this process used most recently, under the value's key."""
 
 
 def run_task(
@@ -63,7 +63,7 @@ def check_versions(versions: Mapping[str, str]) -> None:
 
 @lru_cache(1)
 def installed_versions() -> Mapping[str, str]:
-    """Return the versions on which results depend."""
+    """Return the versions of Rowcast, Python and the packages in PACKAGES that are installed."""
     versions = {"rowcast": VERSION, "python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -230,7 +230,7 @@ def describe(error: BaseException, url: str) -> str:
 
 
 def failure_kind(error: BaseException) -> RedisFailure:
-    """Return the kind of a failure, for metrics."""
+    """Return the kind of failure, for metrics."""
     if isinstance(error, TimeoutError | RedisTimeout):
         return "timeout"
     if isinstance(error, ResponseError):

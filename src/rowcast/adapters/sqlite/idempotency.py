@@ -21,7 +21,7 @@ from rowcast.private_files import make_private_folder
 
 VERSION = 2
 PID_BITS = 32
-"""The number of lower bits of an owner that contain its process ID. If the process has died, its claims are void."""
+"""An owner's process ID is stored in this many low-order bits. If the process has exited, its claims are void."""
 CREATE = """CREATE TABLE IF NOT EXISTS repeats (
     key TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, at REAL NOT NULL, owner INTEGER NOT NULL, reply BLOB
 ) WITHOUT ROWID"""

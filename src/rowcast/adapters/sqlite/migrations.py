@@ -33,7 +33,7 @@ def schema_version(connection: sqlite3.Connection, location: str) -> int:
 
 
 def migrate(connection: sqlite3.Connection, location: str) -> None:
-    """Apply all missing migrations in one transaction; raise HistoryError if the schema is newer than this release."""
+    """Apply all pending migrations in one transaction; raise HistoryError if the schema is newer than this release."""
     if schema_version(connection, location) == len(MIGRATIONS):
         return
     connection.execute("BEGIN IMMEDIATE")
