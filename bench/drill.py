@@ -223,7 +223,7 @@ def write_truncated(folders: dict[str, Path], new: Path) -> None:
 
 
 def repack(source: Path, new: Path, model: bytes) -> None:
-    """Write a bundle with a different graph and digests that match it."""
+    """Write a bundle with a different graph and with digests that match this graph."""
     files = {bundle.MODEL: model, bundle.GOLDEN: (source / bundle.GOLDEN).read_bytes()}
     bundle.pack(new, bundle.read_manifest(source), files)
 

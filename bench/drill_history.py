@@ -4,9 +4,9 @@
     python bench/drill_history.py --quick --only "locked store"   a single scenario, in seconds
 
 Each scenario has its own home, and its own server under constant load. At the end, every acknowledged prediction must
-be in the history exactly once and match its reply, except predictions in a destroyed frame, which must be reported. To
-add a scenario, write a function that takes a `Drill` and yields `Check`s, and add it to SCENARIOS. The two disk
-scenarios mount a small disk, which requires root.
+be in the history exactly once and match its reply. The only exceptions are the predictions in a destroyed frame; their
+loss must be reported. To add a scenario, write a function that takes a `Drill` and yields `Check`s, and add it to
+SCENARIOS. The two disk scenarios mount a small disk, which requires root.
 """
 
 from __future__ import annotations

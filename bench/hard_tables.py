@@ -74,7 +74,7 @@ def wide(random: np.random.Generator) -> pl.DataFrame:
 
 
 def classes(random: np.random.Generator) -> pl.DataFrame:
-    """Return 100 classes that are clusters in 20 columns."""
+    """Return 20 numeric columns, and a target with 100 classes, each of which is a cluster in these columns."""
     rows, count = 20_000, 100
     label = random.integers(0, count, rows)
     numbers = random.normal(scale=2, size=(count, 20))[label] + random.normal(size=(rows, 20))

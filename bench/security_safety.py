@@ -312,7 +312,8 @@ def _is_answered(site: Site, row: dict[str, Any]) -> bool:
 
 
 def a_dotenv_file_does_not_receive_the_key(product: Product) -> None:
-    """17: `rowcast call` in a folder with a hostile .env sends nothing to the address in it."""
+    """17: in a folder with a hostile .env file, `rowcast call` does not send the API key to the address in that
+    file."""
     for name in ("ROWCAST_API_KEY", "API_KEY"):
         folder = product.folder / f"dotenv-{name.lower()}"
         shutil.rmtree(folder, ignore_errors=True)
@@ -344,7 +345,7 @@ def _capture(listener: socket.socket, received: list[bytes]) -> None:
 
 
 def a_clock_far_ahead_erases_nothing(product: Product) -> None:
-    """18: retention does not trust a clock that is far ahead of the newest entry."""
+    """18: if the clock is far ahead of the newest entry, retention erases nothing."""
     folder = product.new_home("clock")
     with product.serving(folder) as site:
         site.predict(product.row())

@@ -2,11 +2,11 @@
 with that of a bare JSON echo server (the floor) and that of plain FastAPI + ONNX Runtime.
 
 All servers run under uvicorn with uvloop, httptools and no access log, on one core; wrk and Rowcast's indexer share the
-other core. Rowcast requires an API key with a quota and records the key. Each round starts the servers, measures them
-one after another and compares them. The server with the wire template also serves the same model without a template
-(`beside`), because the costs of two processes that run the same code can differ by 10%. When other processes load the
-machine, the CPU time per answered request is stable, but requests per second are not. If a requirement is not met, the
-benchmark prints it and fails.
+other core. Rowcast requires an API key with a quota and records the key's id with each prediction. Each round starts
+the servers, measures them one after another and compares them. The server with the wire template also serves the same
+model without a template (`beside`), because the costs of two processes that run the same code can differ by 10%. When
+other processes load the machine, the CPU time per answered request is stable, but requests per second are not. If a
+requirement is not met, the benchmark prints it and fails.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Constant load on a service, in which every request has exactly one outcome.
+"""Send requests to a service continuously, and assign exactly one outcome to each request.
 
 An outcome is one of:
 

@@ -5,10 +5,10 @@
     python bench/unseen.py page
 
 unseen_tables.py lists the eligible tables and draws the sample that is used. At most 20,000 rows of each table are
-used. For each seed, a third of the rows are held out as the test part, with the same class proportions. Every system
-receives the training part as a CSV file, the target, the task, the same time limit and one core per thread. `run`
-appends one line per table, seed and system to unseen.jsonl; an interrupted run continues where it stopped. `page`
-updates docs/reference/quality.md.
+used. For each seed, a third of the rows are held out as the test part; for classification, the split preserves the
+class proportions. Every system receives the training part as a CSV file, the target, the task, the same time limit and
+one core per thread. `run` appends one line per table, seed and system to unseen.jsonl; an interrupted run continues
+where it stopped. `page` updates docs/reference/quality.md.
 
 A system that fails gets the score of a constant prediction. No table is left out.
 """

@@ -3,11 +3,11 @@
     python bench/unseen_tables.py list [--shared FOLDER]
     python bench/unseen_tables.py draw [--seed S] [--count N]
 
-`list` prints every data set of the pinned packages with at least 500 rows, with its target or the reason why it is not
-eligible. It fails if unseen_tables.toml does not match the packages: if a data set is not listed exactly once, if the
-documentation does not contain a quoted passage, or if a column does not exist. It also fails if two eligible tables, or
-an eligible table and a table in the FOLDER of bench/quality.py, contain the same columns. `draw` prints the drawn
-tables. The tables are read from the installed packages, and are not copied into the repository.
+`list` prints every data set in the pinned packages that has at least 500 rows, together with either its target or the
+reason why it is not eligible. It fails if unseen_tables.toml does not match the packages: if a data set is not listed
+exactly once, if the documentation does not contain a quoted passage, or if a column does not exist. It also fails if
+two eligible tables, or an eligible table and a table in the FOLDER of bench/quality.py, contain the same columns.
+`draw` prints the drawn tables. The tables are read from the installed packages, and are not copied into the repository.
 """
 
 from __future__ import annotations

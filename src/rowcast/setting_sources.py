@@ -22,7 +22,7 @@ class AliasSource(PydanticBaseSettingsSource):
         self._aliased = aliased
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return the value of one setting, its name, and whether the value must be decoded."""
+        """Return one setting's value and name, and whether the value must be decoded."""
         return self._aliased.get(field_name, (None, ""))[0], field_name, False
 
     def __call__(self) -> dict[str, Any]:

@@ -30,7 +30,8 @@ WIRE = {
 
 
 def described(folder: Path, *, root_path: str = "") -> Any:
-    """Return the document of a server with a regression, a binary and a multiclass model (with a wire template)."""
+    """Return the document of a server with three models: a regression model, a binary model, and a multiclass model
+    that has a wire template."""
     columns = models.number_columns(2)
     graphs = [
         ("sum", models.sum_graph(2), models.REGRESSION, "values", None),

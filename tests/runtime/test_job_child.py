@@ -1,4 +1,4 @@
-"""The child process that runs jobs: it exists only while it is needed, and ends with its parent."""
+"""The child process that runs jobs: it exists only while it is needed, and exits when its parent exits."""
 
 from __future__ import annotations
 

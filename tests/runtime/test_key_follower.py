@@ -1,4 +1,4 @@
-"""A server keeps its copy of the keys up to date if they are stored on another machine."""
+"""If the keys are stored on another machine, a server keeps a copy of the keys up to date."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers are compared with the range seen in training as the model sees them: as float32."""
+"""Before a number is compared with the range seen in training, it is rounded to float32, as it is for the model."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class MemoryTransport(asyncio.Transport):
 
 
 class HeldRequests:
-    """A quick handler that holds every request until the test replies to it, or that replies immediately."""
+    """A quick handler that either replies to every request immediately or holds it until the test replies."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []

@@ -83,7 +83,7 @@ class JobCase:
             return execution.run(is_stopping)
 
     def run_interrupted(self, *chunks: int, engine: Engine | None = None) -> JobResult:
-        """Run the job once for each number in `chunks`, stopping after this many chunks; then run it to the end."""
+        """For each number in `chunks`, run the job and stop it after that many chunks; then run it to the end."""
         for count in chunks:
             left = count
             self.expire_lease()

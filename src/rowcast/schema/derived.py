@@ -62,7 +62,7 @@ class Negation(_Node, frozen=True, tag="negation"):
 
 
 class Operation(_Node, frozen=True, tag="operation"):
-    """An arithmetic operation or a comparison. The difference of two datetime columns is a number of days."""
+    """An arithmetic operation or a comparison. The difference between two datetime columns is a number of days."""
 
     operator: Operator
     left: Expression

@@ -141,7 +141,8 @@ class RowEncoder:
         self._max_text = self._max_bytes = sys.maxsize
 
     def limit(self, limits: RowLimits) -> None:
-        """Reject larger rows from now on. The limits are raised if the model has many columns or long categories."""
+        """Reject rows that exceed these limits from now on. For a model with many columns or long categories, the
+        limits are higher."""
         longest = [max(map(len, column.levels), default=0) for column in self.schema.columns]
         self._max_text = max(limits.text_characters, *longest)
         self._max_bytes = max(limits.row_bytes, sum(BYTES_PER_COLUMN + 6 * length for length in longest))

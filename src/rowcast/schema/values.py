@@ -61,8 +61,8 @@ NUMBER_FORMS: Final[Mapping[str, str]] = {
     percent      8.9%, which is 8.9          comma        1.250,00 and 1.250,00 €, with a decimal comma
     plus         3+                          points       1.250, which is 1250 in a column with decimal commas
 
-A string such as `1.250` is also valid in plain notation; if a column uses `points`, it is read as `points`. No other
-pattern matches a number in plain notation.
+A string such as `1.250` is also valid in plain notation; in a column that uses `points`, `points` takes precedence. No
+other pattern matches a number in plain notation.
 """
 POINTS: Final = "points"
 MULTIPLES: Final[Mapping[str, float]] = {"k": 1e3, "K": 1e3, "M": 1e6}

@@ -62,7 +62,8 @@ def _row_type(names: Iterable[str], *, forbid_unknown_fields: bool = False) -> t
 
 
 def _rename_in_dict(columns: Mapping[str, str]) -> RenameKeys:
-    """Rename keys by decoding a dict. This is slower, but supports keys that contain colons or that JSON escapes."""
+    """Rename keys by decoding a dict. This is slower, but supports keys that contain colons or characters that JSON
+    escapes."""
     decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
     def rename_keys(body: bytes) -> bytes | None:

@@ -311,7 +311,7 @@ MESSAGES: dict[tuple[int, ...], tuple[Any, dict[int, bytes]]] = {
     (7, 15): (onnx.SparseTensorProto, {1: b"", 2: b""}),
     (7, 11): (onnx.ValueInfoProto, {1: b"i"}),
 }
-"""Per path of field numbers: the type of the message at this path, and valid content for each inspected field."""
+"""For each path of field numbers: the type of the message at this path, and valid content for each inspected field."""
 INSPECTED_FIELDS = [
     pytest.param(path, number, id=f"{kind.DESCRIPTOR.name}-{number}")
     for path, (kind, fields) in MESSAGES.items()
