@@ -1,6 +1,6 @@
 # `make demo` and `make test` are the only targets that users need. The other targets are for development.
 .DEFAULT_GOAL := help
-.PHONY: help setup torch demo test check format docs docs-output lock vendor bench-startup bench-serve bench-batch \
+.PHONY: help setup torch demo test test-long check format docs docs-output lock vendor bench-startup bench-serve bench-batch \
 	bench-redis bench-queue bench-jobs bench-processes bench-check bench-store bench-dialects bench-unseen \
 	bench-unseen-tables bench-hard fuzz fuzz-tensors fuzz-onnx mutants check-security drill drill-history drill-jobs \
 	drill-services measured clean
@@ -27,7 +27,11 @@ test: $(READY)  ## Install missing system packages where possible, then run ever
 	@scripts/system-packages.sh test
 	@scripts/torch.sh offered
 	@scripts/clients.sh
-	@$(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PY) -m pytest -m "not long" --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-long: $(READY)  ## Run the tests of failures that take too long for `make test`
+	@scripts/system-packages.sh test
+	@$(PY) -m pytest -m long $(ARGS)
 
 check: $(READY)  ## Check formatting, lint rules, types, import layers and repository rules
 	@$(PY) -m ruff format --check --quiet --output-format=concise

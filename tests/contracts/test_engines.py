@@ -254,6 +254,7 @@ def test_every_engine_writes_the_same_bytes(
         assert Path(f"{ours}{suffix}").read_bytes() == Path(f"{reference}{suffix}").read_bytes()
 
 
+@pytest.mark.long
 def test_killing_a_node_does_not_change_the_model(ray_cluster: RayCluster, tmp_path: Path) -> None:
     table = table_from_memory(examples.loans(400), "loans")
     options: dict[str, Any] = {"trials": 4, "candidates": ("logistic", "tree", "boosting"), "preset": "balanced"}
@@ -345,7 +346,7 @@ def test_killing_a_node_does_not_change_a_job(
     assert_same_job(case, reference_job)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_server_finishes_a_job_on_its_cluster_even_if_the_runner_is_killed(
     ray_cluster: RayCluster, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

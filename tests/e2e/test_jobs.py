@@ -111,7 +111,7 @@ def test_a_job_writes_the_same_bytes_as_predict_and_is_recorded(
     assert_recorded_once(home, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_job_whose_runner_is_killed_repeatedly_has_the_same_result_and_records_no_row_twice(
     home: Path, server: Server, table: Path, expected: bytes
 ) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from rowcast.adapters.postgresql.store import PostgresStore
 from rowcast.adapters.sqlite.store import SqliteStore
@@ -146,6 +147,7 @@ def test_a_server_does_not_start_without_the_keys_of_its_home(home: Path, databa
     assert key["id"] in refused.stderr
 
 
+@pytest.mark.long
 def test_an_erasure_stays_open_until_a_stopped_home_has_erased_its_rows(
     home: Path, tmp_path: Path, loan_registry: Path, database: str
 ) -> None:

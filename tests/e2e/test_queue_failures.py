@@ -257,6 +257,7 @@ def _successful(reply: httpx.Response) -> httpx.Response | None:
     return reply if reply.status_code == 200 else None
 
 
+@pytest.mark.long
 def test_no_request_fails_while_workers_are_replaced_under_load(world: World) -> None:
     first = world.worker("first")
     api = world.api()

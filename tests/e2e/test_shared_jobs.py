@@ -29,7 +29,7 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_machine_continues_the_job_of_a_machine_that_has_died(
     machines: list[Path], table: Path, tmp_path: Path, database: str
 ) -> None:
