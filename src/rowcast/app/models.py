@@ -68,7 +68,7 @@ def name_to_train(settings: Settings) -> str:
 
 
 def served(settings: Settings) -> list[Reference]:
-    """Return the versions that a server with these settings serves at startup."""
+    """Return the versions that a server serves at startup if it uses these settings."""
     from rowcast.registry import resolve
 
     return list(resolve.served(registry(settings), settings.models).values())
@@ -147,7 +147,7 @@ def train(
     engine: str = LOCAL,
     **options: Any,
 ) -> TrainingResult:
-    """Train a model on a file or on data in memory, and publish it; write its graph to `onnx_out`, if given."""
+    """Train a model on a file or on data in memory, and publish it. If `onnx_out` is given, write the graph to it."""
     started = monotonic()
     check_engine(engine)
     try:

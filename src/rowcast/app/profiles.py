@@ -1,4 +1,4 @@
-"""Profile a table: the columns, and the findings of the data check that do not need a target."""
+"""Profile a table: describe its columns and list the findings of the data check that do not require a target."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def live_parts(
 
 
 def model_loader(settings: Settings, registry: RegistryReader) -> Callable[[Reference], ModelInterface]:
-    """Return a function that loads and verifies a version; with a queue, it only checks the bundle's files."""
+    """Return a function that loads and verifies a version or, if there is a queue, only checks the bundle's files."""
     if settings.queue is not None:
         from rowcast.serving.remote_models import load_remote
 

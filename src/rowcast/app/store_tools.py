@@ -82,7 +82,7 @@ def _copy_keys(settings: Settings, target: Settings) -> int:
 
 
 def _copy_secret(target: Settings) -> bool:
-    """Copy the hashing key if this home has one; raise SettingsError if the target has a different hashing key."""
+    """Copy this home folder's hashing key, if any; raise SettingsError if the target has a different hashing key."""
     if not target.history_key_file.exists():
         return False
     history.history_key(target)

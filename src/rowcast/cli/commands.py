@@ -112,8 +112,8 @@ def train(
 ) -> None:
     """Train and calibrate a model on a table, certify it and publish it.
 
-    The new version becomes the champion if there is none. It replaces a champion only if it has the same target and
-    schema and is not worse on new rows; otherwise, it becomes the challenger.
+    The new version becomes the champion if the model has no champion. It replaces a champion only if it has the same
+    target and schema and is not worse on holdout rows; otherwise, it becomes the challenger.
     """
     options = dict(locals())  # all parameters except the following four are training options
     for parameter in ("table", "config", "home", "json"):

@@ -124,7 +124,8 @@ def show_report(
 ) -> None:
     """Print the path of a model's report, or copy the report.
 
-    `open_page` opens a URL in a browser and returns whether it succeeded; if it is None, the report is not opened.
+    `open_page` opens a URL in a browser and returns whether this succeeded. If `open_page` is None, the report
+    is not opened.
     """
     reference, path = models.report(settings, model)
     if out is not None:

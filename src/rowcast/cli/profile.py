@@ -80,13 +80,13 @@ def _text(value: Value) -> str:
 
 
 def _histogram(column: ColumnProfile) -> str:
-    """Return blocks of different heights in a terminal, and numbers otherwise."""
+    """Return the row counts as blocks of different heights in a terminal, and as numbers otherwise."""
     counts = [each.rows for each in column.frequent] if column.histogram is None else column.histogram.rows
     return blocks(counts) if sys.stdout.isatty() else " ".join(map(str, counts))
 
 
 def blocks(counts: Sequence[int]) -> str:
-    """Return a block for each number, with a height proportional to the number. Only 0 has no block."""
+    """Return one block per count, with a height proportional to the count. A count of 0 becomes a space."""
     highest = max(counts, default=0)
     return "".join(BLOCKS[-(-count * len(BLOCKS) // highest) - 1] if count else " " for count in counts)
 

@@ -90,7 +90,7 @@ def add_cold_routes(
     *,
     open_metrics: bool,
 ) -> None:
-    """Add every route except the prediction routes, the health routes and the routes of jobs."""
+    """Add every route except the prediction routes, the health routes and the job routes."""
     _add_model_routes(cold, deployment)
     _add_reload_route(cold, fleet)
     _add_history_routes(cold, history)
@@ -285,7 +285,7 @@ def _visible_result(result: ReloadResult, who: Caller) -> ReloadResult:
 
 
 def _root_reply(deployment: Deployment[ModelInterface]) -> bytes | None:
-    """Return the reply to `GET /` from the default model's wire template, or None if there is none."""
+    """Return the reply to `GET /` that the default model's wire template defines, or None if it defines none."""
     try:
         model = deployment.get(None)
     except ModelNotFound:

@@ -45,7 +45,7 @@ from rowcast.http.routes import (
 from rowcast.serving.quota import charge, charge_request
 
 SIGNIFICANT_HEADERS = (b"content-type", b"inference-header-content-length", b"accept-encoding")
-"""Requests with the same Idempotency-Key must have the same path, query and body, and the same values of these
+"""Requests with the same Idempotency-Key must have the same path, query and body, and the same values for these
 headers."""
 
 

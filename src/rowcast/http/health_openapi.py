@@ -10,7 +10,7 @@ from rowcast.http.openapi_parts import COMMON_HEADERS, require_key
 from rowcast.serving.health import HealthReport, Liveness, Readiness
 
 REPLIES = (HealthReport, Liveness, Readiness)
-"""The types of the replies, whose schemas are components of the document."""
+"""The reply types. Their schemas are components of the document."""
 
 
 def paths(*, open_metrics: bool) -> dict[str, Json]:
@@ -36,7 +36,7 @@ def paths(*, open_metrics: bool) -> dict[str, Json]:
 
 
 def _operation(name: str, summary: str, reply: Any, *, unready: str = "") -> Json:
-    """Return an operation; `reply` is None for a text response, and `unready` describes the response 503."""
+    """Return an operation; `reply` is None for a text response, and `unready` describes the 503 response."""
     content = {"text/plain": TEXT} if reply is None else {"application/json": reference(reply.__name__)}
     success = {
         "description": summary,

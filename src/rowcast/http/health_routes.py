@@ -1,7 +1,7 @@
-"""The health routes and the metrics, which load balancers and Prometheus call all the time.
+"""The health routes and the metrics, which load balancers and Prometheus request frequently.
 
-They do not need FastAPI, so that a worker never loads it, and an API of a queue loads it only when another cold route
-is requested.
+These routes do not need FastAPI. A worker therefore never loads it, and a server with a queue loads it only when
+another cold route is requested.
 """
 
 from __future__ import annotations

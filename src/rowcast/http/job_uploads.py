@@ -1,6 +1,7 @@
 """Receive a job's table, and stream it to the file store up to a maximum size.
 
-A table arrives in a form (`multipart/form-data`), as JSON rows, or as the whole body. Blocking work runs in threads.
+A table arrives as a file in a form (`multipart/form-data`), as JSON rows, or as the raw body. Blocking work runs
+in threads.
 """
 
 from __future__ import annotations

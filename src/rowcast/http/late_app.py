@@ -1,4 +1,4 @@
-"""The cold app, which an API of a queue does not need to start: it is built at the first request for a cold route."""
+"""The cold app of a server with a queue, which builds it only when a cold route is first requested."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class LateColdApp:
-    """Stands in for the cold app. `guard` must receive every request before the router does."""
+    """A placeholder for the cold app. The app that `guard` returns must receive all requests before the router."""
 
     def __init__(self, router: Router, build: Callable[[], ColdApp], root_path: str) -> None:
         self._router = router
@@ -44,8 +44,8 @@ class LateColdApp:
         return guarded
 
     async def _build_in_thread(self) -> None:
-        """Wait until the cold app is built. All requests wait for the same attempt; the next request repeats it if it
-        fails.
+        """Wait until the cold app has been built. Concurrent requests wait for the same attempt; if it fails, the next
+        request tries again.
         """
         if self._building is None or self._building.done():
             self._building = asyncio.create_task(self._build_once())

@@ -215,7 +215,7 @@ async def answer_not_found(request: Request) -> Response:
 
 
 async def refuse_unknown_path(scope: Scope, receive: Receive, send: Send) -> None:
-    """Raise NotFound; the cold app of a process without cold routes."""
+    """The cold app of a process without cold routes: always raise NotFound."""
     raise NotFound("unknown path")
 
 

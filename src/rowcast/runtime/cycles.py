@@ -16,7 +16,7 @@ class CycleOwner(HttpToolsProtocol):
 
     pool: ConnectionPool
     is_lost: bool
-    """Whether the transport is closed, so that writing to it would raise an exception."""
+    """Whether the transport is closed. Writing to a closed transport raises an exception."""
 
 
 class BodyEvent:

@@ -19,8 +19,8 @@ log = structlog.get_logger("rowcast.runtime")
 class KeyFollower:
     """Polls the keys in a thread; `all` and `revision` return the last known state immediately.
 
-    While the keys are unavailable, the last known keys stay valid. `copy` is a local copy of the keys, so that a server
-    can start while the keys are unavailable.
+    While the keys are unavailable, the last known keys stay valid. `copy` stores the keys on this machine, so that a
+    server can start even then.
     """
 
     def __init__(self, keys: KeyReader, copy: KeyWriter) -> None:

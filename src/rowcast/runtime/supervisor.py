@@ -28,7 +28,7 @@ CHECK_SECONDS = 0.5
 STUCK_SECONDS = 30.0
 """How long to wait for a server process's heartbeat before killing and replacing the process."""
 QUICK_DEATH_SECONDS = 1.0
-"""A process that repeatedly dies this soon after becoming ready is restarted after a delay that doubles each time."""
+"""If a process repeatedly dies within this time of becoming ready, the delay before each restart doubles."""
 MAX_PAUSE_SECONDS = 10.0
 GRACE_SECONDS = 10.0
 """How much longer than `drain_seconds` to wait for a server process to exit before killing it."""

@@ -134,7 +134,7 @@ def _count_keys(inference: Inference) -> int:
 
 
 def _with_whole_shapes(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the request with shapes such as `[2.0, 1.0]` as integers."""
+    """Return the request with shapes such as `[2.0, 1.0]` converted to integers."""
     inputs = document.get("inputs")
     if not isinstance(inputs, list):
         return document
