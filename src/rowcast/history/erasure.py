@@ -1,8 +1,9 @@
 """Erases rows on request, or when their retention period ends. Hashes remain, and every erasure is recorded.
 
-A row is first written to a journal and then copied to the store; the drained journal is deleted later. When the indexer
-of a journal folder first sees a request, it notes which journals the folder contains. The request stays open until the
-indexer of every folder has drained these journals and has then erased the selected rows.
+A row can be in a journal or in the store. After it has been copied from a journal to the store, it is in both until the
+journal is deleted. When the indexer of a journal folder first sees a request, it notes which journals the folder
+contains. The request stays open until the indexer of every folder has drained these journals and has then erased the
+selected rows.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Eraser:
         """Maps each request with an unfinished pass to the last id that the pass examined."""
 
     def erase(self, selection: Selection, by: str, reason: str) -> ErasureResult:
-        """Erase stored rows immediately, and leave rows in journals to the indexer."""
+        """Erase stored rows immediately. The indexer erases the rows in journals later."""
         journals = self._journals.open_journals()
         erasure = self._store.open_erasure(ErasureRequest(selection, by, reason), self._journals.folder_id, journals)
         self._journals.request_roll()
@@ -113,8 +114,7 @@ class Eraser:
         return False
 
     def _waiting(self, erasure: OpenErasure) -> list[str]:
-        """Return the journals that a request is waiting for, and the folders whose indexers have not seen the
-        request."""
+        """Return the journals that a request waits for, and the folders whose indexers have not seen the request."""
         names: list[str] = []
         for folder_id, journals in erasure.pending.items():
             if folder_id == self._journals.folder_id:

@@ -60,8 +60,7 @@ def to_columns(record: Record) -> dict[str, Any]:
 
 
 def split_into_pieces(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """Yield lists of at most `RECORDS_PER_PIECE` records. A list ends when the size of its rows reaches
-    `BYTES_PER_PIECE`."""
+    """Yield lists of up to `RECORDS_PER_PIECE` records; end a list early if its rows reach `BYTES_PER_PIECE`."""
     piece: list[Record] = []
     size = 0
     for record in records:

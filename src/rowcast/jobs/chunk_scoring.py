@@ -103,7 +103,7 @@ def problem_row(problem: ValueProblem) -> int:
 
 
 def in_lines(problems: list[ValueProblem], rows: Rows) -> list[ValueProblem]:
-    """Return the problems with `row` converted from a position in the frame to a line of the chunk, counted from 0."""
+    """Return the problems with `row` converted from a position in the frame to a line index in the chunk."""
     if not rows.excluded:
         return problems
     positions = rows.positions().tolist()

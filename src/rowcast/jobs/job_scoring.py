@@ -48,7 +48,7 @@ class JobChunk(NamedTuple):
     excluded: int
     rejected: pl.DataFrame
     problems: list[ValueProblem]
-    """The problems in the rejected rows; each `row` is a line of the chunk, counted from 0."""
+    """The problems in the rejected rows; each `row` is a line index in the chunk, starting at 0."""
     share: float
     warnings: Counter[tuple[str, str]]
     recorded: RecordedRows | None

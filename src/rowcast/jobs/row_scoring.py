@@ -78,7 +78,7 @@ class _ScoredPart(NamedTuple):
     unscored: int
     rejected: pl.DataFrame
     problems: list[ValueProblem]
-    """The problems in the rejected rows; each `row` is a line of the chunk, counted from 0."""
+    """The problems in the rejected rows; each `row` is a line index in the chunk, starting at 0."""
     invalid: list[ValueProblem]
     """The problems in the selected rows only."""
     lines: int

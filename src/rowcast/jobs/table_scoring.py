@@ -108,7 +108,7 @@ class ScoredChunk(NamedTuple):
     """The number of lines that are not rows."""
     rejected: pl.DataFrame
     problems: list[ValueProblem]
-    """The problems in the rejected rows; each `row` is a line of the chunk, counted from 0."""
+    """The problems in the rejected rows; each `row` is a line index in the chunk, starting at 0."""
     share: float
     warnings: Counter[tuple[str, str]]
     """The number of scored rows with each warning, by column and code."""

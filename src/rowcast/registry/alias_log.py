@@ -21,7 +21,7 @@ class AliasMove(
     format: int
     number: int
     time: str
-    """The time of the move, in UTC and RFC 3339 format."""
+    """The time of the move in UTC, as an RFC 3339 timestamp."""
     who: str
     """The user who moved the alias."""
     alias: str

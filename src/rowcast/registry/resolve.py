@@ -33,8 +33,8 @@ def resolve(text: str, registry: RegistryReader) -> Reference:
 def addresses(references: Iterable[str]) -> dict[str, str]:
     """Map each reference to the name under which it is served.
 
-    The first reference to a model is served under the model's name. Any later reference to the same model is served as
-    written, for example `loans@3`.
+    The first reference to a model is mapped to the model's name. Any later reference to the same model is mapped to
+    itself, for example to `loans@3`.
     """
     served_names: dict[str, str] = {}
     for text in references:

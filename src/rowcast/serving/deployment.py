@@ -13,7 +13,7 @@ M = TypeVar("M", bound=ModelInterface)
 
 
 class Deployment(Generic[M]):
-    """Live models by name, and the default model for `/predict`. Every live version is also named `NAME@VERSION`."""
+    """Live models by name and by `NAME@VERSION`, and the default model for `/predict`."""
 
     def __init__(self, models: Mapping[str, M], default: str | None = None, temporary_default: str = "") -> None:
         self._configured_default = default

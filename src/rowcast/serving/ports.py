@@ -38,7 +38,7 @@ class Queue(Protocol):
         ...
 
     def send(self, body: bytes, digest: str, seconds: float) -> asyncio.Future[bytes]:
-        """Send a message for the model with this digest; the future returns the reply.
+        """Send a message for the model with this digest; return a future for the reply.
 
         The message expires after `seconds`: workers then drop it without a reply. A caller that cancels the future
         ignores the reply. Raise Unavailable if the queue cannot be used, and Overloaded if the queue is full. The

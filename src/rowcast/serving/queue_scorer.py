@@ -45,7 +45,7 @@ class QueueScorer:
         return ScoredBatch([row.cached_score for rows in requests for row in rows if row.cached_score is not None], {})
 
     def score_later(self, model: ModelInterface, requests: Sequence[PendingRequest]) -> asyncio.Future[ScoredBatch]:
-        """Send the rows without a cached score; the future returns the scores of all rows."""
+        """Send the rows without a cached score; return a future for the scores of all rows."""
         loop = asyncio.get_running_loop()
         result: asyncio.Future[ScoredBatch] = loop.create_future()
         seconds = max(request.context.deadline for request in requests) - time.perf_counter()

@@ -21,7 +21,7 @@ NAME: Final = "aliases.log"
 
 
 def complete(path: Path, last: AliasMove | None, mode: int) -> None:
-    """Append the latest move durably, unless the file already ends with it. Remove an incomplete line first.
+    """Append the latest move durably, unless the file already ends with it. Remove any incomplete last line first.
 
     `mode` sets the permissions of a new file.
     """

@@ -1,6 +1,6 @@
 """The lock that allows only one process per home folder to run jobs. The kernel releases it when the process exits.
 
-The file contains the name of the process that holds the lock, or that held it most recently.
+The file contains the name of the process that holds the lock or held it most recently.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class FolderRegistry:
         return reference
 
     def _move_or_withdraw(self, reference: Reference, alias: str, reason: str) -> None:
-        """Point the alias at the new version, or delete the version. The caller holds the model's lock."""
+        """Point the alias at the new version; if this fails, delete the version. The caller holds the model's lock."""
         try:
             self._move(reference, alias, reason=reason)
         except (OSError, RegistryError) as error:

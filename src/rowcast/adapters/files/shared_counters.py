@@ -1,4 +1,4 @@
-"""Counters: arrays of float64 cells, each identified by a set of labels.
+"""Counters. Each set of labels identifies an array of float64 cells.
 
 A server with one process keeps its counters in lists. If a server has several processes, each process keeps its
 counters in its own memory-mapped file, and the process that handles a metrics request adds up the counters in all

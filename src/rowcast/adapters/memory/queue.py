@@ -50,7 +50,7 @@ class MemoryQueue:
         return len(self.alive)
 
     def send(self, body: bytes, digest: str, seconds: float) -> asyncio.Future[bytes]:
-        """Send a message; the future returns the reply."""
+        """Send a message; return a future for the reply."""
         if len(self.messages) >= self._max_messages:
             raise Overloaded(f"the workers are overloaded: {self._max_messages} messages are waiting; retry after 1 s")
         number = str(next(self._numbers))

@@ -27,7 +27,7 @@ class PostgresKeys:
         return self._decode(self._readers.fetch(SELECT_KEYS))
 
     def revision(self) -> object:
-        """Return the number of changes; 0 if the store does not exist yet."""
+        """Return the number of changes so far, or 0 if the store does not exist yet."""
         rows = self._readers.fetch("SELECT revision FROM rowcast.key_revision")
         return rows[0][0] if rows else 0
 

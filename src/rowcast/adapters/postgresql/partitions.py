@@ -111,7 +111,7 @@ def due_month(connection: psycopg.Connection[Any], before: str) -> Month | None:
 def empty_partition(connection: psycopg.Connection[Any], month: Month) -> int:
     """Replace a month's partition with a copy whose entries have no rows; return the number of erased rows.
 
-    This requires a transaction. Readers are locked out only while the tables are exchanged. Writers to this month wait
+    Call this in a transaction. Readers are locked out only while the tables are exchanged. Writers to this month wait
     until the transaction ends.
     """
     names = {"name": month.partition, "first": month.first_id, "end": month.next.first_id}

@@ -44,7 +44,7 @@ class Gatherer(Generic[Item, Reply]):
         self._context = Context()
 
     async def ask(self, items: Sequence[Item]) -> list[Reply | None]:
-        """Return one reply for each item, or None for each item that Redis has not replied to in time."""
+        """Return one reply for each item, or None for each item to which Redis did not reply in time."""
         if not items or not self._link.is_available:
             return [None] * len(items)
         loop = asyncio.get_running_loop()

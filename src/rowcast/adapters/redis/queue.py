@@ -63,7 +63,7 @@ class RedisQueue:
         await self._link.call(lambda client: client.delete(self._keys.replies(self._sender)))
 
     def send(self, body: bytes, digest: str, seconds: float) -> asyncio.Future[bytes]:
-        """Send a message; the future returns the reply. Raise Unavailable or Overloaded if the message cannot be
+        """Send a message; return a future for the reply. Raise Unavailable or Overloaded if the message cannot be
         accepted.
         """
         self._check(digest)

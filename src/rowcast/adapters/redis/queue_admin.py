@@ -1,4 +1,4 @@
-"""Inspects a queue in Redis, and retries or drops its parked messages, for commands."""
+"""Implements the queue commands: inspects a queue in Redis, and retries or drops its parked messages."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ _decode_worker = msgspec.msgpack.Decoder(WorkerInfo).decode
 
 
 def verify_queue(keys: QueueKeys) -> Callable[[Redis], Awaitable[None]]:
-    """Return a function that checks that Redis evicts no messages, and creates the queue if necessary."""
+    """Return a function that checks the eviction policy and creates the queue if it does not exist."""
 
     async def verify(client: Redis) -> None:
         try:

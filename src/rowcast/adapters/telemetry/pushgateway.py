@@ -1,7 +1,7 @@
 """Pushes metrics to a Prometheus Pushgateway from a separate thread, so that no request waits for a push.
 
-The first live server process pushes the metrics of all processes; the last process to stop pushes the metrics once
-more. The thread logs one line when pushes start to fail, and one line when they succeed again.
+The first live server process pushes the metrics of all processes; the last live process pushes the metrics once more
+when it stops. The thread logs one line when pushes start to fail, and one line when they succeed again.
 """
 
 from __future__ import annotations

@@ -257,8 +257,7 @@ def _wire_template(
 
 
 def matrix_template(decision: Decision, *, is_certain: bool) -> dict[str, Any]:
-    """Return a wire template for `{"data": [[...]]}` requests. Its replies contain the fields that suit this
-    decision."""
+    """Return a wire template for `{"data": [[...]]}` requests; the reply fields depend on the decision."""
     prediction = "$prediction" if decision.task == "regression" else "$class_index"
     reply: dict[str, Any] = {"predictions": {"$rows": prediction}}
     if is_certain:
