@@ -32,7 +32,7 @@ MEASURES = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "r2"}
 
 @dataclass(frozen=True)
 class Task:
-    """A table and the prediction task on it. Every system receives the same data."""
+    """A table and its prediction task. Every system receives the same data."""
 
     name: str
     path: Path

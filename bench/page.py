@@ -143,7 +143,7 @@ def section(name: str, entry: dict[str, Any]) -> Iterator[str]:
 
 
 def fault_table(phases: dict[str, Any]) -> Iterator[str]:
-    """Yield a table with a line for each fault of the drill of services."""
+    """Yield a table with one row for each fault that `make drill-services` caused."""
     yield "| during and after | answered | 503 | 409 | no reply | longest reply, s | recovery, s |"
     yield "|---|---:|---:|---:|---:|---:|---:|"
     for name, phase in phases.items():

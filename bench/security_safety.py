@@ -263,7 +263,7 @@ def _column(store: sqlite3.Connection, name: str) -> tuple[str, str]:
 
 
 def an_archive_does_not_unpack_into_memory(product: Product) -> None:
-    """15: an archive of less than 1 MB with 600 MB of golden rows is rejected without using much memory."""
+    """15: an archive of less than 1 MB that contains 600 MB of golden rows is rejected, and little memory is used."""
     folder = product.new_home("bombs")
     done = product.rowcast("models", "export", "loans", "--out", "good.rowcast", "--home", "home", cwd=folder)
     expect(done.status == 0, f"the export failed: {done.err}")

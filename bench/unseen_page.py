@@ -224,7 +224,7 @@ def row(figures: Figures, table: str, target: str) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Return the count and the noun, which takes an s unless the count is 1."""
+    """Return the count followed by the noun; append an s to the noun unless the count is 1."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 

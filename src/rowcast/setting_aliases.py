@@ -49,7 +49,7 @@ An alias overrides `rowcast.toml`, but not the setting's own name in `.env`, in 
 Empty variables are ignored.
 """
 ALIAS_PUSH_JOB = "loan_model"
-"""The default Pushgateway job name of the system from which the variable `PROM_PUSHGATEWAY` comes."""
+"""The default Pushgateway job name in the system that used the variable `PROM_PUSHGATEWAY`."""
 
 
 def aliased_values(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:

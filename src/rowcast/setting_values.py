@@ -62,8 +62,9 @@ def read_cache(value: object) -> object:
 def check_ray_address(address: str) -> None:
     """Raise SettingsError unless the value is the address of a Ray cluster."""
     if address != "auto" and not re.fullmatch(r"(ray://)?[^\s/:@]+:[0-9]{1,5}", address):
+        shown = hide_credentials(address)
         raise SettingsError(
-            f"a Ray cluster must be auto, HOST:PORT or ray://HOST:PORT, got {hide_credentials(address)!r}",
+            f"the address of a Ray cluster must be auto, HOST:PORT or ray://HOST:PORT, got {shown!r}",
             slug="ray-address",
         )
 

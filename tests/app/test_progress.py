@@ -33,7 +33,7 @@ def test_nothing_is_shown_outside_terminals_and_notebooks(monkeypatch: pytest.Mo
 
 
 def shown_in_a_terminal() -> str:
-    """Return everything that a terminal has received by the time the notice appears."""
+    """Return everything that a terminal has received by the time `NOTICE` appears."""
     master, slave = pty.openpty()
     with os.fdopen(master, "rb", 0) as terminal, os.fdopen(slave, "w") as stream, training_progress(stream) as report:
         report(TRIAL)

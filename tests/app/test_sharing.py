@@ -1,4 +1,4 @@
-"""A server whose configured Redis server is unavailable or not installed."""
+"""A server whose Redis server is unavailable, and a server without the `redis` package."""
 
 from __future__ import annotations
 

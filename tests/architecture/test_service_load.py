@@ -45,7 +45,8 @@ GOOD = reply(200, {"id": "a", "value": 1})
 
 
 async def outcomes(replies: Sequence[bytes], *, closes: bool) -> tuple[list[str], Any]:
-    """Send a request for each reply on one connection; return the outcomes and the load that counted them."""
+    """Send one request for each of these replies, on a single connection; return the outcomes and the load that counted
+    them."""
     remaining = iter(replies)
     open_connections = []
 

@@ -38,7 +38,8 @@ def program(name: str) -> str:
 
 
 def as_server_user() -> list[str]:
-    """Return the prefix that runs a command as `postgres` instead of root and stops it if the tests are killed."""
+    """Return a prefix for a command line: it runs the command as `postgres` instead of root, and stops the command if
+    the tests are killed."""
     if os.getuid() != 0:
         return []
     return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--pdeathsig=QUIT"]

@@ -28,7 +28,8 @@ LOANS = table_from_memory(examples.loans(1500), "loans")
 
 
 def towns(rows: int = 600) -> Columns:
-    """Return a table with a number that is sometimes missing, a color and one of 150 towns."""
+    """Return a table with a numeric column that has missing values, a column with 150 towns and a column with three
+    colors."""
     rng = np.random.default_rng(1)
     x, town, color = rng.normal(size=rows), rng.integers(150, size=rows), rng.integers(3, size=rows)
     effect = rng.normal(size=150)[town]

@@ -1,8 +1,8 @@
 """API keys, and functions to add, revoke, rotate and find them.
 
-A key has the form `rk_<id>_<secret>`. Only the SHA-256 hash of the whole key is stored. The secret has 192 random bits,
-too many to guess, so a slow hash would add no security. The server looks up a key by its hash, so the response
-time does not reveal how much of an invalid key is correct.
+A key has the form `rk_<id>_<secret>`. Only the SHA-256 hash of the whole key is stored. The secret has 192 random bits
+and therefore cannot be guessed, so a slow hash would add no security. The server looks up a key by its hash, so the
+response time does not reveal how much of an invalid key is correct.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ class IdempotencyStore(Protocol):
         """Return the saved reply, or claim the key and return None.
 
         A caller that receives None must save a reply or release the key. Raise RepeatConflict if the key is already
-        claimed, or if `fingerprint` differs from the first request's fingerprint. Raise Unavailable if the store cannot
-        be used, with the slug `idempotency-unavailable`.
+        claimed, or if `fingerprint` differs from the first request's fingerprint. If the store cannot be used, raise
+        Unavailable with the slug `idempotency-unavailable`.
         """
         ...
 

@@ -63,7 +63,8 @@ class ColumnEncoder:
         return tensors
 
     def _separates_texts(self, spec: TensorSpec) -> bool:
-        """Return whether a string tensor has only category columns, or a numeric tensor has none."""
+        """Return whether categories are separate from other columns: all columns of a string tensor must be categories,
+        and a numeric tensor must not contain categories."""
         kinds = {self._columns[feature.column].kind for feature in spec.columns}
         return kinds <= {"category"} if spec.dtype == "string" else "category" not in kinds
 

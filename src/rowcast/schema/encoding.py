@@ -84,7 +84,7 @@ BYTES_PER_COLUMN = 256
 """The number of bytes per column that a row can always have, even if `max_row_bytes` is lower."""
 MAX_ROW_WARNINGS = 100
 """The maximum number of warnings about one row. One further warning reports how many were omitted."""
-UNSEEN = "the value was not seen in training; treated as an unseen value"
+UNSEEN = "the value was not seen in training; the prediction may be unreliable"
 UNSEEN_CATEGORY, OUT_OF_RANGE = "unseen-category", "out-of-range"
 """The codes of warnings."""
 OUTSIDE = "the number is outside the range seen in training; the prediction may be unreliable"

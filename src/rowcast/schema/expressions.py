@@ -252,7 +252,8 @@ class _Parser:
         if name in ARGUMENTS:
             raise self._error(token.position, f"{name!r} is a function; write {name}(...)", "unknown-column")
         usable = self._names.usable()
-        hint = did_you_mean(name, tuple(usable)) or f"an expression can use {list_names(usable) or 'no column'}"
+        columns = f"an expression can use {list_names(usable)}" if usable else "no column can be used in an expression"
+        hint = did_you_mean(name, tuple(usable)) or columns
         raise self._error(token.position, f"unknown column {name!r}; {hint}", "unknown-column")
 
     def _peek(self) -> _Token:

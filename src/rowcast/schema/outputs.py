@@ -33,7 +33,8 @@ def output_reader(kind: OutputKind, activation: Activation, decision: Decision) 
 
 
 def _paired(output: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the probabilities of all classes. A single output column belongs to the second of two classes."""
+    """Return the probabilities of all classes. A single output column contains the probability of the second of two
+    classes."""
     probabilities = output.reshape(len(output), -1)
     if probabilities.shape[1] == 1:
         probabilities = np.concatenate([1.0 - probabilities, probabilities], axis=1)

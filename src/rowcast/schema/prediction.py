@@ -56,7 +56,7 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The lowest score for which the positive class is predicted. It is an exact float32 value."""
 
     def names(self) -> list[str]:
-        """Return the classes as strings, which are the keys of `probabilities`."""
+        """Return the classes as strings, as they appear in the keys of `probabilities`."""
         return [label_text(label) for label in self.classes]
 
 

@@ -70,7 +70,7 @@ def score_reader(decision: Decision) -> ReadScores:
 
 
 def _finite_rows(output: NDArray[Any]) -> list[Any]:
-    """Return the rows of an output as a list; raise NoAnswer if one of them is not finite."""
+    """Return the rows of an output as a list; raise NoAnswer if any row contains NaN or infinity."""
     rows: list[Any] = output.tolist()
     # NaN or infinity makes the sum non-finite; a sum of float32 values cannot overflow a double. The check takes 0.1 µs
     # per row.
