@@ -62,7 +62,7 @@ def signing_key(settings: Settings) -> bytes:
 
 
 def history_key(settings: Settings) -> bytes:
-    """Return the key for hashing sensitive values. Homes that use the same PostgreSQL store share this key."""
+    """Return the key for hashing sensitive values. Home folders with the same PostgreSQL store share it."""
     from rowcast.adapters.files.secret import FileSecret
     from rowcast.history.secret import load_secret, load_shared_secret
 

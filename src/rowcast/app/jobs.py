@@ -1,4 +1,4 @@
-"""Jobs: the service in a server, the child process that runs jobs, and the execution of a job."""
+"""Builds the job service for servers and workers, and runs jobs."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ def _check_store(loaded: Settings) -> str:
 def _fix_store(loaded: Settings) -> str:
     if loaded.store_url.startswith("sqlite:"):
         return "restore the file from a backup, or correct the setting `store`"
-    return "start the database and give the user write access to it, or correct the setting `store`"
+    return "start the database and give the database user write access, or correct the setting `store`"
 
 
 def _fix_repeats(loaded: Settings) -> str:

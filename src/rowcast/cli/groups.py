@@ -127,7 +127,8 @@ def history_heads(home: Home = None, json: Json = False) -> None:
 @history_app.command("purge")
 def history_purge(
     before: Annotated[
-        str, typer.Option(help="Erase the rows of predictions made before this date, RFC 3339 timestamp or age (90d).")
+        str,
+        typer.Option(help="Erase the rows of predictions made before this time: a date, a timestamp or an age (90d)."),
     ],
     model: OnlyModel = None,
     home: Home = None,

@@ -95,10 +95,11 @@ def models_export(
 @models_app.command("import")
 def models_import(
     model: Annotated[Path, typer.Argument(metavar="FILE", help="ONNX graph (.onnx) or exported bundle (.rowcast).")],
-    metadata: Annotated[Path | None, typer.Option(metavar="FILE", help="The graph's model_metadata.json.")] = None,
+    metadata: Annotated[Path | None, typer.Option(metavar="FILE", help="The graph's model_metadata.json file.")] = None,
     name: Annotated[str | None, typer.Option(help="Model name [from the metadata or the file name].")] = None,
     wire: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Wire template file, `matrix` or `native` [from the metadata].")
+        str | None,
+        typer.Option(metavar="FILE", help="Wire template: a file, `matrix` or `native` [from the metadata]."),
     ] = None,
     data: Annotated[
         Path | None,
@@ -107,9 +108,9 @@ def models_import(
     home: Home = None,
     json: Json = False,
 ) -> None:
-    """Import an ONNX graph or an exported bundle and publish it as champion.
+    """Import an ONNX graph or an exported bundle and publish it as the champion.
 
-    The model is first tested in a process with limited memory and time.
+    The model is first tested in a separate process whose memory and running time are limited.
     """
     from rowcast import settings
     from rowcast.app import imports

@@ -42,7 +42,7 @@ def drop(settings: Settings, ids: Sequence[str], *, every: bool, as_json: bool) 
 
 def _check(ids: Sequence[str], *, every: bool) -> None:
     if bool(ids) == every:
-        raise SettingsError("pass the ids of parked messages, or --all")
+        raise SettingsError("pass either the ids of parked messages or --all")
     for each in ids:
         milliseconds, dash, number = each.partition("-")
         if not (dash and milliseconds.isdecimal() and number.isdecimal()):

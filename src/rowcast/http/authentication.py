@@ -113,7 +113,7 @@ class Authenticator:
         raise Unauthorized("the API key is unknown, expired or revoked")
 
     def recognise(self, headers: dict[bytes, bytes], client: Sequence[Any] | None) -> Caller:
-        """Return the caller of a public route, or UNAUTHENTICATED if keys exist but the request has no valid key."""
+        """Return a public route's caller; return UNAUTHENTICATED if keys exist but the request has no valid key."""
         try:
             return self.admit(headers, client)
         except Unauthorized:

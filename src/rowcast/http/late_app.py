@@ -1,4 +1,4 @@
-"""The cold app of a server with a queue, which builds it only when a cold route is first requested."""
+"""The cold app of a server with a queue. It is built only when a cold route is first requested."""
 
 from __future__ import annotations
 

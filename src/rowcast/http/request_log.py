@@ -36,7 +36,10 @@ class Tracer(Protocol):
     """Starts spans and exports them to a collector."""
 
     def begin(self, method: str, traceparent: bytes, started: int) -> Span:
-        """Start a child span of the client's `traceparent`. `started` is in nanoseconds since the Unix epoch."""
+        """Start a child of the span that the client's `traceparent` identifies.
+
+        `started` is in nanoseconds since the Unix epoch.
+        """
         ...
 
     def stop(self) -> None:

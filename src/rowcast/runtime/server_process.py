@@ -99,7 +99,7 @@ class ServerProcess:
         self._slot.close()
 
     def published(self) -> list[Reference]:
-        """Read the registry and return every version that belongs to this server. This call blocks."""
+        """Read the registry and return every version that this server is configured to serve. This call blocks."""
         return self._follower.published()
 
     def processes(self) -> list[ProcessStatus]:

@@ -68,7 +68,7 @@ def get(
     is_public: bool = False,
     can_be_unready: bool = False,
 ) -> dict[str, Json]:
-    """Return the path item of a GET route. `can_be_unready` adds a 503 response that can have the same body."""
+    """Return the path item of a GET route. `can_be_unready` adds a 503 response with the same body or an error."""
     description = operation(
         tag, path, summary, success(schema), problems=("bad-option", *problems), is_public=is_public
     )
