@@ -25,7 +25,7 @@ SEED_BYTES = 32
 
 
 class BlockColumn(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One column of a block: its name, the data type of its cells, and its size in bytes."""
+    """One column of a block: its name, the data type of its cells, and the total size of its cells in bytes."""
 
     name: str
     datatype: str

@@ -161,7 +161,7 @@ class Maintenance(Eraser):
                     self._retain(now, self._retention_days)
 
     def close(self) -> None:
-        """Unregister a folder without journals, so that no erasure waits for a server that may never restart."""
+        """Unregister the folder if it has no journals, so that no erasure waits for a server that may never restart."""
         if self._registered and not self._journals.open_journals():
             with suppress(Unavailable):  # the folder stays registered until its next indexer stops
                 self._store.unregister_folder(self._journals.folder_id)

@@ -17,9 +17,9 @@ class SchemaState(msgspec.Struct, frozen=True):
     """The schema version and the state of a store's tables, as reported by the store's adapter."""
 
     schema: int
-    """The number of applied migrations; 0 if the store does not exist yet."""
+    """The store's schema version; 0 if the store does not exist yet."""
     newest: int
-    """The number of migrations in this release."""
+    """The newest schema version that this release supports."""
     partitions: list[str]
     problems: list[str]
 

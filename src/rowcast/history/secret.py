@@ -19,7 +19,7 @@ def load_shared_secret(shared: SecretStore, copy: SecretStore) -> bytes:
     """Return a secret that several homes share, and keep a copy in this home.
 
     The first home shares its own secret, if it has one. Thanks to the copy, a server can start while the shared secret
-    is not available. Raise SettingsError if the copy differs, because equal values would have different hashes.
+    is not available. Raise SettingsError if the copy differs, because equal values would then have different hashes.
     """
     own = copy.find()
     try:

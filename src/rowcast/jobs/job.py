@@ -6,8 +6,9 @@
       │     postpone     │
       └───── cancel ─────┴─────> canceled
 
-A runner claims a job for the duration of a lease, which it renews. If the lease expires, another runner can claim the
-job. Each claim has a number, so a runner that has lost its claim cannot change the job. This module does no IO.
+A runner claims a job for the duration of a lease, which the runner renews. If the lease expires, another runner can
+claim the job. Each claim has a number, so a runner that has lost its claim cannot change the job. This module does no
+IO.
 """
 
 from __future__ import annotations
@@ -234,7 +235,7 @@ def released(job: Job) -> Job:
 
 
 def postponed(job: Job, now: int, problem: JobError) -> Job:
-    """Return the job without its claim, claimable again after a pause. After too many attempts, return it as failed.
+    """Return the job without a claim. It can be claimed again after a pause, but fails after too many attempts.
 
     The pause doubles with each attempt, so that the runner can execute other jobs while this job's engine is not
     available.

@@ -66,7 +66,7 @@ class JobStore(Protocol):
         ...
 
     def change(self, job_id: str, edit: JobEdit) -> Job:
-        """Replace a job with the result of `edit` and return it; raise NotFound if it does not exist."""
+        """Replace a job with the result of `edit`, and return the result; raise NotFound if the job does not exist."""
         ...
 
     def add_chunk(self, job_id: str, chunk: ChunkRecord, edit: JobEdit) -> Job:

@@ -74,5 +74,7 @@ def _check_reason(reason: str) -> str:
     """Return the reason as one line; raise RegistryError if it is too long or contains control characters."""
     line = " ".join(reason.split())
     if len(line) > MAX_REASON or not line.isprintable():
-        raise RegistryError(f"the reason must have at most {MAX_REASON} characters and no control characters")
+        raise RegistryError(
+            f"the reason must be at most {MAX_REASON} characters long and must not contain control characters"
+        )
     return line

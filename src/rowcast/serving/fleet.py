@@ -105,7 +105,7 @@ class ServerState(Protocol):
         ...
 
     def request_reload(self) -> int:
-        """Request a reload in every server process. A process is done when its `asked` reaches the returned number."""
+        """Request a reload in every process. A process is done when its `asked` field reaches the returned number."""
         ...
 
     def reload_requests(self) -> int:

@@ -57,7 +57,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DefaultModel(ServedModel, frozen=True, kw_only=True):
-    """The default model, with further fields named as in `model_metadata.json` for clients that expect them."""
+    """The default model, with additional fields for clients that expect the names used in `model_metadata.json`."""
 
     model_name: str
     model_type: ModelType

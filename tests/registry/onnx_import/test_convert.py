@@ -384,7 +384,7 @@ def test_the_labels_of_a_graph_are_compared_row_by_row() -> None:
     with pytest.raises(BundleError) as caught:
         FixedGraph(LABELS, PAIR, p=scores, label=labels).convert()
     assert caught.value.slug == "label-mismatch"
-    assert "is 1, but its scores predict 0" in caught.value.message
+    assert "is 1, but the scores predict 0" in caught.value.message
     scores[7] = np.nan  # rows without a finite score have no label to compare
     assert FixedGraph(LABELS, PAIR, p=scores, label=labels).convert().manifest.output.name == "p"
 

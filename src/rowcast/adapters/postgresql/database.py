@@ -25,7 +25,7 @@ its transaction would otherwise keep its locks, and the indexer could store noth
 POLL_SECONDS = 0.1
 """The interval at which a waiting connection checks for signals."""
 MAX_IDLE = 4
-"""The maximum number of idle connections for reading in one process."""
+"""The maximum number of idle read-only connections per process."""
 DEFAULTS = {
     "application_name": "rowcast",
     "connect_timeout": 5,

@@ -77,7 +77,7 @@ class Partitions:
         self._existing: set[str] = set()
 
     def create_missing(self, connection: psycopg.Connection[Any], ids: Collection[str]) -> None:
-        """Create the partitions for entries with these ids, and the partition of the following month."""
+        """Create the partitions for entries with these ids, and the partition of the month after the latest id."""
         first, last = month_of(min(ids)), month_of(max(ids))
         months = {first, last, last.next}
         if last not in (first, first.next):

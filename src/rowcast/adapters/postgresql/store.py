@@ -314,7 +314,7 @@ class PostgresStore:
         return sum(erasure.rows for erasure in erasures if erasure.request == number)
 
     def scrub(self) -> bool:
-        """Vacuum the partitions with erased rows; return False if an old snapshot or a lock prevents this."""
+        """Vacuum the partitions that contain erased rows; return False if an old snapshot or a lock prevents this."""
         with self._writing() as connection:
             partitions = connection.execute("SELECT partition, transaction FROM rowcast.unscrubbed").fetchall()
             if not partitions:
@@ -351,7 +351,7 @@ class PostgresStore:
 
     @contextmanager
     def _requests(self) -> Iterator[TimedConnection]:
-        """Commit all changes to folders and requests made in the `with` block. These transactions run one at a time."""
+        """Commit the changes that the `with` block makes to folders and requests. Such transactions are serialized."""
         with self._transaction() as connection:
             connection.execute("LOCK TABLE rowcast.journal_folders IN EXCLUSIVE MODE")
             yield connection

@@ -69,7 +69,7 @@ class Gatherer(Generic[Item, Reply]):
             loop.call_soon(self._send, loop, context=self._context)
 
     def _send(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start a call for the waiting questions, with up to MAX_ITEMS items."""
+        """Start a call for the oldest waiting questions. A call contains up to MAX_ITEMS items."""
         self._is_scheduled = False
         questions: list[_Question[Item, Reply]] = []
         count = 0

@@ -79,13 +79,13 @@ class QueueAdmin:
             )
 
     def retry(self, ids: Sequence[str]) -> int:
-        """Put these parked messages back into the queue, or all if `ids` is empty; return their number."""
+        """Requeue these parked messages, or all parked messages if `ids` is empty; return how many were requeued."""
         with self._connected() as client:
             keys = [self._keys.parked, self._keys.messages]
             return sum(int(client.eval(_requeue, 2, *keys, each, RETRY_MS)) for each in ids or self._all(client))
 
     def drop(self, ids: Sequence[str]) -> int:
-        """Delete these parked messages, or all if `ids` is empty; return their number."""
+        """Delete these parked messages, or all parked messages if `ids` is empty; return how many were deleted."""
         with self._connected() as client:
             chosen = list(ids or self._all(client))
             return int(client.xdel(self._keys.parked, *chosen)) if chosen else 0

@@ -44,7 +44,7 @@ class QueueKeys(msgspec.Struct, frozen=True):
 
     @property
     def workers(self) -> str:
-        """The hash with the description of each worker."""
+        """The hash that contains the description of each worker."""
         return f"{self.prefix}:{FORMAT}:workers"
 
     @property

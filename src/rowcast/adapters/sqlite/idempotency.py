@@ -93,7 +93,7 @@ class SqliteIdempotencyStore:
             connection.execute("DELETE FROM repeats WHERE at < ?", [before])
 
     def trim(self, max_bytes: int) -> None:
-        """Delete the oldest replies of the owners with the most data."""
+        """Delete the oldest replies of the owners that use the most space."""
         with self._transaction() as connection:
             share = fair_share([size for (size,) in connection.execute(SIZES)], max_bytes)
             connection.execute(TRIM, [share])

@@ -239,7 +239,7 @@ def _compare_labels(
     if different or None in own:
         row = different[0] if different else own.index(None)
         raise BundleError(
-            f"the graph's label output {tensor} is {labels[row]!r}, but its scores predict {predictions[row]!r}; "
+            f"the graph's label output {tensor} is {labels[row]!r}, but the scores predict {predictions[row]!r}; "
             "check that the class names are in the same order as the scores, or, to ignore the labels, set `output` in "
             "the metadata to the name of the score output",
             slug="label-mismatch",
