@@ -15,7 +15,7 @@ from rowcast.history.records import HistoryPage, Record, decode_reply, to_record
 from rowcast.history.verification import ChainAudit, Verification
 
 CHUNK = 100
-"""The number of entries per query. A row has up to `max_row_bytes`."""
+"""The number of entries per query. It is small because each row can have up to `max_row_bytes` bytes."""
 PAGE_BYTES = 8 * 1024 * 1024
 """A page ends when its entries reach this size, even if it has fewer entries than requested."""
 POLL_SECONDS = 0.02

@@ -208,7 +208,7 @@ def score_chunk(scorer: TableScorer, index: int, chunk: Chunk) -> ScoredChunk:
 
 
 def _count_warnings(encoded: EncodedTable, ranges: RangeCheck, scored: NDArray[np.bool_]) -> Counter[tuple[str, str]]:
-    """Count the scored rows for which a server would return a warning, by column and code."""
+    """Count, by column and code, the scored rows for which a server would return a warning."""
     return count_rows(unusual_rows(encoded, ranges, scored))
 
 

@@ -44,7 +44,7 @@ class WorkerModels:
         """The models that the registry serves."""
         self._others: dict[str, LiveModel] = {}
         self._unknown: dict[str, int] = {}
-        """For each digest that was not found, the registry generation in which it was looked up."""
+        """Maps each digest that was not found to the registry generation in which it was looked up."""
         self._lookups: dict[str, asyncio.Task[LiveModel | None]] = {}
         self._poll: asyncio.Task[None] | None = None
 

@@ -139,7 +139,7 @@ class FolderRegistry:
                     if alias is not None:
                         self._move_or_withdraw(reference, alias, reason)
         except OSError as error:
-            message = f"cannot write the bundle of {name} to {home}: {error.strerror}; nothing was published"
+            message = f"cannot write a bundle for {name} to {home}: {error.strerror}; nothing was published"
             raise RegistryError(message) from None
         if alias is not None:
             self._increment_generation()

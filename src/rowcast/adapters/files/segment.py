@@ -175,7 +175,8 @@ class Segment:
     def is_truncated(self) -> bool:
         """Return whether the file ends in the middle of an entry. The file must have been read to its end.
 
-        A writer reserves the whole file, so an entry that was not written completely is followed by zeros.
+        A writer reserves the disk space for the whole file, so an entry that was not written completely is followed by
+        zeros.
         """
         if self.path.stat().st_size >= RESERVED_BYTES:
             return False

@@ -55,7 +55,7 @@ class MemoryStore:
 
     @contextmanager
     def maintenance(self) -> Iterator[bool]:
-        """Try to acquire the store-wide lock, here a thread lock; yield whether the attempt succeeded."""
+        """Try to acquire the store-wide lock, which is a thread lock; yield whether the attempt succeeded."""
         acquired = self._maintenance.acquire(blocking=False)
         try:
             yield acquired

@@ -1,4 +1,4 @@
-"""Runs graphs with ONNX Runtime in a single thread, without spinning.
+"""Runs graphs with ONNX Runtime in a single thread, without busy-waiting.
 
 A row's scores are bit-identical in every batch. Large batches are sorted before a tree model scores them
 (docs/decisions/0024).

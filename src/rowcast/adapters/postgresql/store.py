@@ -179,7 +179,7 @@ class PostgresStore:
         return [SealedEntry(seq, head, None, None, NO_ROW, linked) for seq, head, linked in rows]
 
     def register_folder(self, folder_id: str) -> None:
-        """Make open and future erasures wait for this folder."""
+        """Register this folder, so that all open and future erasures wait for it."""
         with self._requests() as connection:
             added = connection.execute(
                 "INSERT INTO rowcast.journal_folders VALUES (%s) ON CONFLICT DO NOTHING", [folder_id]

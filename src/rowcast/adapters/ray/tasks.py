@@ -63,7 +63,7 @@ def check_versions(versions: Mapping[str, str]) -> None:
 
 @lru_cache(1)
 def installed_versions() -> Mapping[str, str]:
-    """Return the versions of Rowcast, Python and the packages in PACKAGES that are installed."""
+    """Return the versions of Rowcast, Python and the installed packages in PACKAGES."""
     versions = {"rowcast": VERSION, "python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -41,7 +41,7 @@ class SqliteStore:
     def __init__(self, path: Path, signing_key: Callable[[], bytes] | None = None) -> None:
         self.path = path
         self._signing_key = signing_key
-        """Returns the key for signing erasures. If this is None, erasures are not signed."""
+        """A function that returns the key for signing erasures. If there is none, erasures are not signed."""
         self._connection: sqlite3.Connection | None = None
         self._writer_numbers: dict[str, int] = {}
         self._insert = read_statement("insert.sql")
@@ -158,7 +158,7 @@ class SqliteStore:
         return [SealedEntry(seq, head, None, None, NO_ROW, linked) for seq, head, linked in rows]
 
     def register_folder(self, folder_id: str) -> None:
-        """Make open and future erasures wait for this folder."""
+        """Register this folder, so that all open and future erasures wait for it."""
         with self._transaction() as connection:
             added = connection.execute("INSERT INTO journal_folders VALUES (?) ON CONFLICT DO NOTHING", [folder_id])
             if added.rowcount:

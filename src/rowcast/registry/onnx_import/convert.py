@@ -119,7 +119,7 @@ def convert(graph: ForeignGraph, request: ImportRequest) -> ConvertedModel:
 
 
 def _fingerprint(request: ImportRequest, metadata: Metadata) -> Fingerprint:
-    """Return a fingerprint that identifies the imported file instead of a training table."""
+    """Return a fingerprint of the imported file, which takes the place of a training table's fingerprint."""
     return Fingerprint(
         table=request.source,
         sha256=request.sha256,
