@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from rowcast import settings
 from rowcast.adapters.memory.cache import MemoryCache
 from rowcast.app import sharing
-from rowcast.errors import SettingsError
 from support import access, apps
 from support.protected import ROW, create_home
 
@@ -42,19 +40,6 @@ def test_redis_is_used_only_if_a_setting_names_it() -> None:
     assert (off.cache, off.quotas, off.connections, off.checks) == (None, None, (), {})
     assert isinstance(memory.cache, MemoryCache)
     assert (memory.quotas, memory.connections, memory.checks) == (None, (), {})
-
-
-@pytest.mark.parametrize("name", ["cache", "quotas"])
-def test_the_error_names_the_extra_if_the_redis_package_is_not_installed(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setitem(sys.modules, "redis", None)
-
-    with pytest.raises(SettingsError) as refused:
-        sharing.shared_parts(settings.load(**{name: AWAY}), lambda event: None)
-
-    assert repr(name) in refused.value.message
-    assert "rowcast[redis]" in refused.value.message
 
 
 @pytest.mark.parametrize(

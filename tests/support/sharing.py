@@ -6,9 +6,8 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from redis.asyncio import Redis
-
 from rowcast.adapters.redis.cache import RedisCache, verify_cache
+from rowcast.adapters.redis.client import RedisClient
 from rowcast.adapters.redis.link import RedisLink
 from rowcast.adapters.redis.memory import MemoryLimits
 from rowcast.adapters.redis.quotas import RedisQuotas, verify_quotas
@@ -31,7 +30,7 @@ async def until(condition: Callable[[], object]) -> None:
 async def linked(
     url: str,
     use: RedisUse,
-    verify: Callable[[Redis], Awaitable[None]],
+    verify: Callable[[RedisClient], Awaitable[None]],
     events: list[Event] | None,
     *,
     is_usable: bool,

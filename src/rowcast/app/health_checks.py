@@ -121,13 +121,10 @@ def queue_state(settings: Settings, url: str) -> str:
 
 def redis_state(settings: Settings, setting: str, url: str) -> str:
     """Describe the Redis server at the URL of a setting; raise SettingsError if Rowcast cannot use it."""
-    from rowcast.app.sharing import require_redis
-    from rowcast.errors import SettingsError
-    from rowcast.setting_values import hide_credentials
-
-    require_redis(setting)
     from rowcast.adapters.redis.inspection import inspect
     from rowcast.adapters.redis.memory import MemoryLimits
+    from rowcast.errors import SettingsError
+    from rowcast.setting_values import hide_credentials
 
     shown = hide_credentials(url)
     try:

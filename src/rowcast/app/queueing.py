@@ -1,4 +1,4 @@
-"""The queue between servers and workers, in Redis. Redis is not imported unless the setting `queue` names it."""
+"""The queue between servers and workers, in Redis. Its adapters are not imported unless the setting `queue` is set."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rowcast.app.sharing import require_redis
 from rowcast.errors import BundleError, SettingsError
 
 if TYPE_CHECKING:
@@ -81,7 +80,6 @@ def queue_parts(settings: Settings, listen: Listener) -> QueueParts | None:
     """Return the server's side of the queue, or None if this server scores its own rows."""
     if settings.queue is None:
         return None
-    require_redis("queue")
     from rowcast.adapters.redis.queue import RedisQueue
 
     link = _link(settings, settings.queue, listen, "rows cannot be scored")
@@ -98,7 +96,6 @@ def reader_parts(settings: Settings, name: str, listen: Listener) -> ReaderParts
     """Return a worker's side of the queue; raise SettingsError if there is no queue."""
     if settings.queue is None:
         raise SettingsError("a worker requires the setting 'queue', such as redis://HOST:6379/0")
-    require_redis("queue")
     from rowcast.adapters.redis.queue_reader import RedisQueueReader
 
     link = _link(settings, settings.queue, listen, "the worker cannot take messages")
@@ -109,7 +106,6 @@ def queue_admin(settings: Settings) -> QueueAdmin:
     """Return the queue operations for commands; raise SettingsError if there is no queue."""
     if settings.queue is None:
         raise SettingsError("there is no queue; set 'queue' to the URL of a Redis server")
-    require_redis("queue")
     from rowcast.adapters.redis.queue_admin import QueueAdmin
 
     return QueueAdmin(settings.queue, settings.redis_prefix)

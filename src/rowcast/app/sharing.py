@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from rowcast.app.access import served_keys
-from rowcast.errors import SettingsError
 
 if TYPE_CHECKING:
     from rowcast.access.ports import KeyReader
@@ -33,7 +31,7 @@ class SharedParts(NamedTuple):
 
 
 def shared_parts(settings: Settings, listen: Listener) -> SharedParts:
-    """Return the keys, the cache and the quotas. Redis is not imported unless a setting requires it."""
+    """Return the keys, the cache and the quotas. Adapters for Redis are imported only if a setting requires them."""
     connections: list[RedisLink] = []
     checks: dict[str, HealthCheck] = {}
     cache: Cache | None = None
@@ -54,12 +52,6 @@ def shared_parts(settings: Settings, listen: Listener) -> SharedParts:
     return SharedParts(keys, cache, quotas, (*connections, *parts), checks)
 
 
-def require_redis(setting: str) -> None:
-    """Raise SettingsError if the package that the setting requires is not installed."""
-    if importlib.util.find_spec("redis") is None:
-        raise SettingsError(f"setting {setting!r} requires the redis package; install rowcast[redis]")
-
-
 def _server(url: str) -> tuple[str | None, int | None, str]:
     """Return the host and the port of a Redis URL, or the path of its socket."""
     parts = urlsplit(url)
@@ -67,7 +59,6 @@ def _server(url: str) -> tuple[str | None, int | None, str]:
 
 
 def _redis_cache(settings: Settings, listen: Listener) -> tuple[Cache, RedisLink, HealthCheck]:
-    require_redis("cache")
     from rowcast.adapters.redis.cache import RedisCache, verify_cache
     from rowcast.adapters.redis.link import RedisLink
     from rowcast.adapters.redis.memory import MemoryLimits
@@ -85,7 +76,6 @@ def _redis_cache(settings: Settings, listen: Listener) -> tuple[Cache, RedisLink
 
 
 def _redis_quotas(settings: Settings, url: str, listen: Listener) -> tuple[SharedQuotas, RedisLink, HealthCheck]:
-    require_redis("quotas")
     from rowcast.adapters.redis.link import RedisLink
     from rowcast.adapters.redis.quotas import RedisQuotas, verify_quotas
 

@@ -22,6 +22,7 @@ async def test_a_message_that_was_delivered_to_a_lost_connection_is_delivered_ag
     async with redis_queue(redis_server, 10, prefix) as world:
         reader = world.reader("w")
         await reader.beat(["d"])
+        await reader.take(1)  # opens the connection that is lost below
         reply = world.queue.send(b"x", "d", LONG)
 
         async def is_lost() -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import msgspec
-from redis.asyncio import Redis
 
+from rowcast.adapters.redis.client import RedisClient
 from rowcast.adapters.redis.gathering import Gatherer
 from rowcast.adapters.redis.link import RedisLink
 from rowcast.adapters.redis.memory import MemoryLimits, set_limits
@@ -102,24 +102,22 @@ def key_prefix(prefix: str) -> str:
     return f"{prefix}:{FORMAT}:"
 
 
-def verify_cache(prefix: str, limits: MemoryLimits) -> Callable[[Redis], Awaitable[None]]:
+def verify_cache(prefix: str, limits: MemoryLimits) -> Callable[[RedisClient], Awaitable[None]]:
     """Return a function that verifies that scores can be looked up, and then sets the memory limits."""
 
-    async def verify(client: Redis) -> None:
-        await client.mget([f"{key_prefix(prefix)}none"])
+    async def verify(client: RedisClient) -> None:
+        await client.execute("MGET", f"{key_prefix(prefix)}none")
         await set_limits(client, limits)
 
     return verify
 
 
-async def _get(client: Redis, names: list[str]) -> Sequence[bytes | None]:
-    values: Any = await client.mget(names)
+async def _get(client: RedisClient, names: list[str]) -> Sequence[bytes | None]:
+    values: Any = await client.execute("MGET", *names)
     return cast(Sequence[bytes | None], values)
 
 
-async def _set(client: Redis, scores: Mapping[str, tuple[Score, int]]) -> Sequence[object]:
-    pipeline = client.pipeline(transaction=False)
-    for name, (score, lifetime) in scores.items():
-        pipeline.set(name, _encode(score), px=lifetime)
-    replies: Sequence[object] = await pipeline.execute(raise_on_error=False)
-    return replies
+async def _set(client: RedisClient, scores: Mapping[str, tuple[Score, int]]) -> Sequence[object]:
+    return await client.execute_all(
+        [("SET", name, _encode(score), "PX", lifetime) for name, (score, lifetime) in scores.items()]
+    )

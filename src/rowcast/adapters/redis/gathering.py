@@ -12,8 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from redis.asyncio import Redis
-
+from rowcast.adapters.redis.client import RedisClient
 from rowcast.adapters.redis.link import GRACE_TURNS, RedisLink
 
 Item = TypeVar("Item")
@@ -35,7 +34,9 @@ class _Question(NamedTuple, Generic[Item, Reply]):
 class Gatherer(Generic[Item, Reply]):
     """Combines the items of several requests into calls to `command`, which returns one reply for each item."""
 
-    def __init__(self, link: RedisLink, command: Callable[[Redis, list[Item]], Awaitable[Sequence[Reply]]]) -> None:
+    def __init__(
+        self, link: RedisLink, command: Callable[[RedisClient, list[Item]], Awaitable[Sequence[Reply]]]
+    ) -> None:
         self._link = link
         self._command = command
         self._waiting: deque[_Question[Item, Reply]] = deque()

@@ -7,19 +7,16 @@ calls return immediately. Nothing in this module raises an exception to a reques
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import structlog
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeout
 
+from rowcast.adapters.redis.address import parse_address
+from rowcast.adapters.redis.client import RedisClient
+from rowcast.adapters.redis.resp import AuthenticationError, RedisError, ReplyError
 from rowcast.events import Listener, RedisFailed, RedisFailure, RedisSwitched, RedisUse
 
 T = TypeVar("T")
@@ -30,7 +27,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 """The pauses between probes, in seconds. Each pause is twice as long as the previous one."""
 STABLE_SECONDS: Final = 10.0
 """If Redis fails again within this time after a successful probe, the pauses keep growing."""
-MAX_CONNECTIONS: Final = 16
 GRACE_TURNS: Final = 8
 """How many more iterations of the event loop to wait for a reply after the time limit. If the event loop was busy, a
 reply that arrived in time may not have been read yet.
@@ -52,7 +48,7 @@ class RedisLink:
         use: RedisUse,
         *,
         seconds: float,
-        verify: Callable[[Redis], Awaitable[None]],
+        verify: Callable[[RedisClient], Awaitable[None]],
         fallback: str,
         listen: Listener,
     ) -> None:
@@ -63,12 +59,11 @@ class RedisLink:
         self._verify = verify
         self._fallback = fallback
         self._listen = listen
-        self._client: Redis | None = None
+        self._client: RedisClient | None = None
         self._reason = "this process has not connected to Redis yet"
         self._pause = FIRST_PAUSE
         self._connected_at = 0.0
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._closers: set[asyncio.Task[None]] = set()
         self._twin: RedisLink | None = None
         self._context = Context()  # an empty context, so that log lines do not contain the ids of an unrelated request
 
@@ -99,13 +94,12 @@ class RedisLink:
         """Close the connections without waiting for replies."""
         client, self._client = self._client, None
         if client is not None:
-            self._discard(client)
+            client.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*self._closers, return_exceptions=True)
 
-    async def call(self, command: Callable[[Redis], Awaitable[T]], *, blocks: float = 0.0) -> T | None:
+    async def call(self, command: Callable[[RedisClient], Awaitable[T]], *, blocks: float = 0.0) -> T | None:
         """Return the result of a command, or None if Redis fails, is too slow or is not available.
 
         `blocks` is the time for which the command itself waits for data, in seconds.
@@ -146,7 +140,7 @@ class RedisLink:
         if not task.cancelled():
             task.exception()  # asyncio would log an exception that was never retrieved
 
-    def _fail(self, client: Redis, kind: RedisFailure, reason: str) -> None:
+    def _fail(self, client: RedisClient, kind: RedisFailure, reason: str) -> None:
         """Open the breaker, unless another call has already opened it."""
         self._listen(RedisFailed(self._use, kind))
         if client is self._client:
@@ -154,9 +148,9 @@ class RedisLink:
             if self._twin is not None and self._twin._client is not None and kind != "reply":
                 self._twin._open(self._twin._client, reason)
 
-    def _open(self, client: Redis, reason: str) -> None:
+    def _open(self, client: RedisClient, reason: str) -> None:
         self._client = None
-        self._discard(client)  # a connection whose reply is late must not be used again
+        client.close()  # a connection whose reply is late must not be used again
         if asyncio.get_running_loop().time() - self._connected_at > STABLE_SECONDS:
             self._pause = FIRST_PAUSE
         self._report(reason)
@@ -181,36 +175,25 @@ class RedisLink:
     async def _connect(self) -> str:
         """Connect and use this connection if Redis responds in time; otherwise, return the reason."""
         limit = max(CONNECT_SECONDS, self.seconds)
-        client = Redis.from_url(
-            self._url,
-            protocol=2,
-            max_connections=MAX_CONNECTIONS,
-            socket_connect_timeout=limit,
-            retry=Retry(NoBackoff(), 0),
-        )
+        client: RedisClient | None = None
         try:
+            client = RedisClient(parse_address(self._url))
             async with asyncio.timeout(limit):
                 await self._verify(client)
             limit = self.seconds
             async with asyncio.timeout(limit):
-                await client.ping()
+                await client.execute("PING")
             self._client = client
         except TimeoutError:
             return f"no reply within {limit * 1000:g} ms"
         except Exception as error:
             return self._describe(error)
         finally:
-            if self._client is not client:
-                self._discard(client)
+            if client is not None and self._client is not client:
+                client.close()
         self._connected_at = asyncio.get_running_loop().time()
         self._listen(RedisSwitched(self._use, is_available=True))
         return ""
-
-    def _discard(self, client: Redis) -> None:
-        """Close the connections in the background, even if the server is stopping."""
-        closer = asyncio.get_running_loop().create_task(_close(client), context=self._context)
-        self._closers.add(closer)
-        closer.add_done_callback(self._closers.discard)
 
     def _describe(self, error: BaseException) -> str:
         return describe(error, self._url)
@@ -218,10 +201,10 @@ class RedisLink:
 
 def describe(error: BaseException, url: str) -> str:
     """Describe a failure on a single line, without the password in the URL."""
-    if isinstance(error, AuthenticationError):
+    if isinstance(error, AuthenticationError) or (isinstance(error, ReplyError) and error.code == "NOAUTH"):
         return "Redis rejects the user name or password"
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, NoPermissionError):
+    if isinstance(error, ReplyError) and error.code == "NOPERM":
         text = f"the Redis user lacks a permission: {text}"
     password = urlsplit(url).password
     if password:
@@ -231,17 +214,12 @@ def describe(error: BaseException, url: str) -> str:
 
 def failure_kind(error: BaseException) -> RedisFailure:
     """Return the kind of failure, for metrics."""
-    if isinstance(error, TimeoutError | RedisTimeout):
+    if isinstance(error, TimeoutError):
         return "timeout"
-    if isinstance(error, ResponseError):
+    if isinstance(error, ReplyError):
         return "reply"
     return "connection" if isinstance(error, RedisError | OSError) else "reply"
 
 
 async def _await(result: Awaitable[T]) -> T:
     return await result
-
-
-async def _close(client: Redis) -> None:
-    with contextlib.suppress(RedisError, OSError):
-        await client.connection_pool.disconnect(inuse_connections=True)

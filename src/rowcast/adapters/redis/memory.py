@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import msgspec
 import structlog
-from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+
+from rowcast.adapters.redis.client import RedisClient
+from rowcast.adapters.redis.resp import ReplyError, parse_info
 
 UNITS: Final = {"": 1, "b": 1, "k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2, "g": 1000**3, "gb": 1024**3}
 """The number of bytes in each of Redis's units."""
@@ -32,14 +33,14 @@ class MemoryLimits(msgspec.Struct, frozen=True):
         return wanted
 
 
-async def set_limits(client: Redis, limits: MemoryLimits) -> None:
+async def set_limits(client: RedisClient, limits: MemoryLimits) -> None:
     """Set the limits that differ; log a warning if Redis does not allow it."""
     if limits == MemoryLimits():
         return
-    for parameter, value in limits.differences(await client.info("memory")).items():
+    for parameter, value in limits.differences(parse_info(await client.execute("INFO", "memory"))).items():
         try:
-            await client.config_set(parameter, value)
-        except ResponseError:
+            await client.execute("CONFIG", "SET", parameter, value)
+        except ReplyError:
             log.warning("Redis does not allow CONFIG SET", parameter=parameter, wanted=value)
 
 

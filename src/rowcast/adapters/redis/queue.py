@@ -6,12 +6,13 @@ import asyncio
 import uuid
 from collections.abc import Collection
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-from redis.asyncio import Redis
-
+from rowcast.adapters.redis.client import RedisClient
 from rowcast.adapters.redis.link import RedisLink
-from rowcast.adapters.redis.queue_keys import QueueKeys, Script, read_status
+from rowcast.adapters.redis.queue_keys import QueueKeys, read_status
+from rowcast.adapters.redis.resp import parse_entries
+from rowcast.adapters.redis.scripts import Script
 from rowcast.errors import Overloaded, Unavailable
 from rowcast.serving.ports import QueueStatus
 
@@ -60,7 +61,7 @@ class RedisQueue:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._fail_all("the server is shutting down")
-        await self._link.call(lambda client: client.delete(self._keys.replies(self._sender)))
+        await self._link.call(lambda client: client.execute("DEL", self._keys.replies(self._sender)))
 
     def send(self, body: bytes, digest: str, seconds: float) -> asyncio.Future[bytes]:
         """Send a message; return a future for the reply. Raise Unavailable or Overloaded if the message cannot be
@@ -106,7 +107,7 @@ class RedisQueue:
         fields: list[str | bytes] = ["sender", self._sender, "number", number, "digest", digest, "body", body]
         arguments = [self._max_messages, max(1, round(seconds * 1000)), *fields]
 
-        async def add(client: Redis) -> tuple[bytes | None]:
+        async def add(client: RedisClient) -> tuple[bytes | None]:
             return (await _send.run(client, [self._keys.messages], arguments),)
 
         added = await self._link.call(add)
@@ -121,7 +122,7 @@ class RedisQueue:
     def _withdraw(self, message: bytes, reply: asyncio.Future[bytes]) -> None:
         """Delete a message whose request has been canceled, so that it does not take up space in the queue."""
         if reply.cancelled() and self._link.is_available:
-            self._link.run(self._link.call(lambda client: client.xdel(self._keys.messages, message)))
+            self._link.run(self._link.call(lambda client: client.execute("XDEL", self._keys.messages, message)))
 
     async def _read_replies(self) -> None:
         name, last, untrimmed = self._keys.replies(self._sender), "0-0", 0
@@ -133,7 +134,7 @@ class RedisQueue:
                 continue
             untrimmed += len(streams)
             if untrimmed >= TRIM_EVERY or (untrimmed and not streams):
-                await self._link.call(lambda client, last=last: client.xtrim(name, minid=last, approximate=False))  # type: ignore[misc]
+                await self._link.call(lambda client, last=last: client.execute("XTRIM", name, "MINID", last))  # type: ignore[misc]
                 untrimmed = 0
             for entry, fields in streams:
                 last = entry.decode()
@@ -165,7 +166,9 @@ def _fail(reply: asyncio.Future[bytes], error: Exception) -> None:
         reply.exception()  # otherwise, asyncio logs the exception if no request is waiting for it
 
 
-async def _read(client: Redis, name: str, last: str) -> Collection[tuple[bytes, dict[bytes, bytes]]]:
+async def _read(client: RedisClient, name: str, last: str) -> Collection[tuple[bytes, dict[bytes, bytes]]]:
     """Wait for further replies."""
-    streams: Any = await client.xread({name: last}, count=MAX_REPLIES, block=round(BLOCK_SECONDS * 1000))
-    return streams[0][1] if streams else []
+    streams = await client.wait(
+        "XREAD", "COUNT", MAX_REPLIES, "BLOCK", round(BLOCK_SECONDS * 1000), "STREAMS", name, last
+    )
+    return parse_entries(streams[0][1]) if streams else []

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError, RedisError
-from redis.retry import Retry
 
+from rowcast.adapters.redis.blocking import BlockingClient, connected
 from rowcast.adapters.redis.link import describe
 from rowcast.adapters.redis.queue_keys import GROUP, QueueKeys, check_policy
+from rowcast.adapters.redis.resp import RedisError, ReplyError, parse_entries, parse_info
 from rowcast.errors import Unavailable
 from rowcast.serving.ports import WorkerInfo
 
@@ -65,16 +63,16 @@ class QueueAdmin:
         with self._connected() as client:
             policy = _policy(client)
             check_policy(policy)
-            exists = client.exists(self._keys.messages)
+            exists = client.execute("EXISTS", self._keys.messages)
             arguments = [self._keys.messages, self._keys.workers, GROUP, self._keys.alive]
-            messages, age, _, workers = client.eval(_status, 2, *arguments) if exists else (0, 0, 0, [])
-            parked: Any = client.xrange(self._keys.parked, count=MAX_SHOWN)
+            messages, age, _, workers = client.execute("EVAL", _status, 2, *arguments) if exists else (0, 0, 0, [])
+            parked = parse_entries(client.execute("XRANGE", self._keys.parked, "-", "+", "COUNT", MAX_SHOWN))
             return QueueReport(
                 int(messages),
                 int(age) / 1000,
                 [msgspec.msgpack.decode(worker, type=WorkerInfo) for worker in workers],
                 [_parked(entry, fields) for entry, fields in parked],
-                int(client.xlen(self._keys.parked)),
+                int(client.execute("XLEN", self._keys.parked)),
                 policy,
             )
 
@@ -82,41 +80,36 @@ class QueueAdmin:
         """Requeue these parked messages, or all parked messages if `ids` is empty; return how many were requeued."""
         with self._connected() as client:
             keys = [self._keys.parked, self._keys.messages]
-            return sum(int(client.eval(_requeue, 2, *keys, each, RETRY_MS)) for each in ids or self._all(client))
+            return sum(
+                int(client.execute("EVAL", _requeue, 2, *keys, each, RETRY_MS)) for each in ids or self._all(client)
+            )
 
     def drop(self, ids: Sequence[str]) -> int:
         """Delete these parked messages, or all parked messages if `ids` is empty; return how many were deleted."""
         with self._connected() as client:
             chosen = list(ids or self._all(client))
-            return int(client.xdel(self._keys.parked, *chosen)) if chosen else 0
+            return int(client.execute("XDEL", self._keys.parked, *chosen)) if chosen else 0
 
-    def _all(self, client: Redis) -> list[str]:
-        entries: Any = client.xrange(self._keys.parked)
-        return [entry.decode() for entry, _ in entries]
+    def _all(self, client: BlockingClient) -> list[str]:
+        return [entry.decode() for entry, _ in client.execute("XRANGE", self._keys.parked, "-", "+")]
 
     @contextmanager
-    def _connected(self) -> Iterator[Redis]:
-        client = Redis.from_url(
-            self._url,
-            protocol=2,
-            socket_timeout=CALL_SECONDS,
-            socket_connect_timeout=CALL_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
+    def _connected(self) -> Iterator[BlockingClient]:
         try:
-            yield client
+            with connected(self._url, CALL_SECONDS) as client:
+                yield client
         except (RedisError, OSError) as error:
             raise Unavailable(
                 f"the queue is not available: {describe(error, self._url)}", slug="queue-unavailable"
             ) from None
-        finally:
-            client.close()
 
 
-def _policy(client: Redis) -> str:
+def _policy(client: BlockingClient) -> str:
     try:
-        return str(client.info("memory").get("maxmemory_policy", ""))
-    except NoPermissionError:
+        return parse_info(client.execute("INFO", "memory")).get("maxmemory_policy", "")
+    except ReplyError as error:
+        if error.code != "NOPERM":
+            raise
         return ""
 
 

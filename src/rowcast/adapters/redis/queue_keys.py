@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from hashlib import sha1
-from importlib.resources import files
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 import msgspec
-from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
+from rowcast.adapters.redis.client import RedisClient
+from rowcast.adapters.redis.resp import ReplyError, parse_info
+from rowcast.adapters.redis.scripts import Script
 from rowcast.errors import SettingsError
 from rowcast.serving.ports import QueueStatus, WorkerInfo
 
@@ -57,38 +56,25 @@ class QueueKeys(msgspec.Struct, frozen=True):
         return f"{self.prefix}:{FORMAT}:replies:{sender}"
 
 
-class Script:
-    """A Lua script, which Redis runs atomically."""
-
-    def __init__(self, name: str) -> None:
-        self._text = files(__package__).joinpath(name).read_text(encoding="utf-8")
-        self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
-
-    async def run(self, client: Redis, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Any:
-        """Run the script and return its result."""
-        try:
-            return await client.evalsha(self._digest, len(keys), *keys, *arguments)
-        except NoScriptError:  # Redis has been restarted
-            return await client.eval(self._text, len(keys), *keys, *arguments)
-
-
 _status = Script("queue_status.lua")
 _decode_worker = msgspec.msgpack.Decoder(WorkerInfo).decode
 
 
-def verify_queue(keys: QueueKeys) -> Callable[[Redis], Awaitable[None]]:
+def verify_queue(keys: QueueKeys) -> Callable[[RedisClient], Awaitable[None]]:
     """Return a function that checks the eviction policy and creates the queue if it does not exist."""
 
-    async def verify(client: Redis) -> None:
+    async def verify(client: RedisClient) -> None:
         try:
-            memory: Any = await client.info("memory")
-        except NoPermissionError:  # `rowcast doctor` reports that the policy is not known
-            memory = {}
-        check_policy(str(memory.get("maxmemory_policy", "")))
+            memory = parse_info(await client.execute("INFO", "memory"))
+        except ReplyError as error:
+            if error.code != "NOPERM":
+                raise
+            memory = {}  # `rowcast doctor` reports that the policy is not known
+        check_policy(memory.get("maxmemory_policy", ""))
         try:
-            await client.xgroup_create(keys.messages, GROUP, "0", mkstream=True)
-        except ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
+            await client.execute("XGROUP", "CREATE", keys.messages, GROUP, "0", "MKSTREAM")
+        except ReplyError as error:
+            if error.code != "BUSYGROUP":
                 raise
 
     return verify
@@ -104,7 +90,7 @@ def check_policy(policy: str) -> None:
         )
 
 
-async def read_status(client: Redis, keys: QueueKeys) -> QueueStatus:
+async def read_status(client: RedisClient, keys: QueueKeys) -> QueueStatus:
     """Return the status of a queue."""
     messages, age, _, workers = await _status.run(client, [keys.messages, keys.workers], [GROUP, keys.alive])
     return QueueStatus(int(messages), int(age) / 1000, tuple(_decode_worker(worker) for worker in workers))

@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from redis.asyncio import Redis
 
+from rowcast.adapters.redis.client import RedisClient
 from rowcast.adapters.redis.link import RedisLink
-from rowcast.adapters.redis.queue_keys import GROUP, LIFE_MS, REPLIES_MS, QueueKeys, Script, read_status
+from rowcast.adapters.redis.queue_keys import GROUP, LIFE_MS, REPLIES_MS, QueueKeys, read_status
+from rowcast.adapters.redis.resp import parse_entries
+from rowcast.adapters.redis.scripts import Script
 from rowcast.events import Listener, MessagesFinished
 from rowcast.serving.ports import Delivery, QueueStatus, WorkerInfo
 
@@ -51,17 +53,18 @@ class RedisQueueReader:
         self._digests = list(digests)
         name, info = self._name, msgspec.msgpack.encode(WorkerInfo(self._base, self._digests))
 
-        async def renew(client: Redis) -> Any:
-            pipeline = client.pipeline(transaction=True)
-            pipeline.set(self._keys.alive + name, b"", px=LIFE_MS)
-            pipeline.hset(self._keys.workers, name, info)
-            pipeline.time()
-            return (await pipeline.execute())[2]
+        async def renew(client: RedisClient) -> Any:
+            replies = await client.execute_atomically(
+                ("SET", self._keys.alive + name, b"", "PX", LIFE_MS),
+                ("HSET", self._keys.workers, name, info),
+                ("TIME",),
+            )
+            return replies[2]
 
         now = await self._link.call(renew)
         self.status = await self._link.call(lambda client: read_status(client, self._keys)) or self.status
         if now is not None:
-            self._clock_offset = now[0] * 1000 + now[1] / 1000 - time.time() * 1000
+            self._clock_offset = int(now[0]) * 1000 + int(now[1]) / 1000 - time.time() * 1000
 
     async def take(self, most: int) -> Sequence[Delivery]:
         """Wait for messages, and take up to `most`."""
@@ -70,15 +73,17 @@ class RedisQueueReader:
 
         name = self._name
 
-        async def read(client: Redis) -> Any:
-            return await client.xreadgroup(
-                GROUP, name, {self._keys.messages: ">"}, count=most, block=round(BLOCK_SECONDS * 1000)
+        async def read(client: RedisClient) -> Any:
+            block = ("BLOCK", round(BLOCK_SECONDS * 1000))
+            reply = await client.wait(
+                *("XREADGROUP", "GROUP", GROUP, name, "COUNT", most), *block, "STREAMS", self._keys.messages, ">"
             )
+            return parse_entries(reply[0][1]) if reply else []
 
-        streams = await self._link.call(read, blocks=BLOCK_SECONDS)
-        if streams is None:
+        entries = await self._link.call(read, blocks=BLOCK_SECONDS)
+        if entries is None:
             await self._rename(name)
-        return await self._valid([_delivery(entry, 1) for entry in streams[0][1]] if streams else [])
+        return await self._valid([_delivery(entry, 1) for entry in entries or ()])
 
     def interrupt(self) -> None:
         """Take no further messages. A call that is waiting ends within BLOCK_SECONDS."""
@@ -91,8 +96,8 @@ class RedisQueueReader:
         adopted = await self._link.call(lambda client: _adopt.run(client, keys, arguments))
         if not adopted:
             return None
-        (entry, fields), deliveries = adopted
-        delivery = _delivery((entry, dict(zip(fields[::2], fields[1::2], strict=True))), int(deliveries))
+        claimed, deliveries = adopted
+        delivery = _delivery(parse_entries([claimed])[0], int(deliveries))
         return next(iter(await self._valid([delivery])), None)
 
     async def answer(self, answers: Sequence[tuple[Delivery, bytes]]) -> int:
@@ -116,11 +121,10 @@ class RedisQueueReader:
     async def leave(self) -> None:
         """Delete this worker's key and description."""
 
-        async def forget(client: Redis) -> Any:
-            pipeline = client.pipeline(transaction=True)
-            pipeline.delete(self._keys.alive + self._name)
-            pipeline.hdel(self._keys.workers, self._name)
-            return await pipeline.execute()
+        async def forget(client: RedisClient) -> Any:
+            return await client.execute_atomically(
+                ("DEL", self._keys.alive + self._name), ("HDEL", self._keys.workers, self._name)
+            )
 
         await self._link.call(forget)
 
@@ -148,11 +152,10 @@ class RedisQueueReader:
             return deliveries
         ids = [delivery.id for delivery in expired]
 
-        async def drop(client: Redis) -> Any:
-            pipeline = client.pipeline(transaction=True)
-            pipeline.xack(self._keys.messages, GROUP, *ids)
-            pipeline.xdel(self._keys.messages, *ids)
-            return await pipeline.execute()
+        async def drop(client: RedisClient) -> Any:
+            return await client.execute_atomically(
+                ("XACK", self._keys.messages, GROUP, *ids), ("XDEL", self._keys.messages, *ids)
+            )
 
         await self._link.call(drop)
         self._listen(MessagesFinished("expired", len(expired)))

@@ -6,22 +6,19 @@ Each key is a hash of a quota's name. The name contains the id of an API key or 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from hashlib import sha1, sha256
-from importlib.resources import files
-from typing import Any, Final, NamedTuple
-
-from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
+from hashlib import sha256
+from typing import Final, NamedTuple
 
 from rowcast.access.shared_quotas import QuotaUse
+from rowcast.adapters.redis.client import RedisClient
 from rowcast.adapters.redis.gathering import Gatherer
 from rowcast.adapters.redis.link import RedisLink
+from rowcast.adapters.redis.scripts import Script
 
 FORMAT: Final = "quota1"
 """Part of every key. It changes with the format of the values."""
-SCRIPT: Final = files(__package__).joinpath("charge.lua").read_text(encoding="utf-8")
-DIGEST: Final = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-"""The digest by which Redis identifies the script."""
+
+_script = Script("charge.lua")
 
 
 class Charge(NamedTuple):
@@ -47,22 +44,19 @@ class RedisQuotas:
         return use
 
 
-def verify_quotas(prefix: str) -> Callable[[Redis], Awaitable[None]]:
+def verify_quotas(prefix: str) -> Callable[[RedisClient], Awaitable[None]]:
     """Return a function that verifies that quotas can be charged. It charges a test quota that is replenished after 1
     ms.
     """
 
-    async def verify(client: Redis) -> None:
+    async def verify(client: RedisClient) -> None:
         await _charge(client, [Charge(f"{prefix}:{FORMAT}:none", 1, 1000, 1)])
 
     return verify
 
 
-async def _charge(client: Redis, charges: list[Charge]) -> Sequence[QuotaUse]:
+async def _charge(client: RedisClient, charges: list[Charge]) -> Sequence[QuotaUse]:
     keys = [each.key for each in charges]
     numbers = [number for each in charges for number in (each.rows, each.limit, each.seconds)]
-    try:
-        replies: Any = await client.evalsha(DIGEST, len(keys), *keys, *numbers)
-    except NoScriptError:  # Redis has been restarted
-        replies = await client.eval(SCRIPT, len(keys), *keys, *numbers)
+    replies = await _script.run(client, keys, numbers)
     return [QuotaUse(bool(accepted), float(used)) for accepted, used in replies]
