@@ -95,7 +95,7 @@ class Drill:
         self._client.start()
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """Stop the client and the server; with SIGKILL, also kill the indexer."""
+        """Stop the client and the server; if the signal is SIGKILL, also kill the indexer."""
         self._ending.set()
         if self._client is not None:
             self._client.join()

@@ -192,7 +192,7 @@ async def send_mutated(key: str, rows: list[bytes], count: int, rng: random.Rand
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
-    """Return the status of one reply, and whether the server closes the connection afterward."""
+    """Read one reply; return its status, and whether the server will close the connection."""
     head = await reader.readuntil(b"\r\n\r\n")
     lines = head.lower().split(b"\r\n")
     length = next((int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:")), 0)
@@ -206,7 +206,7 @@ def idle(count: int) -> list[socket.socket]:
 
 
 class Crowd:
-    """Connections that stay open during a `with` block. With `trickle`, each connection sends a request byte by
+    """Keeps connections open during a `with` block. If `trickle` is true, each connection sends a request byte by
     byte."""
 
     def __init__(self, enter: Callable[[], list[socket.socket]], *, trickle: bool = False) -> None:

@@ -1,4 +1,5 @@
-"""Predict one fold with FLAML. Arguments: FOLDER TARGET KIND SECONDS JOBS; see quality.py."""
+"""Train on one fold and predict its test rows with FLAML. Arguments: FOLDER TARGET KIND SECONDS JOBS; see
+quality.py."""
 
 import sys
 from pathlib import Path

@@ -289,7 +289,7 @@ def _packed(archive: zipfile.ZipFile):  # type: ignore[no-untyped-def]
 
 
 def idle_clients_do_not_lock_others_out(product: Product) -> None:
-    """16: with 64 file descriptors, 100 idle clients leave room for another client."""
+    """16: a server that is limited to 64 file descriptors still accepts a new client while 100 clients are idle."""
     folder = product.new_home("files")
     serve = f'ulimit -n 64; exec {product.python.parent / "rowcast"} serve --home {folder / "home"} "$@"'
     with product.serving(folder, command=("bash", "-c", serve, "serve")) as site:

@@ -33,7 +33,7 @@ def train(table: str, folder: str) -> None:
 
 
 def score(folder: str, source: str, out: str) -> None:
-    """Score the whole table in memory and append a label and the probabilities."""
+    """Score the whole table in memory, and append the predicted label and the probabilities to each row."""
     model = mlflow.sklearn.load_model(folder)
     began = time.monotonic()
     rows = pd.read_csv(source) if source.endswith(".csv") else pd.read_parquet(source)

@@ -69,7 +69,7 @@ class RedisFailed(msgspec.Struct, frozen=True, gc=False):
 
 
 class RedisSwitched(msgspec.Struct, frozen=True, gc=False):
-    """A server process started or stopped using Redis."""
+    """Redis has become available or unavailable to a server process."""
 
     use: RedisUse
     is_available: bool

@@ -23,7 +23,7 @@ EXACT = {"rel": 0, "abs": 1e-9}
 
 @pytest.fixture
 def new_loans() -> pl.DataFrame:
-    """Loan applications that are not in the training data, with their outcomes."""
+    """Loan applications and their outcomes; none of them are in the training data."""
     return pl.DataFrame(examples.loans(400, 77))
 
 

@@ -298,7 +298,7 @@ def test_every_entry_in_a_block_has_its_own_salt_and_id() -> None:
 
 
 def test_a_block_always_expands_into_the_same_entries() -> None:
-    """A journal from an earlier release must expand into entries with the ids that clients have received."""
+    """The entries that a journal from an earlier release expands into must have the ids that clients received."""
     assert blocks.SEED_BYTES == 32
     assert (
         seal_blocks("b", block(1))[-1].link.hex() == "6fb02633ffcdc0195009f329a23ea59f0758c2930a31dfeaceb2a5c28eeba740"

@@ -66,7 +66,7 @@ def statuses(server: Server, secret: str) -> set[int]:
 
 
 def wait_for_status(server: Server, secret: str, status: int) -> None:
-    """Wait until requests on all connections get this status."""
+    """Wait until the requests on all connections get a response with this status."""
     eventually(lambda: statuses(server, secret) == {status})
 
 

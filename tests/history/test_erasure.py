@@ -292,7 +292,7 @@ def test_retention_stops_if_the_newest_due_row_is_more_than_seven_days_overdue()
 
 
 class RecordingStore(MemoryStore):
-    """A store that records calls and whose scrubs succeed only if `is_free` is true."""
+    """A store that records calls. Its scrubs succeed only if `is_free` is true."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -27,7 +27,8 @@ SUCCESS = HttpReply(200, {"content-type": "application/json"}, b"{}")
 
 
 class PlayedExchange(msgspec.Struct):
-    """The requests that the client sent and their times, the client's pauses, and the error if the exchange failed."""
+    """The requests that the client sent, the times at which it sent them, its pauses, and the error if the exchange
+    failed."""
 
     sent: list[tuple[float, Send]] = []
     pauses: list[float] = []

@@ -157,7 +157,8 @@ class ManyThresholds:
 
 
 def mixed_problem() -> LearningProblem:
-    """Return a problem with two numeric columns, one of them half empty, and a text column."""
+    """Return a problem with a complete numeric column, a numeric column in which about half of the values are missing,
+    and a text column."""
     rng = np.random.default_rng(3)
     x, label = rng.normal(size=(2, 400)), rng.integers(2, size=400)
     gaps = [None if empty else value for value, empty in zip(x[1].tolist(), rng.random(400) < 0.5, strict=True)]
