@@ -1,4 +1,4 @@
-"""A server whose Redis server is unavailable, and a server without the `redis` package."""
+"""A server whose Redis server is unavailable."""
 
 from __future__ import annotations
 
