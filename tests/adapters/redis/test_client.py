@@ -1,4 +1,4 @@
-"""The client: shared and blocking connections, TLS, passwords and databases."""
+"""The Redis client: shared and blocking connections, TLS, passwords and databases."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from support.sharing import until
 
 @contextlib.asynccontextmanager
 async def client_of(url: str) -> AsyncIterator[RedisClient]:
-    """Use a client during a `with` block."""
+    """Open a client at the start of a `with` block, and close it at the end."""
     client = RedisClient(parse_address(url))
     try:
         yield client
@@ -33,13 +33,13 @@ async def client_of(url: str) -> AsyncIterator[RedisClient]:
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis server that the test may change."""
+    """A Redis server that no other test uses, so the test may reconfigure or stop it."""
     with serving(tmp_path) as server:
         yield server
 
 
 def connections(server: RedisServer) -> int:
-    """Return the number of connections, without the one that asks."""
+    """Return the number of client connections, excluding the connection that this function opens."""
     return len(server.command("client", "list", "type", "normal").splitlines()) - 1
 
 
@@ -168,7 +168,7 @@ async def test_a_password_and_a_database_are_sent_on_every_connection(tmp_path: 
                 with pytest.raises(AuthenticationError):
                     await client.execute("PING")
             with pytest.raises(AuthenticationError), connected(wrong, 10):
-                """The password is checked before the block."""
+                """The block is never entered, because the password is checked first."""
 
 
 @contextlib.contextmanager

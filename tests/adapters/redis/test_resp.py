@@ -1,4 +1,4 @@
-"""Commands and replies in the protocol of Redis."""
+"""Commands and replies in the Redis protocol."""
 
 from __future__ import annotations
 
