@@ -1,5 +1,5 @@
 """The AdamW optimizer (decoupled weight decay). PyTorch's own optimizers import its compiler when they are created,
-which costs a training process several seconds (decision 0096).
+which costs a training process several seconds (decision 0098).
 """
 
 from __future__ import annotations
