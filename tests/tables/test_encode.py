@@ -48,7 +48,7 @@ def test_an_absent_column_is_rejected_unless_it_allows_missing_values() -> None:
     assert np.isnan(encode_table(frame.drop("n"), SCHEMA, PLAN)["rowcast_numbers"][0, 0])
     with pytest.raises(TableError) as caught:
         encode_table(frame.drop("needed"), SCHEMA, PLAN)
-    with pytest.raises(TableError, match="rename 'Zoned' if it is this column"):
+    with pytest.raises(TableError, match="if 'Zoned' is the same column, rename it"):
         encode_table(frame.with_columns(Zoned=None), SCHEMA, PLAN)
 
     assert caught.value.slug == "missing-column"

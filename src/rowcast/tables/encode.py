@@ -40,12 +40,12 @@ class ParsedColumn:
     """The canonical values of a column, and its invalid cells."""
 
     values: NDArray[Any]
-    """Numbers (NaN if missing), microseconds or strings."""
+    """The value of each cell: a number (NaN if missing), a datetime in microseconds, or a string."""
     missing: NDArray[np.bool_]
     bad: dict[int, BadValue]
     """The error in each invalid cell, by row number."""
     unseen: NDArray[np.bool_] | None = None
-    """Category: a mask of the cells with a value that did not occur in training; None if there are none."""
+    """A mask of the cells in a category column whose value did not occur in training; None if there are none."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ def _refuse_absent(frame: pl.DataFrame, schema: Schema) -> None:
     if misspelled := misspellings(frame.columns, schema):
         column, name = next(iter(misspelled.items()))
         raise TableError(
-            f"the table has no column {column!r}; rename {name!r} if it is this column, or add an empty column "
-            f"{column!r} if its values are missing",
+            f"the table has no column {column!r}; if {name!r} is the same column, rename it; if the values are "
+            f"missing, add an empty column {column!r}",
             slug="missing-column",
         )
 

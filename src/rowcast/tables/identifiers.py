@@ -1,7 +1,8 @@
 """Recognize identifiers among columns of whole numbers, mainly by their content.
 
-An identifier has a different number in every row. A measurement can have this property, too: by chance, if its range is
-wide, or because the rows are sorted by it. The name of a column matters only if its content is ambiguous.
+An identifier has a different number in every row. The same can be true of a measurement: numbers from a wide range may
+be unique by chance, and a table may have one row for each distance or year. The name of a column matters only if its
+content is ambiguous.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 MIN_ROWS: Final = 20
 """The minimum number of rows for detecting identifiers. In smaller tables, values are often unique by chance."""
 EXPECTED_REPEATS: Final = 10
-"""Unique numbers are not a coincidence if an equal number of random draws from their range would be expected to contain
-this number of repetitions.
+"""The minimum number of repetitions that would be expected if unique numbers had been drawn at random from their range.
 
-The probability of no repetition is then about exp(-10).
+If at least this many repetitions would be expected, the numbers are not unique by chance: the probability of drawing no
+number twice is at most about exp(-10).
 """
 CONTENT_ROWS: Final = 100
 """The minimum number of rows for treating numbers as identifiers because of their content alone.
@@ -80,7 +81,7 @@ def examine(name: str, values: NDArray[np.float64]) -> Evidence | None:
     if len(values) < CONTENT_ROWS:
         return Evidence(message, is_certain=False)
     if repeats >= EXPECTED_REPEATS:
-        return Evidence(f"{message}, although numbers in this range would repeat by chance", is_certain=True)
+        return Evidence(f"{message}, although random numbers in this range would contain duplicates", is_certain=True)
     return Evidence(message, is_certain=_is_sample(ranked, gaps))
 
 

@@ -1,4 +1,4 @@
-"""Read tables that are compressed with gzip, and reject workbooks of spreadsheet programs."""
+"""Read gzip-compressed tables, and reject spreadsheet workbooks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GZIP_ERRORS: Final = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 def unpacked_name(path: Path) -> Path:
-    """Return the name of a table without the ending `.gz`."""
+    """Return the name of a table file without the extension `.gz`."""
     return path.with_suffix("") if path.suffix.lower() == ".gz" else path
 
 
@@ -57,10 +57,10 @@ def open_unpacked(path: Path) -> IO[bytes]:
 
 
 def refuse_workbook(path: Path, head: bytes) -> None:
-    """Raise TableError if the file is a workbook of a spreadsheet program."""
+    """Raise TableError if the file is a spreadsheet workbook."""
     if path.suffix.lower() in SPREADSHEETS or (head[:4] in WORKBOOK_HEADS and b"xl/" in head):
         raise TableError(
-            f"{path} is a workbook of Excel or another spreadsheet program; save its sheet as CSV (in Excel: File, "
-            "Save As, CSV UTF-8), and use that file",
+            f"{path} is a workbook from Excel or another spreadsheet program; save the sheet as a CSV file (in Excel: "
+            "File, Save As, CSV UTF-8), and use that file",
             slug="not-a-table",
         )

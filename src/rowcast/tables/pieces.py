@@ -14,7 +14,7 @@ from rowcast.tables.write import COLUMNAR_WRITERS, LINE_WRITERS, extension, open
 
 
 def encode_piece(frame: pl.DataFrame, suffix: str, *, first: bool) -> bytes:
-    """Return a chunk of the file, or the frame as an Arrow file if the format is columnar."""
+    """Encode a frame as a chunk of a CSV or JSON Lines file or, if the format is columnar, as an Arrow file."""
     if suffix in COLUMNAR_WRITERS:
         buffer = io.BytesIO()
         frame.write_ipc(buffer)
@@ -24,7 +24,7 @@ def encode_piece(frame: pl.DataFrame, suffix: str, *, first: bool) -> bytes:
 
 
 def join_pieces(pieces: Iterable[bytes], path: Path) -> None:
-    """Write a file that consists of these chunks. The extension of its name determines the format."""
+    """Join chunks into a file, whose extension determines the format."""
     if extension(path) in LINE_WRITERS:
         with path.open("wb") as file:
             file.writelines(pieces)

@@ -37,7 +37,7 @@ BINS: Final = 12
 FREQUENT: Final = 5
 EXAMPLES: Final = 3
 EXAMPLE_ROWS: Final = 1000
-"""The number of rows that are searched for examples first. If they are not sufficient, all rows are searched."""
+"""The number of rows that are searched for examples first. If they contain no values, all rows are searched."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -49,7 +49,7 @@ class ValueCount(msgspec.Struct, frozen=True):
 
 
 class Histogram(msgspec.Struct, frozen=True):
-    """Numbers of rows in bins of equal width between `low` and `high`."""
+    """The number of rows in each bin; the bins divide the range from `low` to `high` into equal parts."""
 
     low: Value
     high: Value
@@ -61,7 +61,7 @@ class ColumnProfile(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     kind: Kind | None
-    """None if the column has no values."""
+    """The kind of the column; None if the column has no values."""
     missing: int
     missing_share: float
     distinct: int
@@ -71,11 +71,11 @@ class ColumnProfile(msgspec.Struct, frozen=True, kw_only=True):
     high: Value = None
     """The range of a column of numbers or dates."""
     frequent: Sequence[ValueCount] = ()
-    """The most frequent values of any other column; empty if no value occurs twice."""
+    """The most frequent values, unless the column contains numbers or dates; empty if no value occurs twice."""
     examples: Sequence[Value] = ()
     """The first distinct cells, as written in the table."""
     histogram: Histogram | None = None
-    """Numbers and dates only."""
+    """The distribution of the values in a column of numbers or dates; None for other columns."""
     sensitive: bool = False
 
 
@@ -88,7 +88,7 @@ class TableProfile(msgspec.Struct, frozen=True, kw_only=True):
     """The number of rows that are copies of other rows."""
     columns: Sequence[ColumnProfile]
     findings: Sequence[Finding]
-    """The findings of the data check that do not need a target."""
+    """The data-check findings that do not depend on a target."""
     findings_rows: int
     """The number of rows that were examined for findings; fewer than `rows` in a large table."""
 
@@ -131,7 +131,7 @@ def profile_column(series: pl.Series, *, is_sensitive: bool) -> ColumnProfile:
 
 
 def _trimmed(series: pl.Series) -> pl.Series:
-    """Return the cells without blanks, and with null in place of every marker for missing values."""
+    """Return the trimmed cells, with null in place of every missing-value marker."""
     if series.dtype == pl.String:
         trimmed = series.str.strip_chars(BLANKS)
         return trimmed.set(trimmed.is_in(list(MISSING_WORDS)), None)
@@ -209,7 +209,7 @@ def _describe_numbers(parsed: ParsedColumn, column: Column, missing: int, share:
 
 
 def _bin_counts(ranked: NDArray[Any], *, are_whole: bool) -> list[int]:
-    """Return the number of values in each bin of equal width. Whole numbers in a small range have a bin each."""
+    """Return the number of values in each bin. If whole numbers have a small range, each number has its own bin."""
     low, high = float(ranked[0]), float(ranked[-1])
     if low == high:
         return [len(ranked)]

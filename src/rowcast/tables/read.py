@@ -173,8 +173,8 @@ def parse_csv(path: Path, content: bytes, csv_format: CsvFormat, skipped_lines: 
 
 
 def _may_have_short_rows(frame: pl.DataFrame, content: bytes, csv_format: CsvFormat) -> bool:
-    """Return whether there may be short rows, so that the cells of each row must be counted. A short row lacks its last
-    cell and has too few delimiters.
+    """Return whether there may be short rows, which lack their last cell and have too few delimiters. If so, the cells
+    of every row must be counted.
     """
     if frame.width < 2 or not frame.to_series(-1).has_nulls():
         return False
@@ -250,7 +250,7 @@ def single_byte(path: Path, content: bytes) -> str:
 def sniff(path: Path, text: str) -> CsvFormat:
     """Detect the format of CSV text.
 
-    With the best delimiter, the largest share of lines has the same number of cells as the first line. In a tie, the
+    The delimiter is chosen for which the largest share of lines has as many cells as the first line. In a tie, the
     delimiter that yields the most cells is used.
     """
     sample = text[:SNIFFED_BYTES]

@@ -59,7 +59,7 @@ def reference_sample(problem: LearningProblem, seed: int) -> bytes:
 
 
 def training_row_hashes(problem: LearningProblem, decision: Decision) -> bytes:
-    """Return salted hashes of all training rows. They show which rows of a later table the model was trained on."""
+    """Return salted hashes of all training rows, so that these rows can be recognized in other tables."""
     rows = problem.training
     salt = secrets.token_bytes(row_hashes.SALT_BYTES)
     labels = row_hashes.label_bytes(decision, rows.target)

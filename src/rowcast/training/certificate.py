@@ -28,7 +28,7 @@ MOST_THRESHOLDS: Final = 10_000
 """The maximum number of tree thresholds to test. If a model has more thresholds, an even selection is tested."""
 FEWEST_THRESHOLDS: Final = 1000
 THRESHOLD_SECONDS: Final = 1.5
-"""The estimated time to score the rows near thresholds once."""
+"""The time budget for scoring the rows near thresholds once, which limits the number of thresholds to test."""
 ODD_NUMBERS: Final = (np.nan, -0.0, 0.0, 1e38, -1e38, 3.4028234663852886e38, 2.0**53 + 1, 1e-40, -1e-40)
 ODD_COLUMNS: Final = 300
 """The maximum number of numeric columns with separate rows for extreme values. In wider tables, columns share rows."""
@@ -37,9 +37,9 @@ OPERAND_ROWS: Final = 1000
 """The maximum number of rows with extreme operands, and of rows with equal operands, for all derived columns
 together."""
 MOST_OPERAND_ROWS: Final = 200
-"""The maximum number of these rows for one derived column."""
+"""The maximum number of rows with extreme operands, and of rows with equal operands, for one derived column."""
 DERIVED_SHARE: Final = 4
-"""The maximum number of thresholds, divided by the total number of row pairs for derived columns."""
+"""The ratio of the maximum number of thresholds to the maximum number of row pairs for all derived columns together."""
 BISECTIONS: Final = 40
 ODD_TEXTS: Final = ("", "never seen", "Ünïcödé ☃", " ", "x" * 300)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
 
 import msgspec
 
@@ -16,9 +15,7 @@ from rowcast.tables.profile import ColumnProfile
 from rowcast.tables.spool import ColumnStore
 from rowcast.tables.table import Finding, Override, Table
 from rowcast.training.data_check import check, special_columns
-from rowcast.training.problem import QUOTING
-
-HIDDEN: Final = "details are hidden, because they quote values of a sensitive column"
+from rowcast.training.problem import HIDDEN, QUOTING
 
 
 def find_in_columns(

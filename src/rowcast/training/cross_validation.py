@@ -44,8 +44,8 @@ class TrialResult:
     raw: Raw
     """The out-of-fold raw scores of all validation rows."""
     estimators: tuple[TreeEstimator, ...] = ()
-    """The estimators of all folds, if their average is served; otherwise empty, because a model is fitted to all
-    training rows."""
+    """The estimators of all folds, if their average is served. Otherwise empty, because the served model is fitted
+    later, to all training rows."""
     features: Features | None = None
     """The features of all training rows, if the average of the estimators is served."""
     size: Size = NO_TREES
@@ -225,7 +225,7 @@ def stop_together(estimators: Sequence[Estimator]) -> Sequence[Estimator]:
 
 
 def _reduced(estimator: Estimator, setting: Setting) -> TreeEstimator:
-    """Return a fold's estimator with as many trees as the preset allows."""
+    """Return a fold's estimator, reduced to as many trees as the preset allows."""
     assert isinstance(estimator, TreeEstimator)
     nodes = int(setting.preset.nodes * MEMBER_SHARE)
     return estimator.reduced(setting.preset.forest_trees // setting.bags, nodes // setting.bags)

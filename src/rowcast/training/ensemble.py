@@ -1,7 +1,7 @@
 """Choose between the best single model and a weighted average of several models (an ensemble).
 
-The choice is based only on out-of-fold predictions. The preset limits the number of members and the estimated cost of a
-row (decision 0017).
+The choice is based only on out-of-fold predictions. The preset limits the number of members and the estimated cost of
+scoring a row (decision 0017).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Choice:
 
     @property
     def row_microseconds(self) -> float:
-        """The estimated cost of a row."""
+        """The estimated cost of scoring a row."""
         return sum(member.trial.size.microseconds for member in self.members)
 
     @property

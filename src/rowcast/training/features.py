@@ -6,9 +6,10 @@ A missing number is replaced with the column's training median. If a column had 
 its missing numbers. Linear models use scaled and clipped numbers. Trees use raw numbers, because rounding could move a
 row to the other side of a split.
 
-A text column with up to 64 levels is one-hot encoded. A missing value has its own level; rare and unseen values have
-none. In a text column with more levels, each level is replaced with three statistics: its target mean, its effect given
-the other such columns, and its frequency. The target statistics of training rows are out-of-fold values.
+A text column with up to 64 levels is one-hot encoded. A missing value is a level of its own; rare and unseen
+values do not have a level. In a text column with more levels, each level is replaced with three statistics: its target
+mean, its effect after accounting for the other columns of this kind, and its frequency. The target statistics of
+training rows are out-of-fold values.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class TextBlock:
         return self.table[[row.get(text, other) for text in texts[:, self.column].tolist()]]
 
     def expand(self, numbers: Mapping[str, int]) -> Numbers:
-        """Return the table with one row for each level in `numbers`, and a final row for all other values."""
+        """Return the table, extended to one row for each level in `numbers` and a final row for all other values."""
         row = {level: index for index, level in enumerate(self.levels)}
         other = len(self.levels)
         return self.table[[row.get(level, other) for level in numbers] + [other]]
@@ -158,7 +159,7 @@ def _concat(graph: GraphBuilder, parts: Sequence[str]) -> str:
 
 
 def _emit_levels(graph: GraphBuilder, blocks: Sequence[TextBlock], texts: str) -> tuple[str, dict[str, int]]:
-    """Add a tensor of level numbers; return its name and the number of each level.
+    """Add a tensor of level indices; return its name, and a mapping from each level to its index.
 
     One LabelEncoder converts the strings in all columns. Separating the columns first would copy every string twice;
     for 32 rows, these copies would take a third of the graph's run time.
@@ -176,7 +177,7 @@ def _emit_levels(graph: GraphBuilder, blocks: Sequence[TextBlock], texts: str) -
 
 
 def _emit_blocks(graph: GraphBuilder, blocks: Sequence[TextBlock], texts: str) -> list[str]:
-    """Add one lookup per column."""
+    """Add one lookup per text column; return the names of the encoded tensors."""
     levels, numbers = _emit_levels(graph, blocks, texts)
     parts = []
     for block in blocks:
@@ -186,7 +187,7 @@ def _emit_blocks(graph: GraphBuilder, blocks: Sequence[TextBlock], texts: str) -
 
 
 def _emit_merged_blocks(graph: GraphBuilder, blocks: Sequence[TextBlock], texts: str, width: int) -> str:
-    """Add one lookup for all columns, in which each block has the same width."""
+    """Add one lookup for all text columns, with each block padded to the same width."""
     levels, numbers = _emit_levels(graph, blocks, texts)
     tables = [block.expand(numbers) for block in blocks]
     table = np.concatenate([np.pad(each, ((0, 0), (0, width - each.shape[1]))) for each in tables])

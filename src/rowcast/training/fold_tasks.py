@@ -1,4 +1,4 @@
-"""Fits the folds of cross-validation as tasks on an engine."""
+"""Fit the folds of cross-validation as tasks on an engine."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ FOREIGN_WORDS: Final = (
 )
 """The words for yes and no in German, French, Spanish, Italian and Portuguese. They are recognized only as a pair."""
 DOMINANT_SHARE: Final = 0.95
-"""The share of a class at which the classes are reported as imbalanced."""
+"""The classes are reported as imbalanced if at least this share of the rows belongs to one class."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class GraphBuilder:
         return self._known[key]
 
     def rename(self, name: str, output: str) -> None:
-        """Rename the output `name`, which must belong to the most recently added node."""
+        """Rename a node's output from `name` to `output`. The node must be the most recently added one."""
         assert list(self._nodes[-1].output) == [name]
         self._nodes[-1].output[0] = output
 
@@ -80,12 +80,12 @@ class Matrix:
 
     name: str
     features: Sequence[MatrixFeature] = ()
-    """How trees read each feature; empty if the matrix contains exactly the features, without missing values."""
+    """How trees read each feature; empty if the matrix contains the features themselves, without missing values."""
 
 
 @dataclass(frozen=True)
 class Tree:
-    """One tree as arrays with an item for each node. The root is node 0, and a leaf has no children.
+    """A tree, stored as arrays with one item per node. The root is node 0, and a leaf has no children.
 
     Rows with `x <= threshold` go to the true child.
     """
@@ -98,7 +98,7 @@ class Tree:
     weights: NDArray[np.float64]
     """The weights [nodes, k] of each leaf. The weights of inner nodes have no effect."""
     target: int = 0
-    """The raw score to which the first column of the weights is added."""
+    """The index of the raw score to which the first column of the weights is added."""
 
     @property
     def is_leaf(self) -> NDArray[np.bool_]:
@@ -168,7 +168,7 @@ class Trees:
 def _read_missing_values(
     nodes: dict[str, NDArray[Any]], is_leaf: NDArray[np.bool_], features: Sequence[MatrixFeature]
 ) -> dict[str, NDArray[Any]]:
-    """For each node, return the position of its feature, its threshold and its direction for a missing value."""
+    """For each node, return the position of its feature, its threshold, and the branch that missing values take."""
     numbers, values = nodes["featureids"], nodes["values"]
     positions = np.array([feature.position for feature in features])[numbers]
     is_flag = np.array([feature.is_flag for feature in features])[numbers]

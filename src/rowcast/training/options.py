@@ -35,7 +35,7 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     sensitive: tuple[str, ...] = ()
     """Columns whose values never appear in errors. The setting `sensitive` controls how the history stores them."""
     derive: tuple[str, ...] = ()
-    """Derived columns, each in the form `NAME = EXPRESSION`; an expression can use the derived columns before it."""
+    """Derived columns, each in the form `NAME = EXPRESSION`; an expression can use earlier derived columns."""
     map: tuple[str, ...] = ()
     """Label corrections, each in the form `OLD=NEW`."""
     time: str | None = None
@@ -95,7 +95,7 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
         if not 0 < self.holdout < 0.9:
             raise TrainingError(f"option 'holdout' must be between 0 and 0.9, got {self.holdout}")
         if self.preset not in PRESETS:
-            raise TrainingError(f"option 'preset' must be {', '.join(map(repr, PRESETS))}, got {self.preset!r}")
+            raise TrainingError(f"option 'preset' must be one of {', '.join(PRESETS)}, got {self.preset!r}")
         for option, value, least in (("folds", self.folds, 2), ("trials", self.trials, 1), ("jobs", self.jobs, 1)):
             if value is not None and value < least:
                 raise TrainingError(f"option {option!r} must be at least {least}, got {value}")

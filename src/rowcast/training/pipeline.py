@@ -1,4 +1,7 @@
-"""The trained model in Python: a pipeline, a bag or an average of them. It is the reference for the exported graph."""
+"""The trained model in Python: a pipeline, a bag, or an average of pipelines and bags.
+
+The exported graph is compared with this model.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ class Bag:
 
     @property
     def params(self) -> Params:
-        """The parameters, with the rounds of each fold's model."""
+        """The parameters, including the number of rounds of each fold's model."""
         params = dict(self.estimators[0].params)
         if "rounds" in params:
             params["rounds"] = [estimator.params["rounds"] for estimator in self.estimators]

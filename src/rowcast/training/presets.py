@@ -1,5 +1,5 @@
-"""The presets trade quality against the time that the model needs to score a row. A preset limits the estimated cost of
-a row. The estimate depends only on the sizes of the trees, so the same search chooses the same model on every machine.
+"""The presets trade quality against the time that the model needs to score a row. A preset limits the estimated time.
+The estimate depends only on the sizes of the trees, so the same search chooses the same model on every machine.
 The measured time is reported with the score.
 """
 
@@ -29,7 +29,7 @@ class Preset:
     """The limits of a served model."""
 
     microseconds: float
-    """The maximum estimated cost of a row."""
+    """The maximum estimated cost of scoring a row."""
     is_bagged: bool
     """Whether to serve the average of all fold models instead of one model fitted to all rows."""
     members: int
@@ -84,7 +84,7 @@ class Size:
 
     @property
     def microseconds(self) -> float:
-        """The estimated cost of a row, excluding the cost of an empty graph."""
+        """The estimated cost of scoring a row, excluding the cost of an empty graph."""
         leaves = self.nodes / max(self.trees, 1) / 2 + 0.5
         return self.trees * tree_nanoseconds(leaves) / 1000
 
@@ -101,7 +101,7 @@ def fold_count(preset: Preset, rows: int) -> int:
     """Return the default number of folds.
 
     In a small table, each fold model needs as many rows as possible; in a large table, three folds are almost as good
-    as more.
+    as a larger number of folds.
     """
     if not preset.is_bagged:
         return 3

@@ -44,7 +44,7 @@ class LabelledRows:
     texts: NDArray[np.object_]
     target: NDArray[Any]
     places: NDArray[np.intp]
-    """Row numbers in the problem's data frame."""
+    """The index of each row in the problem's data frame."""
     weight: NDArray[np.float64] | None = None
     """Row weights for metrics; None if all rows have equal weight."""
     emphasis: NDArray[np.float64] | None = None
@@ -135,6 +135,7 @@ QUOTING = frozenset(
     }
 )
 """The codes of the findings whose messages quote values."""
+HIDDEN: Final = "details are hidden, because they quote values from a sensitive column"
 
 
 def build_problem(table: Table, options: TrainingOptions) -> LearningProblem:
@@ -279,9 +280,9 @@ def client_value(column: Column, cell: Any) -> Any:
 
 
 def _without_sensitive_values(findings: Sequence[Finding], sensitive: Collection[str]) -> tuple[Finding, ...]:
-    """Return the findings without quoted values of sensitive columns."""
+    """Return the findings; hide the messages that quote values from sensitive columns."""
     return tuple(
-        msgspec.structs.replace(finding, message="details are hidden, because they quote values of a sensitive column")
+        msgspec.structs.replace(finding, message=HIDDEN)
         if finding.column in sensitive and finding.code in QUOTING
         else finding
         for finding in findings

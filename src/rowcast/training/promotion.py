@@ -1,8 +1,8 @@
 """Decide whether a new version replaces the champion.
 
-A champion is replaced only by a version with the same target and schema that is not worse. Both versions score the rows
-of the new holdout that the champion was not trained on. The new version is worse if the 95% interval of the difference
-lies below zero (decision 0054).
+A new version replaces the champion only if it has the same target and schema and is not worse. Both versions score
+those rows of the new holdout on which the champion was not trained. The new version is worse if the 95% interval of the
+difference lies below zero (decision 0054).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class NewVersion:
 
     manifest: Manifest
     problem: LearningProblem
-    """The problem with the holdout that the champion must score."""
+    """The learning problem of the new model. The champion must score its holdout."""
     output: NDArray[np.float32]
     """The model's output for the holdout. The model was not trained on these rows."""
     interrupted: bool

@@ -29,7 +29,7 @@ Tensors = Mapping[str, NDArray[Any]]
 
 
 def hash_rows(tensors: Tensors, labels: Sequence[bytes], schema: Schema, plan: Plan, salt: bytes) -> Hashes:
-    """Return one hash per row, from the row's tensors in this schema and plan, and its label."""
+    """Return one hash per row, computed from the row's label and its tensors without sensitive columns."""
     sensitive = {column.name for column in schema.columns if column.sensitive}
     kept: dict[str, NDArray[Any]] = {}
     for spec in plan:

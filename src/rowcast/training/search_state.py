@@ -24,7 +24,7 @@ from rowcast.training.trial_window import StartedTrial
 FINAL_FIT: Final = 1.5
 """The expected duration of a fit on all training rows, relative to that of one fold in threefold cross-validation."""
 LIKELY_MICROSECONDS: Final = 50.0
-"""The assumed cost of a row until every candidate has been tried. A preset with a lower limit replaces this value."""
+"""The assumed cost of scoring a row until every candidate has been tried, unless the preset has a lower limit."""
 LEAST_SHARE: Final = 0.3
 """A trial whose fits can stop early starts only if at least this share of its expected duration remains."""
 LATE_SECONDS: Final = 1.0

@@ -70,7 +70,7 @@ class Measurements:
 
 
 def evaluated_rows(manifest: Manifest, output: NDArray[Any], roles: TableRoles) -> EvaluatedRows:
-    """Return all rows with their targets, without their cells."""
+    """Return the targets and the model's output for all rows; the cell values are left out."""
     count = len(roles.target)
     split_column = None if roles.group is None else SplitColumn("group", roles.group_name, roles.group)
     rows = LabelledRows(
@@ -103,7 +103,7 @@ def _class_output(decision: Decision, output: NDArray[Any]) -> NDArray[Any]:
 
 
 def with_cells(model: EvaluatedRows, frame: pl.DataFrame, places: NDArray[np.intp]) -> EvaluatedRows:
-    """Return the rows at these positions, with their cells from `frame`."""
+    """Return the rows at these positions, and add their cell values from `frame`."""
     tensors = encode_all(frame, model.schema, model.plan).tensors
     rows = model.rows.take(places)
     rows = LabelledRows(
@@ -159,7 +159,9 @@ def _calibration(model: EvaluatedRows) -> tuple[ScoreBin, ...]:
 
 
 def count_known_rows(folder: Path, manifest: Manifest, sample: EvaluatedRows) -> KnownRows | None:
-    """Return how many rows of the sample the model was trained on, or None if the bundle does not record them."""
+    """Return how many rows of the sample the model was trained on, or None if the bundle has no hashes of its
+    training rows.
+    """
     if bundle.TRAINING_ROWS not in manifest.files:
         return None
     salt, known = row_hashes.decode(bundle.read_file(folder, bundle.TRAINING_ROWS, manifest))

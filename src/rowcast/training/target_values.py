@@ -1,4 +1,4 @@
-"""Read the cells of the target by the rules for columns, and infer the task from the values."""
+"""Read the cells of the target as if it were a feature column, and infer the task from the values."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TargetValues:
 
 
 def read_values(series: pl.Series, rows: NDArray[np.intp]) -> TargetValues:
-    """Read the cells of a target by the rules for columns; raise TableError if a number is too large."""
+    """Read the cells of a target as if it were a feature column; raise TableError if a number is too large."""
     try:
         column = infer_column(series)
     except TableError as error:
@@ -161,7 +161,7 @@ def _is_number(text: str) -> bool:
 
 
 def numbers(values: TargetValues, *, is_sensitive: bool) -> NDArray[np.float64]:
-    """Return the values of a regression target; raise TableError if a cell is not a number or all are equal."""
+    """Return the values of a regression target; raise TableError if a cell is not a number or all values are equal."""
     if values.series.dtype == pl.Boolean or set(values.labels) == {True, False}:
         return np.array(values.labels, np.float64)
     if values.column.kind in ("boolean", "datetime") or (not values.is_numeric and _notations(values) is None):
@@ -178,7 +178,7 @@ def numbers(values: TargetValues, *, is_sensitive: bool) -> NDArray[np.float64]:
 
 
 def _notations(values: TargetValues) -> tuple[str, ...] | None:
-    """Return the notations of the cells, even if the column reads them as codes; None if a cell is not a number."""
+    """Return the notations of the cells, even if they look like codes; return None if a cell is not a number."""
     if values.series.dtype != pl.String:
         return ()
     return values.column.forms or number_notations(values.series.unique().to_list())

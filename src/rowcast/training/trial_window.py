@@ -1,4 +1,4 @@
-"""Runs several trials at the same time, and records their results in the order of their slots.
+"""Run several trials at the same time, and record their results in the order of their slots.
 
 With a window of N trials, slot S starts when the slots up to S - N, and no later slots, have been recorded. Optuna's
 suggestions are therefore the same in every run, no matter how long each trial takes.

@@ -51,7 +51,7 @@ def resolve_exclude_and_keep(table: Table, target: str, options: TrainingOptions
 
 
 def resolve_optional(table: Table, target: str, options: TrainingOptions) -> list[str]:
-    """Return the columns in which values can be missing; raise TableError if a column does not exist."""
+    """Return the columns listed in the option `optional`; raise TableError if a column does not exist."""
     names = table.frame.columns
     if "all" in options.optional and "all" not in names:
         return [name for name in names if name != target]
@@ -183,7 +183,7 @@ def _use(name: str, features: Collection[str], override: Override | None) -> tup
 
 
 def repeated_ids(table: Table, features: Collection[str], skip: Collection[str | None] = ()) -> list[Finding]:
-    """Report identifiers with repeated values. A random split could put the rows of one customer on both sides."""
+    """Report identifiers with repeated values. A random split could separate rows with the same value."""
     findings = []
     for name in table.frame.columns:
         if name in skip or not _is_id_name(name) or table.frame[name].dtype.is_float():

@@ -128,7 +128,7 @@ class Boosting:
     """The maximum number of rounds with random split points, which require more rounds than optimal split points."""
     PATIENCE: Final = 25
     FEW_ROUNDS: Final = 150
-    """If a preset allows fewer rounds, the learning rate is increased."""
+    """If a preset allows fewer rounds than this, the learning rate is increased."""
 
     def is_bagged(self, setting: Setting) -> bool:
         return setting.bags > 1

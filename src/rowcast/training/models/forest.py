@@ -210,7 +210,7 @@ class ExtraTrees(Forest):
 
 
 def _min_leaf_size(setting: Setting) -> int:
-    """Return the smallest leaf size with which about 100 trees stay within the preset's number of nodes.
+    """Return the smallest leaf size with which about 100 trees stay within the preset's node limit.
 
     Fully grown trees usually have less than one node per row. A node needs more space if there are many classes.
     """

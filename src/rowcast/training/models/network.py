@@ -42,7 +42,7 @@ CHUNK: Final = 4096
 
 @dataclass(frozen=True)
 class Encoding:
-    """Encodes a number as its position in each interval of its column, from 0 to 1.
+    """Encodes a number as its position, from 0 to 1, within each interval of its column.
 
     A constant column has no intervals.
     """

@@ -128,7 +128,7 @@ class EvaluatedModel:
     row_microseconds: float
     """The measured time that the graph takes to score a single row."""
     row_cost: float
-    """The estimated cost of a row. It does not depend on the machine."""
+    """The estimated cost of scoring a row. It does not depend on the machine."""
     decision: Decision
     metric: str
     schema: Schema

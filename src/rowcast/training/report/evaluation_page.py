@@ -49,7 +49,7 @@ class RowsSection:
 def render_evaluation(
     result: Evaluation, model: MeasuredRows, sample: MeasuredRows, *, created: str, has_probabilities: bool
 ) -> str:
-    """Render the report. `sample` contains rows with their cells, and is searched for weak slices."""
+    """Render the report. `sample` is searched for weak slices, and therefore also contains the rows' cell values."""
     weight = result.weight or ""
     is_regression = result.task == "regression"
     if has_probabilities or is_regression:

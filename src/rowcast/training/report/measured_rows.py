@@ -48,7 +48,7 @@ class MeasuredRows(Protocol):
 
     @property
     def seed(self) -> int:
-        """The seed of all samples."""
+        """The seed for drawing samples."""
         ...
 
     @property

@@ -22,7 +22,7 @@ from rowcast.training.result import CandidateScore
 
 SHOWN_LEVELS: Final = 8
 DOTTED_TRIALS: Final = 40
-"""If there are fewer trials, the chart shows each trial as a dot."""
+"""If there are fewer trials than this, the chart shows each trial as a dot."""
 
 
 @dataclass(frozen=True)
