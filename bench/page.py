@@ -51,7 +51,7 @@ under constant load in each durability mode. Each process is killed with SIGKILL
 seconds, and connections to Redis and PostgreSQL are dropped, delayed and cut. Then NGINX distributes the requests to
 two APIs, and these and two workers are restarted one at a time. Half of the requests have an `Idempotency-Key` and are
 repeated until they are answered; each attempt counts as a request. The status 409 means that an earlier attempt may
-still be in progress. Requests get no reply only while the API is dead. Recovery is the time from the end of a fault
+still be in progress. A request goes unanswered only while the API is dead. Recovery is the time from the end of a fault
 until every client has been answered again.""",
     "fuzz": """Mutated requests, decompression bombs, slow senders and idle connections, while another client is
 sending valid requests.""",

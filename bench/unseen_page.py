@@ -251,7 +251,7 @@ At most 20,000 rows of each table are used. One third of the rows is held out fo
 split; these figures use {seeds}. Each system receives the same training rows, the target, the task, {seconds} seconds
 and {jobs}. AutoGluon runs with its medium preset, and FLAML with its default options. A system that
 fails gets the score of a constant prediction. For each table, the better of AutoGluon and FLAML is the one with the
-higher mean test score. The intervals are 95% bootstrap intervals over the tables. The memory is an overestimate if
+higher mean test score. The intervals are 95% bootstrap intervals over the tables. Memory use is overestimated if
 processes share pages. `make bench-unseen` measured the figures from {since} to {until}.
 
 | requirement | measured | required |

@@ -20,13 +20,13 @@ from pathlib import Path
 from types import FrameType
 
 STOP_SECONDS = 40.0
-"""A service that is still running this long after its signal is killed. Servers drain for up to 30 seconds."""
+"""How long to wait after signaling a service before killing it. Servers drain for up to 30 seconds."""
 START_SECONDS = 60.0
 ROOT = Path(__file__).resolve().parents[1]
 
 
 class Services:
-    """An example's processes, which are stopped in reverse order of their start."""
+    """An example's processes. They are stopped in the reverse of the order in which they were started."""
 
     def __init__(self) -> None:
         self._running: list[tuple[str, subprocess.Popen[bytes], signal.Signals]] = []
@@ -97,7 +97,7 @@ def services() -> Iterator[Services]:
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
-    """Leave the block of `services`. Further signals do not interrupt the shutdown."""
+    """Exit, which ends the `with` block of `services`. Further signals do not interrupt the shutdown."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(0)
@@ -127,7 +127,7 @@ def start_postgresql(running: Services, folder: Path) -> str:
 
 
 def _create_database(home: Path, password_file: Path, log: Path) -> None:
-    """Create the database. The password file gets its name last, so the next start repeats an interrupted attempt."""
+    """Create the database. The password file appears last, so an interrupted attempt is repeated at the next start."""
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(mode=0o700)
     password, new = secrets.token_urlsafe(24), home / "new-password"
@@ -149,7 +149,7 @@ def _create_database(home: Path, password_file: Path, log: Path) -> None:
 def _as_database_user() -> list[str]:
     """Return the command prefix that switches from root to the user `postgres`; PostgreSQL refuses to run as root.
 
-    The capability allows access to the data folder even if only root can open its parent folder.
+    The capability `dac_override` allows access to the data folder even if only root can open its parent folder.
     """
     if os.getuid() != 0:
         return []

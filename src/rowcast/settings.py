@@ -224,13 +224,13 @@ class Settings(SettingPaths, BaseSettings):
         ge=1,
         le=10_000,
         description="Maximum time (milliseconds) that a request waits for Redis. If Redis takes longer or fails, the "
-        "server works without Redis until it responds again.",
+        "server works without Redis until Redis responds again.",
     )
     redis_prefix: str = Field(
         "rowcast",
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
-        description="Prefix of every key in Redis. Systems that share a Redis database but no API keys need "
-        "different prefixes.",
+        description="Prefix of every key in Redis. Systems that share a Redis database but not their API keys "
+        "need different prefixes.",
     )
     redis_maxmemory: str | None = Field(
         None, description="Memory limit that the server sets on the cache's Redis server, such as `256mb`."
