@@ -25,7 +25,8 @@ CODE_LEVELS: Final = 10
 CODE_MIDDLE: Final = 1000
 """The minimum median of a column of codes. Codes are typically large, sparse, often repeated and rarely round."""
 FAR_FACTOR: Final = 7
-"""The largest value is reported if it is at least this many times as far from the median as the 99.9th percentile is.
+"""The largest value is reported if its distance from the median is at least this many times that of the 99.9th
+percentile.
 
 Wrong units and typos produce such values; long tails rarely do.
 """

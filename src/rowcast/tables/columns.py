@@ -31,7 +31,7 @@ class SelectedColumns:
     lines: NDArray[np.int64]
     """The line of each row, counted from 0 below the header. Excluded lines are counted too."""
     starts: tuple[int, ...]
-    """The first row of each chunk, followed by the number of rows."""
+    """The index of each chunk's first row, followed by the total number of rows."""
     excluded: int
     """The number of lines that are not rows: a second header line, and lines without values."""
 
@@ -54,7 +54,7 @@ def _slices(frame: pl.DataFrame) -> Iterator[Chunk]:
 
 
 def read_columns(source: Source, table: str, names: Sequence[str], optional: Collection[str] = ()) -> SelectedColumns:
-    """Return the columns `names` and the existing columns among `optional`.
+    """Return the columns listed in `names`, and those columns listed in `optional` that exist.
 
     Raise TableError if a column in `names` is absent or the table has no rows.
     """

@@ -223,7 +223,7 @@ def _accept_numbers(numbers: pl.Series, column: Column) -> tuple[NDArray[np.floa
 def _parse_each(
     series: pl.Series, column: Column, *, rows: NDArray[np.bool_], values: NDArray[Any]
 ) -> tuple[NDArray[Any], dict[int, BadValue]]:
-    """Parse the cells that the mask `rows` selects, each distinct value once, and store the results in `values`."""
+    """Parse the cells selected by the mask `rows`, each distinct value only once; store the results in `values`."""
     bad: dict[int, BadValue] = {}
     positions = np.flatnonzero(rows)
     if not len(positions):

@@ -108,7 +108,7 @@ def open_columns(source: Path | Table) -> Iterator[ColumnStore]:
 
 
 class _Sample:
-    """Evenly spaced rows of a table of unknown length: every row at first, then every second row, and so on."""
+    """Evenly spaced rows of a table of unknown length: at first every row, then every second, every fourth, etc."""
 
     def __init__(self) -> None:
         self._parts: list[pl.DataFrame] = []

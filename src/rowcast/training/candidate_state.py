@@ -11,7 +11,7 @@ from rowcast.training.cross_validation import TrialResult
 
 
 class KeptTrial(NamedTuple):
-    """A trial that can become a member of an average. Ranks are unique, so results are never compared."""
+    """A trial that can become a member of an average. Trials are ordered by their ranks, which are unique."""
 
     rank: tuple[float, int]
     result: TrialResult

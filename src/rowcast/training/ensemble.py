@@ -61,7 +61,7 @@ class Choice:
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weight of each candidate in the average; several members can have the same candidate."""
+        """The weight of each candidate in the average: the total weight of the members that it produced."""
         weights: dict[str, float] = {}
         for member in self.members:
             weights[member.trial.candidate.name] = weights.get(member.trial.candidate.name, 0.0) + member.weight

@@ -105,10 +105,10 @@ class ModelBuilder:
         return replace(refitted, holdout=model.holdout, holdout_output=model.holdout_output)
 
     def _decide(self, problem: LearningProblem, reference: NDArray[Any]) -> Decision:
-        """Return the decision. For a binary target, the out-of-fold scores determine the threshold.
+        """Return the rule that converts the graph's output into labels.
 
-        The threshold keeps a minimum distance from the scores in `reference`. It does not depend on the labels of the
-        reference rows.
+        For a binary target, the out-of-fold scores determine the threshold, which keeps a minimum distance from the
+        scores in `reference`. It does not depend on the labels of the reference rows.
         """
         decision = Decision(task=problem.task, classes=problem.classes, positive=problem.positive)
         if problem.task != "binary":

@@ -113,9 +113,9 @@ class Trees:
         self._trees = list(trees)
 
     def add(self, tree: Tree) -> None:
-        """Add a tree.
+        """Add a tree, with its thresholds rounded down to float32.
 
-        Rounding the thresholds down to float32 does not change the path of any float32 number.
+        The rounding does not change the path of any float32 number.
         """
         self._trees.append(replace(tree, thresholds=floor32(tree.thresholds)))
 
@@ -148,7 +148,7 @@ class Trees:
         return graph.node("TreeEnsembleRegressor", matrix.name, domain=ML, n_targets=self.targets, **table)
 
     def _of_splits(self, field: str, is_leaf: NDArray[np.bool_]) -> NDArray[Any]:
-        """Return a field of all nodes, with 0 for leaves."""
+        """Return the values of a field for all nodes, with 0 for leaves."""
         return np.where(is_leaf, 0, np.concatenate([getattr(tree, field) for tree in self._trees]))
 
     def _leaves(self) -> dict[str, list[Any]]:

@@ -154,7 +154,7 @@ class PromotionRule:
         return row_hashes.decode(bundle.read_file(self.registry.folder(champion), bundle.TRAINING_ROWS, manifest))
 
     def _score(self, model: LiveModel, tensors: row_hashes.Tensors, count: int) -> NDArray[np.float32]:
-        """Return the champion's output for all rows within the time limit."""
+        """Return the champion's output for all rows; raise NotComparable if the time limit is exceeded."""
         deadline = self.clock() + TIME_LIMIT
         outputs = []
         for start in range(0, count, ROWS_PER_RUN):

@@ -25,12 +25,12 @@ class CandidateScore(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """The new version compared with the champion on rows that neither was trained on."""
+    """A comparison of the new version with the champion, on rows on which neither version was trained."""
 
     metric: str
     rows: int
     difference: Measure
-    """The difference of the metric; positive if the new version is better."""
+    """The difference in the metric; positive if the new version is better."""
 
     def text(self) -> str:
         """Return the difference for display."""

@@ -211,7 +211,7 @@ def _range_error(name: str) -> TableError:
 
 
 def refuse_too_many_classes(values: TargetValues, labels: Sequence[Label]) -> None:
-    """Raise TableError, with advice that fits the values, if most classes could not be learned."""
+    """Raise TableError if there are too many classes to learn. The error gives advice that suits the values."""
     distinct = set(labels)
     if len(distinct) <= MOST_CLASSES and len(distinct) <= len(labels) / 2:
         return

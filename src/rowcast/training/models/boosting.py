@@ -49,7 +49,7 @@ class BoostedTrees:
         return sums
 
     def after(self, rounds: int) -> BoostedTrees:
-        """Return the state of this estimator after a number of rounds, or after its last round."""
+        """Return the state of this estimator after `rounds` rounds, or after its last round if it has fewer rounds."""
         return replace(self, params=self.params | {"rounds": min(rounds, self.booster.current_iteration())})
 
     def reduced(self, _trees: int, _nodes: int) -> BoostedTrees:

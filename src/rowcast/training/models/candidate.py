@@ -104,7 +104,7 @@ class TreeEstimator(Estimator, Protocol):
         ...
 
     def reduced(self, trees: int, nodes: int) -> TreeEstimator:
-        """Return the estimator, reduced to these limits if it can do without some of its trees."""
+        """Return the estimator, reduced to these limits if its trees do not depend on each other."""
         ...
 
     def averaged(self, others: Sequence[Any]) -> Sequence[TreeEstimator]:

@@ -219,7 +219,7 @@ def _min_leaf_size(setting: Setting) -> int:
 
 
 def _fit(model: Any, rows: LabelledMatrix) -> None:
-    """Fit an estimator. scikit-learn adds up all cells to find NaN, so very large values can cause warnings."""
+    """Fit an estimator. Suppress overflow warnings, because scikit-learn adds up all cells to find NaN."""
     with np.errstate(over="ignore", invalid="ignore"):
         model.fit(*rows)
 
