@@ -43,7 +43,7 @@ class ParsedColumn:
     """The value of each cell: a number (NaN if missing), a datetime in microseconds, or a string."""
     missing: NDArray[np.bool_]
     bad: dict[int, BadValue]
-    """The error in each invalid cell, by row number."""
+    """The error in each invalid cell, by row index."""
     unseen: NDArray[np.bool_] | None = None
     """A mask of the cells in a category column whose value did not occur in training; None if there are none."""
 

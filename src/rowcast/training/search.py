@@ -60,7 +60,7 @@ class SearchResult:
     interrupted: bool = False
     """Whether Ctrl-C stopped the search early."""
     stale_trials: int = 0
-    """The number of trials without an improvement, if the search stopped because of them."""
+    """The number of consecutive trials without an improvement that stopped the search; 0 if they did not stop it."""
 
     @property
     def best(self) -> TrialResult:
@@ -158,7 +158,7 @@ class TrialRunner:
     is_patient: bool
     """Whether to run all trials, even if they do not improve the score."""
     folds: FoldEngine | None = None
-    """Where folds are fitted; None for this process."""
+    """The engine that fits the folds; None to fit them in this process."""
 
     @property
     def is_stale(self) -> bool:

@@ -45,13 +45,13 @@ _measure = re.compile(r"[+-]?[0-9][0-9.,]*\s*([^\W\d][\w/²³%°]*)").fullmatch
 
 @dataclass(frozen=True)
 class TargetValues:
-    """The values of a target: each cell as a label, and the column that describes all cells."""
+    """The cells of a target, their labels, and the column that describes them."""
 
     name: str
     series: pl.Series
     """The cells, trimmed and without missing values."""
     rows: NDArray[np.intp]
-    """The row number of each cell in the table."""
+    """The index of each cell's row in the table."""
     column: Column
     labels: list[Label]
 

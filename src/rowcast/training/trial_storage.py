@@ -137,7 +137,7 @@ class Study:
                 raise KeyboardInterrupt from None
 
     def ask(self) -> tuple[optuna.Trial, int] | None:
-        """Start a trial that `optimise` does not run; return it with its slot, or None if no slot is free."""
+        """Start a trial, which the caller must run; return it with its slot, or None if no slot is free."""
         if not self._announce():
             return None
         trial = self.optuna.ask()

@@ -36,11 +36,11 @@ RESAMPLES: Final = 40
 MAX_ROWS: Final = 5000
 MIN_ROWS: Final = 100
 SCORED_ROWS: Final = 60_000
-"""The number of rows to score for importance, over all columns, if a row costs at most `ROW_COST`."""
+"""The number of rows to score, in total, to measure the importance of all columns. For slow models, it is lower."""
 ROW_COST: Final = 65.0
-"""The cost of a row, in microseconds, above which fewer rows are scored. At four times this cost, half as many rows are
-scored. At this cost, scoring 60,000 rows takes 4 s. This is enough for 5,000 holdout rows in a table with 12 columns,
-or for 200 rows in a table with 300 columns.
+"""The cost of scoring a row, in microseconds, above which fewer rows are scored. At four times this cost, half as many
+rows are scored. At this cost, scoring 60,000 rows takes 4 s. This is enough for 5,000 holdout rows in a table with 12
+columns, or for 200 rows in a table with 300 columns.
 """
 SCREENING_SHARE, SCREENING_ROWS = 0.25, 2
 """Every column is first shuffled on a few rows, to choose the columns whose importance is measured. This step scores

@@ -35,7 +35,7 @@ class NamedMeasure:
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """The number of rows in a cell, and their share of all rows with the same true class."""
+    """The number of rows in a matrix cell, and their share of all rows that have the same true class."""
 
     count: int
     share: float
