@@ -108,10 +108,10 @@ def export_model(settings: Settings, reference: str, path: Path) -> Reference:
 
 def import_models_folder(settings: Settings, *, retry_failed: bool = False) -> list[ImportResult]:
     """Import the new files in the models folder, if such a folder is configured."""
-    from rowcast.registry.models_folder import ModelsFolder
-
     if settings.models_dir is None:
         return []
+    from rowcast.registry.models_folder import ModelsFolder
+
     folder = ModelsFolder(settings.models_dir, importer(settings), state_folder=settings.registry_folder)
     return folder.import_new(retry_failed=retry_failed)
 
@@ -121,8 +121,8 @@ def preferred_model(settings: Settings) -> str:
 
     Return an empty string if there is no name, if no folder is configured or if the settings specify models.
     """
-    from rowcast.registry import models_folder
-
     if settings.models_dir is None or settings.default_model or settings.models:
         return ""
+    from rowcast.registry import models_folder
+
     return models_folder.preferred_model(settings.models_dir, read_document)

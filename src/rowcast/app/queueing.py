@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rowcast.adapters.redis.queue import RedisQueue
     from rowcast.adapters.redis.queue_admin import QueueAdmin
     from rowcast.adapters.redis.queue_reader import RedisQueueReader
-    from rowcast.adapters.telemetry.prometheus import Metrics
+    from rowcast.adapters.telemetry.metrics import Metrics
     from rowcast.events import Listener
     from rowcast.registry.ports import Reference, RegistryReader
     from rowcast.serving.deployment import Deployment

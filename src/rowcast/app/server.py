@@ -77,7 +77,7 @@ def build_server(settings: Settings, place: Place | None = None) -> Server:
             queue=predicting.batcher.queue,
             on_change=native.refresh,
         )
-        exposition = telemetry.exposition(metrics, process)
+        exposition = telemetry.exposition(metrics, process.processes)
         tracer = telemetry.tracer(settings)
         parts += [*telemetry.reporters(settings, tracer, exposition, state, number), *shared.connections]
         parts += [*(queue or ()), process]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rowcast.adapters.telemetry.metrics import Metrics
     from rowcast.adapters.telemetry.otel import Spans
-    from rowcast.adapters.telemetry.prometheus import Metrics
     from rowcast.adapters.telemetry.pushgateway import Pusher
     from rowcast.runtime.lifecycle import Part
-    from rowcast.runtime.server_process import ServerProcess
     from rowcast.serving.fleet import Counters, ProcessStatus, ServerState
     from rowcast.settings import Settings
 
@@ -20,15 +19,21 @@ ALIVE = ("ready", "draining")
 def metrics(settings: Settings, counters: Counters) -> Metrics:
     """Return the metrics of this process."""
     from rowcast.adapters.files.journal_reader import FolderJournalReader
-    from rowcast.adapters.telemetry.prometheus import Metrics
+    from rowcast.adapters.telemetry.metrics import Metrics
 
     backlog = FolderJournalReader(settings.journal_folder).backlog
     return Metrics(counters, backlog, old_names=settings.metrics_aliases)
 
 
-def exposition(metrics: Metrics, process: ServerProcess) -> Callable[[], bytes]:
+def exposition(metrics: Metrics, processes: Callable[[], Sequence[ProcessStatus]]) -> Callable[[], bytes]:
     """Return a function that renders the metrics of all server processes in the Prometheus text format."""
-    return lambda: metrics.exposition(process.processes())
+
+    def render() -> bytes:
+        from rowcast.adapters.telemetry import prometheus
+
+        return prometheus.exposition(metrics, processes())
+
+    return render
 
 
 def tracer(settings: Settings) -> Spans | None:

@@ -75,7 +75,7 @@ def build_worker(settings: Settings) -> Worker:
     parts: list[Part] = [Closing(jobs.service.close), jobs.child, reading.link, source, worker, *keys.parts]
     lifecycle = Lifecycle(health, parts, worker.drain)
     access = authenticator(settings, keys.keys, None)
-    app = _app(settings, source, health, lambda: metrics.exposition(()), lifecycle, access)
+    app = _app(settings, source, health, telemetry.exposition(metrics, tuple), lifecycle, access)
     return Worker(app, source, lifecycle.drain)
 
 

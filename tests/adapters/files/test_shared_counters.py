@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from rowcast.adapters.files.shared_counters import ROOM, LocalCounters, SharedCounters, sums
-from rowcast.adapters.telemetry.prometheus import Metrics
+from rowcast.adapters.telemetry.metrics import Metrics
+from rowcast.adapters.telemetry.prometheus import exposition
 from rowcast.events import ModelLoaded, ReloadFinished, RequestAnswered, RequestFailed, RowsScored
 from rowcast.serving.fleet import Counters, ProcessStatus
 
@@ -24,7 +25,7 @@ def metrics(counts: Counters) -> Metrics:
 
 def sample(metrics: Metrics, name: str, processes: Sequence[ProcessStatus] = PROCESSES) -> float:
     """Return the sum of a metric's samples."""
-    text = metrics.exposition(processes).decode()
+    text = exposition(metrics, processes).decode()
     return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
 
 
@@ -45,8 +46,8 @@ def test_events_are_counted(tmp_path: Path, shared: bool) -> None:
     assert sample(seen, "rowcast_request_duration_seconds_sum") == 1.0
     assert sample(seen, "rowcast_predictions_total") == 8
     assert sample(seen, "rowcast_model_loads_total") == 1
-    assert 'rowcast_reloads_total{outcome="failed"} 1.0' in seen.exposition(PROCESSES).decode()
-    assert 'rowcast_server_processes{state="dead"} 1.0' in seen.exposition(PROCESSES).decode()
+    assert 'rowcast_reloads_total{outcome="failed"} 1.0' in exposition(seen, PROCESSES).decode()
+    assert 'rowcast_server_processes{state="dead"} 1.0' in exposition(seen, PROCESSES).decode()
     assert sample(seen, "rowcast_journal_segments") == 3
 
 
@@ -64,7 +65,7 @@ def test_requests_are_counted_by_route_method_and_status(tmp_path: Path, shared:
         for _ in range(times):
             seen.listen(RequestAnswered(*request, 0.25))
 
-    text = seen.exposition(PROCESSES).decode()
+    text = exposition(seen, PROCESSES).decode()
 
     pattern = r'^rowcast_requests_total{method="(.*)",route="(.*)",status="(.*)"} (.*)$'
     counted = re.findall(pattern, text, re.MULTILINE)
@@ -176,7 +177,7 @@ def test_a_request_slower_than_the_last_bucket_is_counted_in_the_infinite_bucket
     for seconds in (0.25, 5.0, 7.0):
         seen.listen(RequestAnswered("/predict", "POST", 200, seconds))
 
-    text = seen.exposition(PROCESSES).decode()
+    text = exposition(seen, PROCESSES).decode()
     found = re.findall(r'^rowcast_request_duration_seconds_bucket{.*le="([^"]+)".*} (\S+)$', text, re.MULTILINE)
     counts = {bound: float(count) for bound, count in found}
     assert [counts[bound] for bound in ("0.1", "0.25", "2.5", "5.0", "+Inf")] == [0, 1, 1, 2, 3]

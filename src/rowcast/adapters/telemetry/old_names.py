@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import Metric
 _predicts = re.compile(r".*(/predict|/predict/batch|:predict|/infer|/invocations)").fullmatch
 
 Requests = Mapping[tuple[str, ...], Sequence[float]]
-"""Maps route, method and status to the cells in which `prometheus.py` counts the requests."""
+"""Maps route, method and status to the cells in which `metrics.py` counts the requests."""
 
 
 def old_names(requests: Requests, bounds: Sequence[str], rows: float, latest: float, load: float) -> Iterator[Metric]:
