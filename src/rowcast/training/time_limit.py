@@ -12,7 +12,7 @@ from rowcast.training.problem import LearningProblem
 from rowcast.training.report.evaluation import scored_rows
 
 FINISH_SECONDS, FINISH_SHARE = 2.0, 0.03
-"""The time reserved for all steps except scoring: a fixed number of seconds plus a share of the time limit."""
+"""The time reserved after the search, except for scoring: a number of seconds plus a share of the time limit."""
 PROBE_PASSES: Final = 2.0
 """The certificate's probe is scored twice: by the trained model and by the graph."""
 REFIT_SHARE: Final = 0.2
