@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Services:
-    """An example's processes. They are stopped in the reverse of the order in which they were started."""
+    """An example's processes. They are stopped in reverse order."""
 
     def __init__(self) -> None:
         self._running: list[tuple[str, subprocess.Popen[bytes], signal.Signals]] = []

@@ -217,7 +217,7 @@ class Model:
     @overload
     def predict(self, data: Any) -> Any: ...
     def predict(self, data: Any) -> Any:
-        """Return the predictions in the form of `data`; raise InvalidRows with every problem in every invalid row.
+        """Return the predictions in the same form as `data`; raise InvalidRows with every problem in every invalid row.
 
         `data` is a pandas or polars frame, a list of rows, one row, an array with the model's columns in order, a
         mapping of columns, or the path of a table. Columns that the model does not use are ignored.

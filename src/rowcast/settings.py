@@ -329,7 +329,7 @@ class Settings(SettingPaths, BaseSettings):
         return self.url or f"http://{host}:{self.port}{self.root_path}"
 
     def for_child(self) -> dict[str, str]:
-        """Return the environment of a child process that must use the same registry, journal and store."""
+        """Return the environment for a child process that must use the same registry, journal and store."""
         optional = {"RETENTION_DAYS": self.retention_days, "RAY_ADDRESS": self.ray_address}
         return {
             **os.environ,

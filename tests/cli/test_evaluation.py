@@ -79,9 +79,9 @@ def test_the_remarks_account_for_every_row() -> None:
     ).remarks()
 
     assert remarks == [
-        "2 of the 19 rows have no value in the column 'status' and were not measured",
-        "3 of the 19 rows have a weight of 0 and were not measured",
-        "4 of the 19 rows cannot be scored and were not measured",
+        "2 of the 19 rows have no value in the column 'status' and were not evaluated",
+        "3 of the 19 rows have a weight of 0 and were not evaluated",
+        "4 of the 19 rows cannot be scored and were not evaluated",
         "1 line was excluded (second header or no values)",
         (
             "the model was trained on 8 of the 10 measured rows, so the metrics are too optimistic; use rows that are "

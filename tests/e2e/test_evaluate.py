@@ -66,7 +66,7 @@ def test_rows_without_a_label_are_counted_and_an_invalid_row_stops_the_command(h
     assert printed.returncode == 0
     assert printed.stdout.splitlines()[-2:] == [
         "measured loans@1 on 118 rows of gaps.csv",
-        "2 of the 120 rows have no value in the column 'loan_status' and were not measured",
+        "2 of the 120 rows have no value in the column 'loan_status' and were not evaluated",
     ]
     assert printed.stdout.splitlines()[0].split("\t")[:4] == ["metric", "value", "95% interval", "holdout"]
     assert (stopped.returncode, stopped.stdout) == (2, "")

@@ -1,4 +1,4 @@
-"""HTTP connections without sockets, and a route whose reply shows which path handled the request."""
+"""HTTP connections without sockets, and a route whose reply shows which code path handled the request."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class EvaluationOptions:
     map: tuple[str, ...] = ()
     """Label corrections, each in the form `OLD=NEW`. The corrections from the training run are applied first."""
     rejects: Path | None = None
-    """The file for rows that are not measured. If this is None, a row that cannot be scored is an error."""
+    """The file for rows that are not evaluated. If this is None, a row that cannot be scored is an error."""
     report: Path | None = None
     jobs: int | None = None
     """The number of threads; by default, one per core."""

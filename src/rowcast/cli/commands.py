@@ -320,7 +320,7 @@ def evaluate(
 ) -> None:
     """Measure a model on a table with known labels or values, and compare the metrics with those on the holdout.
 
-    Rows without a true value are counted but not measured. Without --rejects, the command stops at the first invalid
+    Rows without a true value are counted but not evaluated. Without --rejects, the command stops at the first invalid
     row.
     """
     from rowcast import settings

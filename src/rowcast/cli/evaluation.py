@@ -53,7 +53,7 @@ def print_result(result: Evaluation) -> None:
     weighted = "" if result.weight is None else f", weighted by {result.weight}"
     rows_text = output.counted(result.rows, "row")
     output.print_lines([f"measured {result.reference} on {rows_text} of {result.table}{weighted}", *result.remarks()])
-    for kind, path in (("rows that were not measured", result.rejects), ("report", result.report)):
+    for kind, path in (("rows that were not evaluated", result.rejects), ("report", result.report)):
         if path is not None:
             output.say(f"wrote the {kind} to {path}")
 

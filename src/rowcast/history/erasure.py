@@ -171,7 +171,8 @@ class Maintenance(Eraser):
 
         After the final batch, schedule the next pass.
 
-        A wrong clock must not erase the history, so no pass begins while the rows are far overdue.
+        If even the newest row that is due is far overdue, the clock is probably wrong. No pass begins, because it could
+        erase the whole history.
         """
         if self._retention_after is None:
             problem = retention_problem(self._store, now, days, self._retention_first)

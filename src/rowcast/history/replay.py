@@ -27,7 +27,7 @@ class ReplayScorer(Protocol):
         ...
 
     def compare(self, recorded: Score, current: Score) -> str:
-        """Return `equal`, `borderline` (the score is within the tolerance of the threshold) or `different`."""
+        """Return `equal`, `borderline` (the score and the threshold differ by at most the tolerance) or `different`."""
         ...
 
 

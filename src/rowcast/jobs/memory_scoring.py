@@ -101,13 +101,13 @@ class Input(NamedTuple):
 
 
 def predict(model: LiveModel, data: Any) -> Any:
-    """Return the predictions in the form of `data`; raise InvalidRows with every problem in every invalid row."""
+    """Return the predictions in the same form as `data`; raise InvalidRows with every problem in every invalid row."""
     rows = _read(data, model.schema)
     return rows.convert(PredictionResults(model.decision, _score(model, rows)))
 
 
 def predict_proba(model: LiveModel, data: Any) -> Any:
-    """Return the class probabilities in the form of `data`; raise RequestError if the model returns none."""
+    """Return the class probabilities in the same form as `data`; raise RequestError if the model returns none."""
     if not model.has_probabilities:
         kind = "returns only labels" if model.is_classifier else "is a regression model"
         raise RequestError(f"{model.name}@{model.version} {kind} and has no class probabilities; use predict")

@@ -25,7 +25,7 @@ from rowcast.training.problem import LabelledRows, LearningProblem
 TOLERANCE: Final = 1e-5
 RANDOM_ROWS: Final = 2000
 MOST_THRESHOLDS: Final = 10_000
-"""The maximum number of tree thresholds to test. If a model has more thresholds, an even selection is tested."""
+"""The maximum number of tree thresholds to test. If a model has more thresholds, an evenly spaced subset is tested."""
 FEWEST_THRESHOLDS: Final = 1000
 THRESHOLD_SECONDS: Final = 1.5
 """The time budget for scoring the rows near thresholds once, which limits the number of thresholds to test."""

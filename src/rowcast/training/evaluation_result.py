@@ -90,7 +90,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """None if the bundle does not record its training rows."""
     seconds: float
     rejects: str | None = None
-    """The path of the file with the rows that were not measured."""
+    """The path of the file with the rows that were not evaluated."""
     report: str | None = None
     """The path of the HTML report."""
 
@@ -104,11 +104,11 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
         of = f"of the {self.rows + self.unlabeled + self.weightless + self.rejected} rows"
         remarks = []
         if self.unlabeled:
-            remarks.append(f"{self.unlabeled} {of} have no value in the column {self.target!r} and were not measured")
+            remarks.append(f"{self.unlabeled} {of} have no value in the column {self.target!r} and were not evaluated")
         if self.weightless:
-            remarks.append(f"{self.weightless} {of} have a weight of 0 and were not measured")
+            remarks.append(f"{self.weightless} {of} have a weight of 0 and were not evaluated")
         if self.rejected:
-            remarks.append(f"{self.rejected} {of} cannot be scored and were not measured")
+            remarks.append(f"{self.rejected} {of} cannot be scored and were not evaluated")
         if self.excluded:
             lines = "line was" if self.excluded == 1 else "lines were"
             remarks.append(f"{self.excluded} {lines} excluded (second header or no values)")

@@ -123,7 +123,7 @@ def _similar_labels(labels: Sequence[Label], target: str) -> list[Finding]:
 
 
 def _present(table: Table, target: str) -> tuple[Table, TargetValues, list[Finding]]:
-    """Return the rows that have a label, and their values."""
+    """Return the rows that have a label, the labels of these rows, and the findings."""
     series = table.frame[target]
     if series.dtype == pl.String:
         series = series.str.strip_chars(BLANKS)

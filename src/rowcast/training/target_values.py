@@ -95,10 +95,10 @@ def _labels(series: pl.Series, column: Column) -> list[Label]:
 
 
 def infer_task(values: TargetValues) -> Task:
-    """Infer the task; raise TableError if the values are neither classes nor amounts.
+    """Infer the task; raise TableError if the values are neither classes nor quantities.
 
-    Strings and booleans are classes. Numbers are classes if there are only two, or a few whole numbers that each occur
-    often; other numbers are amounts.
+    Strings and booleans are classes. Numbers are classes if there are only two distinct values, or if there are a few
+    distinct whole numbers and each occurs often. Otherwise, they are quantities, which require regression.
     """
     distinct = len(set(values.labels))
     if values.column.kind == "datetime":

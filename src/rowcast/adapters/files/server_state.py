@@ -73,7 +73,7 @@ class ServerFolder:
             raise SettingsError(f"cannot write to the folder {runs}: {error.strerror}") from None
 
     def slot(self, number: int) -> SlotFile:
-        """Claim the slot of a server process until this process exits."""
+        """Claim a server process's slot, and hold it until the calling process exits."""
         return SlotFile(self.folder / f"process-{number}")
 
     def counters(self, number: int) -> SharedCounters:

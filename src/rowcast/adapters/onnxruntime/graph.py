@@ -35,7 +35,7 @@ request.
 CHUNK = 256
 
 SORTED_FROM = 16 * CHUNK
-"""The minimum size of a batch that is sorted, in rows.
+"""The minimum number of rows for a batch to be sorted.
 
 In smaller batches, sorting does not make neighboring rows similar enough to save time.
 """
