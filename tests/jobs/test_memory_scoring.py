@@ -149,7 +149,7 @@ def test_a_misspelled_column_is_reported(loans: LiveModel, rows: list[dict[str, 
 
     found = [(problem.column, problem.code, problem.row) for problem in rejected.value.problems]
     assert found == [("loan_term", "wrong-type", 1), ("comercial_assets", "unknown-column", 1)]
-    with pytest.raises(TableError, match="rename 'comercial_assets'"):
+    with pytest.raises(TableError, match="'comercial_assets' is the same column, rename it"):
         predict(loans, pl.DataFrame([misspelled]))
 
 
