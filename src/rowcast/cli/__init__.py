@@ -14,8 +14,8 @@ from rowcast.errors import RowcastError
 ERROR = 2
 INTERRUPTED = 130
 YOUNG_OBJECTS = 20_000
-"""The number of new objects after which the garbage collector runs. With Python's default of 700, it takes 15% of a
-server's startup time, although almost every object that a command creates while it starts is permanent."""
+"""The number of new objects after which the garbage collector runs. Python's default is 700. Almost every
+object that a command creates while it starts is permanent, so frequent runs only prolong the start."""
 
 
 def main() -> None:
