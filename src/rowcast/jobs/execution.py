@@ -35,7 +35,7 @@ from rowcast.jobs.job_history import RowRecorder, record_job
 from rowcast.jobs.job_scoring import JobChunk, JobScorer, score_job_chunk
 from rowcast.jobs.ports import FileStore, JobStore
 from rowcast.jobs.rules import chunk_name, input_name, rejects_name, result_name
-from rowcast.jobs.table_scoring import in_column_order
+from rowcast.jobs.table_scoring import TableScorer, in_column_order
 from rowcast.registry.bundle import Manifest
 from rowcast.schema.sensitive import Redactor
 from rowcast.tables.pieces import encode_piece, join_pieces
@@ -111,7 +111,8 @@ class JobExecution:
         chunks = self._tools.store.chunks(self._job.id)
         finished, active = len(chunks), time.monotonic()
         spec = self._job.spec
-        scorer = JobScorer(self._manifest, self._graphs, self._suffix, spec.columns, self._rows is not None)
+        table = TableScorer(self._manifest, self._graphs, self._suffix, spec.columns)
+        scorer = JobScorer(table, records_rows=self._rows is not None)
 
         def check() -> None:
             if is_stopping():
@@ -123,28 +124,28 @@ class JobExecution:
         calls = islice(enumerate(read_chunks(source)), finished, None)
         results = run_in_order(self._engine, score_job_chunk, self._engine.share(scorer), calls, while_waiting=check)
         with closing(results):  # cancels the tasks
-            for number, scored in enumerate(results, finished):
+            for number, result in enumerate(results, finished):
                 if is_stopping():
                     raise JobStop
-                chunks.append(self._finish(number, scored, chunks))
+                chunks.append(self._finish(number, result, chunks))
                 active = time.monotonic()
         return chunks
 
-    def _finish(self, number: int, scored: JobChunk, before: Sequence[ChunkRecord]) -> ChunkRecord:
+    def _finish(self, number: int, result: JobChunk, before: Sequence[ChunkRecord]) -> ChunkRecord:
         """Store a chunk's files and entries, and then the record that marks the chunk as finished."""
-        rejects = b""
+        scored, rejects = result.scored, b""
         if not number or scored.rejected.height:
             offset = sum(each.lines for each in before)
             listed = with_reasons(scored.rejected, scored.problems, offset)
             rejects = encode_piece(listed, self._suffix, first=not number)
         chunk = ChunkRecord(
             number=number,
-            output=self._put(scored.output),
+            output=self._put(scored.out),
             rejects=self._put(rejects) if rejects else "",
             lines=scored.lines,
             excluded=scored.excluded,
             rejected=scored.rejected.height,
-            bytes=len(scored.output) + len(rejects),
+            bytes=len(scored.out) + len(rejects),
             warnings=self._listed(scored.warnings),
         )
         chunks = [*before, chunk]
@@ -152,8 +153,8 @@ class JobExecution:
             raise TableError(
                 f"the result is more than {MAX_GROWTH} times as large as the largest upload", slug="too-large"
             )
-        if self._rows is not None and scored.recorded is not None:
-            self._rows.record(number, scored.recorded)
+        if self._rows is not None and result.recorded is not None:
+            self._rows.record(number, result.recorded)
         rows = sum(each.lines - each.excluded for each in chunks)
         progress = JobProgress(rows, sum(each.rejected for each in chunks), scored.share)
         self._tools.store.add_chunk(self._job.id, chunk, self._advance(progress))

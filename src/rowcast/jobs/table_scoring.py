@@ -25,6 +25,7 @@ from rowcast.jobs.chunk_scoring import (
     MAX_PROBLEMS,
     GraphSource,
     Progress,
+    ScoredRows,
     in_lines,
     located,
     score_frame,
@@ -187,6 +188,19 @@ def check_outputs(options: ScoringOptions) -> None:
 
 def score_chunk(scorer: TableScorer, index: int, chunk: Chunk) -> ScoredChunk:
     """Score a chunk of a table. The result depends only on the arguments, so it is the same on every engine."""
+    return score_and_encode(scorer, chunk, lambda frame: prepare_frame(scorer.suffix, frame, first=index == 0)).chunk
+
+
+class ChunkScores(NamedTuple):
+    """A scored chunk, with the scores that it contains."""
+
+    chunk: ScoredChunk
+    scored: ScoredRows
+    unusual: UnusualRows
+
+
+def score_and_encode(scorer: TableScorer, chunk: Chunk, encode: Callable[[pl.DataFrame], Any]) -> ChunkScores:
+    """Score a chunk; `encode` converts the predictions into the part of the output."""
     manifest = scorer.manifest
     rows = chunk.load()
     frame = rows.frame
@@ -195,21 +209,17 @@ def score_chunk(scorer: TableScorer, index: int, chunk: Chunk) -> ScoredChunk:
     good, bad = (frame.filter(~mask), frame.filter(mask)) if scored.problems else (frame, frame.clear())
     copied = good if scorer.columns is None else good.select(existing_columns(good, scorer.columns))
     predicted = with_predictions(copied, manifest.decision, scored.output)
-    prepared = prepare_frame(scorer.suffix, predicted, first=index == 0)
-    return ScoredChunk(
-        out=prepared,
+    unusual = unusual_rows(scored.encoded, scorer.ranges, ~mask)
+    result = ScoredChunk(
+        out=encode(predicted),
         lines=rows.height,
         excluded=len(rows.excluded),
         rejected=bad,
         problems=in_lines(scored.problems, rows),
         share=chunk.share,
-        warnings=_count_warnings(scored.encoded, scorer.ranges, ~mask),
+        warnings=count_rows(unusual),
     )
-
-
-def _count_warnings(encoded: EncodedTable, ranges: RangeCheck, scored: NDArray[np.bool_]) -> Counter[tuple[str, str]]:
-    """Count, by column and code, the scored rows for which a server would return a warning."""
-    return count_rows(unusual_rows(encoded, ranges, scored))
+    return ChunkScores(result, scored, unusual)
 
 
 UnusualRows = Mapping[tuple[str, str], NDArray[np.bool_]]
