@@ -66,6 +66,14 @@ async def test_a_hot_route_does_not_build_the_cold_app() -> None:
     assert server.builders == []
 
 
+async def test_requests_do_not_pass_through_a_guard_if_the_cold_app_was_built_first() -> None:
+    server = Late()
+
+    server.late.build()
+
+    assert server.late.guard(server._edge) == server._edge
+
+
 async def test_the_first_cold_requests_build_the_cold_app_once_and_not_on_the_event_loop() -> None:
     server = Late()
 

@@ -32,7 +32,11 @@ class LateColdApp:
         await self._app(scope, receive, send)
 
     def guard(self, edge: ASGIApp) -> ASGIApp:
-        """Return an ASGI app that builds the cold app before it passes on the first request that needs it."""
+        """Return an ASGI app that builds the cold app before it passes on the first request that needs it, or the edge
+        itself if the cold app has already been built.
+        """
+        if self._app is not None:
+            return edge
 
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
             if self._app is None and scope["type"] == "http":
