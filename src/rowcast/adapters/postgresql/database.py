@@ -35,7 +35,7 @@ DEFAULTS = {
     "tcp_user_timeout": 30_000,
 }
 """Default connection parameters. The URL can override them."""
-KEEPALIVES = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
+KEEPALIVES = "; ".join(f"SET tcp_{name} = {value}" for name, value in DEFAULTS.items() if name.startswith("keepalives"))
 """Sets the same values on the database's side of a connection, where the default idle time is two hours."""
 _match_url = re.compile(r"postgres(?:ql)?://(?:[^@/?#]*@)?([^@/?#]*)(/[^@?#]*)?(?:\?[^#]*)?").fullmatch
 _match_hosts = re.compile(r"(?:(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:,]*)(?::[0-9]*)?(?:,|$))*").fullmatch

@@ -6,7 +6,7 @@ import ssl
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from rowcast.adapters.redis.resp import Word
+from rowcast.adapters.redis.resp import AuthenticationError, RedisError, ReplyError, Word
 
 DEFAULT_PORT = 6379
 CERTIFICATES = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
@@ -39,6 +39,10 @@ class Address(NamedTuple):
         """Return the first commands of a connection."""
         select: list[tuple[Word, ...]] = [] if self.database in ("", "0") else [("SELECT", self.database)]
         return [*([self.credentials] if self.credentials else []), *select]
+
+    def refusal(self, words: tuple[Word, ...], error: ReplyError) -> RedisError:
+        """Return the error to raise if the server rejects a command of the greeting."""
+        return AuthenticationError(str(error)) if words is self.credentials else error
 
 
 def parse_address(url: str) -> Address:

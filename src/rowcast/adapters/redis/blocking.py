@@ -9,7 +9,6 @@ from typing import Any
 
 from rowcast.adapters.redis.address import parse_address
 from rowcast.adapters.redis.resp import (
-    AuthenticationError,
     ConnectionLost,
     ReplyError,
     ReplyParser,
@@ -58,9 +57,7 @@ def connected(url: str, seconds: float) -> Iterator[BlockingClient]:
                 try:
                     client.execute(*words)
                 except ReplyError as error:
-                    if words is address.credentials:
-                        raise AuthenticationError(str(error)) from None
-                    raise
+                    raise address.refusal(words, error) from None
             yield client
 
 

@@ -13,7 +13,6 @@ from typing import Any, cast
 
 from rowcast.adapters.redis.address import Address
 from rowcast.adapters.redis.resp import (
-    AuthenticationError,
     ConnectionLost,
     RedisError,
     ReplyError,
@@ -185,9 +184,7 @@ async def _greet(connection: RedisConnection, address: Address) -> None:
         try:
             await reply
         except ReplyError as error:
-            if words is address.credentials:
-                raise AuthenticationError(str(error)) from None
-            raise
+            raise address.refusal(words, error) from None
 
 
 def _unless_lost(result: Any) -> Any:
