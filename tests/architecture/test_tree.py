@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from support.scripts import load_script
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-check_tree = script("check_tree")
+check_tree = load_script("scripts/check_tree.py")
 
 
 def test_no_file_contains_the_host_name_of_a_package_registry() -> None:
@@ -140,7 +131,7 @@ def test_vendored_assets_match_their_digests() -> None:
 
 
 def test_every_vendored_asset_is_listed() -> None:
-    vendor = script("vendor")
+    vendor = load_script("scripts/vendor.py")
     packages = vendor.json.loads(vendor.LIST.read_text())
     listed = {f"{package['folder']}/{Path(name).name}" for package in packages for name in package["files"]}
     present = {str(path.relative_to(vendor.VENDOR)) for path in vendor.VENDOR.glob("*/**/*") if path.is_file()}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
+from support.scripts import load_script
+
 DRAWN = [
     "AER/DoctorVisits",
     "wooldridge/k401ksubs",
@@ -33,21 +30,11 @@ DRAWN = [
 ]
 
 
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # the benchmarks import each other by these names
-    spec.loader.exec_module(module)
-    return module
-
-
-_load("peers")
-_load("machine")
-_load("contest")
-unseen_tables = _load("unseen_tables")
-unseen_page = _load("unseen_page")
+load_script("bench/peers.py")
+load_script("bench/machine.py")
+load_script("bench/contest.py")
+unseen_tables = load_script("bench/unseen_tables.py")
+unseen_page = load_script("bench/unseen_page.py")
 
 
 def _line(table: str, system: str, score: float, *, seed: int = 0, **facts: Any) -> dict[str, Any]:

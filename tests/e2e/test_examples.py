@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -12,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from support.scripts import load_script
 from support.servers import Server, environment
 
 SERVED = ("iris-api", "loan-mlops", "microservices", "onnx-pipeline")
@@ -62,13 +62,7 @@ def test_the_verify_script_checks_the_server_at_the_given_url_and_lists_differen
 @pytest.fixture(scope="module")
 def verify_module() -> ModuleType:
     """The imported module `examples/verify.py`."""
-    spec = importlib.util.spec_from_file_location("verify", EXAMPLES / "verify.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # NamedTuple looks up the module in sys.modules
-    spec.loader.exec_module(module)
-    return module
+    return load_script("examples/verify.py")
 
 
 @pytest.mark.parametrize(
