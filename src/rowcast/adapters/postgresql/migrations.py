@@ -28,7 +28,7 @@ def read_statement(name: str) -> str:
 
 
 def schema_version(connection: psycopg.Connection[Any], location: str) -> int:
-    """Return the schema version (0 if there is no schema); raise HistoryError if a newer release created it."""
+    """Return the schema version, or 0 for an empty database; raise HistoryError if this release is too old for it."""
     row = connection.execute("SELECT to_regclass('rowcast.schema_versions') IS NOT NULL").fetchone()
     if not row or not row[0]:
         return 0

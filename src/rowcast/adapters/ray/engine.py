@@ -68,7 +68,7 @@ class _RayTask(Generic[Result]):
         return bool(ended)
 
     def cancel(self) -> None:
-        with suppress(RayError, ConnectionError, EngineUnavailable):  # without the cluster, there is no task
+        with suppress(RayError, ConnectionError, EngineUnavailable):  # if the cluster is lost, so is the task
             _check_connection()
             ray.cancel(self._reference)
 

@@ -21,7 +21,7 @@ def read_statement(name: str) -> str:
 
 
 def schema_version(connection: sqlite3.Connection, location: str) -> int:
-    """Return the schema version (0 if there is no schema); raise HistoryError if a newer release created it."""
+    """Return the schema version, or 0 for an empty database; raise HistoryError if this release is too old for it."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > len(MIGRATIONS):
         connection.close()
