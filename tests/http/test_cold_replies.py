@@ -55,7 +55,8 @@ class ColdFront:
         health = HealthRoutes(self.deployment, self.health, self.fleet, lambda: b"metrics 1\n", open_metrics=False)
         access = Authenticator(MemoryKeys(keys), AccessRules())
         idempotency, rules = Idempotency(MemoryIdempotencyStore(), 60), RequestRules(1000, 60)
-        router = Router({}, [health], cold.routes)
+        router = Router({}, [health])
+        router.add_cold(cold.routes)
         self.edge = Edge(
             router,
             cold.api,

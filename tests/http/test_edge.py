@@ -75,7 +75,7 @@ def events() -> list[Event]:
 @pytest.fixture
 def edge(events: list[Event]) -> Edge:
     return Edge(
-        Router({route.pattern: route for route in ROUTES}, [], []),
+        Router({route.pattern: route for route in ROUTES}, []),
         cold,
         no_lifespan,
         events.append,
@@ -206,7 +206,7 @@ async def test_a_client_cannot_extend_the_deadline_of_its_request() -> None:
         deadlines.append(request.context.deadline - time.perf_counter())
         return Response(b"{}")
 
-    router = Router({"/note": hot("/note", note)}, [], [])
+    router = Router({"/note": hot("/note", note)}, [])
     rules, ids = RequestRules(100_000, 5.0), RequestIds("made")
     access = Authenticator(MemoryKeys(), AccessRules())
     idempotency = Idempotency(MemoryIdempotencyStore(), 60)
@@ -253,7 +253,7 @@ def build(
     """Return an edge with these routes."""
     return Call(
         Edge(
-            Router({route.pattern: route for route in routes}, [], []),
+            Router({route.pattern: route for route in routes}, []),
             cold_app,
             no_lifespan,
             listen or (lambda event: None),

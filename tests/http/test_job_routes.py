@@ -54,7 +54,8 @@ class JobFront:
         authenticator = Authenticator(MemoryKeys(keys), AccessRules())
         idempotency, rules = Idempotency(MemoryIdempotencyStore(), 60), RequestRules(500, 60)
         unused: Any = None
-        router = Router({}, [], cold.routes)
+        router = Router({}, [])
+        router.add_cold(cold.routes)
         edge = Edge(router, cold.api, unused, lambda event: None, authenticator, idempotency, rules, RequestIds("test"))
         self.client = apps.client(edge)
 

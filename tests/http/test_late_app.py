@@ -24,7 +24,7 @@ class Late:
         self.may_finish = threading.Event()
         self.may_finish.set()
         hot = Route(pattern="/hot", method="GET", handler=self._answer)
-        self.router = Router({"/hot": hot}, [], [])
+        self.router = Router({"/hot": hot}, [])
         self.late = LateColdApp(self.router, self._build, "/root")
         self.client = apps.client(self.late.guard(self._edge))
 

@@ -35,7 +35,9 @@ def router() -> Router:
     deployment: Deployment[ModelInterface] = Deployment({})
     add_cold_routes(cold, deployment, history, None, open_metrics=False)  # type: ignore[arg-type]
     health = HealthRoutes(deployment, Health(), None, bytes, open_metrics=False)
-    return Router({}, [health], cold.routes)
+    router = Router({}, [health])
+    router.add_cold(cold.routes)
+    return router
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,8 @@ def test_hot_routes_take_precedence_over_dialect_routes_and_dialect_routes_over_
         def find(self, path: str) -> Route | None:
             return None if path == "/cold" else route("dialect")
 
-    router = Router({"/hot": route("hot")}, [Everything()], [route("/cold")])
+    router = Router({"/hot": route("hot")}, [Everything()])
+    router.add_cold([route("/cold")])
 
     patterns = [router.find(path, "POST").pattern for path in ("/hot", "/other", "/cold")]
     assert patterns == ["hot", "dialect", "/cold"]
@@ -135,7 +138,8 @@ def test_a_request_records_its_model_and_whether_the_cache_had_all_rows() -> Non
 
 def test_a_parameter_matches_one_segment_unless_it_is_a_path() -> None:
     routes = [Route(pattern=pattern, method="GET", handler=None) for pattern in ("/a/{x}", "/b/{x:path}", "/c.d")]
-    router = Router({}, [], routes)
+    router = Router({}, [])
+    router.add_cold(routes)
 
     paths = ("/a/1", "/a/1/2", "/a/", "/b/1/2", "/b/", "/c.d", "/cxd")
     patterns = [router.find(path, "GET").pattern for path in paths]

@@ -94,7 +94,7 @@ class Server:
             "/predict": _route("/predict", self._answer, self.held),
             "/wait": _route("/wait", self._wait, None),
         }
-        router, rules, ids = Router(routes, [], []), RequestRules(max_body, 60, root_path), RequestIds("made")
+        router, rules, ids = Router(routes, []), RequestRules(max_body, 60, root_path), RequestIds("made")
         access = Authenticator(MemoryKeys(), AccessRules(hosts=frozenset("x")))
         idempotency = Idempotency(MemoryIdempotencyStore(), 60)
         edge = Edge(router, _no_app, _no_lifespan, self.events.append, access, idempotency, rules, ids)

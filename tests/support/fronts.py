@@ -60,7 +60,7 @@ class Front:
         self.native = NativeRoutes(self.service)
         self.dialects: list[Dialect] = []
         """Dialects that a test adds; the router keeps a reference to this list."""
-        router = Router(self.native.routes, self.dialects, [])
+        router = Router(self.native.routes, self.dialects)
         request_rules, ids = RequestRules(100_000, 60), RequestIds("made")
         access = Authenticator(MemoryKeys(keys), rules or AccessRules(hosts=frozenset("*")))
         idempotency = Idempotency(MemoryIdempotencyStore(), 60)

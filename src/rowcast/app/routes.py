@@ -87,7 +87,7 @@ def http_app(
     health = HealthRoutes(
         parts.service.deployment, parts.health, parts.process, parts.metrics, open_metrics=settings.open_metrics
     )
-    router = Router(parts.native.routes, [health, *_dialects(parts)], [])
+    router = Router(parts.native.routes, [health, *_dialects(parts)])
     rules = RequestRules(settings.max_body_bytes, settings.max_wait_seconds, settings.root_path)
     access, ids = authenticator(settings, parts.shared.keys, parts.shared.quotas), RequestIds(secrets.token_hex(6))
     replies, threads = idempotency_store(settings)

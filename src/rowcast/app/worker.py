@@ -97,5 +97,5 @@ def _app(
     routes = HealthRoutes(source.deployment, health, None, exposition, open_metrics=settings.open_metrics)
     rules = RequestRules(settings.max_body_bytes, settings.max_wait_seconds, settings.root_path)
     idempotency = Idempotency(SqliteIdempotencyStore(settings.repeats_file), 1.0, max_bytes=1)
-    router, ids = Router({}, [routes], []), RequestIds(secrets.token_hex(6))
+    router, ids = Router({}, [routes]), RequestIds(secrets.token_hex(6))
     return Edge(router, refuse_unknown_path, lifespan, lambda event: None, access, idempotency, rules, ids)

@@ -160,11 +160,10 @@ class Dialect(Protocol):
 class Router:
     """Finds the route for a path: hot routes first, then dialects, then cold routes."""
 
-    def __init__(self, hot: Mapping[str, Route], dialects: Sequence[Dialect], cold: Sequence[Route]) -> None:
+    def __init__(self, hot: Mapping[str, Route], dialects: Sequence[Dialect]) -> None:
         self.hot = hot
         self._dialects = dialects
         self._cold: list[tuple[Callable[[str], Any], Route]] = []
-        self.add_cold(cold)
 
     def add_cold(self, cold: Sequence[Route]) -> None:
         """Add cold routes."""
