@@ -5,19 +5,22 @@ Exit codes: 0 for success, 1 for a negative result such as a broken chain, 2 for
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
 from rowcast.errors import RowcastError
-from rowcast.runtime.garbage import collect_less_often
 
 ERROR = 2
 INTERRUPTED = 130
+YOUNG_OBJECTS = 20_000
+"""The number of new objects after which the garbage collector runs. Python's default is 700. Almost every
+object that a command creates while it starts is permanent, so frequent runs only prolong the start."""
 
 
 def main() -> None:
     """Run one command; print an expected error as one line on standard error."""
-    collect_less_often()
+    gc.set_threshold(YOUNG_OBJECTS)
     if os.getpid() == 1:  # the kernel discards signals that process 1 does not handle
         from rowcast.runtime.signals import exit_on_stop
 

@@ -12,10 +12,10 @@ import structlog
 
 from rowcast.errors import RowcastError
 from rowcast.http.routes import ASGIApp, Receive, Scope, Send
-from rowcast.runtime.garbage import collect_less_often
 from rowcast.serving.health import Health
 
 CHECK_SECONDS = 1.0
+YOUNG_OBJECTS = 20_000
 
 log = structlog.get_logger("rowcast.runtime")
 
@@ -128,7 +128,7 @@ class Lifecycle:
         # Objects that exist now are long-lived: the garbage collector does not need to visit them again.
         gc.collect()
         gc.freeze()
-        collect_less_often()
+        gc.set_threshold(YOUNG_OBJECTS)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         self.drain()
