@@ -226,7 +226,7 @@ def test_a_command_scores_on_the_nodes_of_a_remote_cluster(ray_cluster: RayClust
     command = ("predict", "loans", "loans.csv", "--out", "remote.csv", "--engine", address, "--home", home)
     finished = rowcast_process(*command, cwd=tmp_path, seconds=150)
 
-    assert (finished.returncode, finished.stderr.count("\n")) == (0, 1)
+    assert (finished.returncode, finished.stderr.count("\n")) == (0, 1), finished.stderr
     assert (tmp_path / "remote.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
 
 

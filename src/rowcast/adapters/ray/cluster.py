@@ -30,6 +30,10 @@ GREETING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0,
 FRAME_HEAD_BYTES: Final = 9
 SETTINGS_FRAME: Final = 4
 CLUSTER_CONFIG: Final = "ray_bootstrap_config.yaml"
+CONNECT_ATTEMPTS: Final = 3
+CLIENT_SERVER_DIED: Final = "Starting Ray client server failed"
+"""The error at a `ray://` address if the process that the cluster started for this client has died. The usual cause is
+a race: gRPC can crash when its process forks. Another attempt then succeeds."""
 PRIVATE: Final[Mapping[str, str]] = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -129,7 +133,7 @@ def _connection(place: str, **options: Any) -> Iterator[None]:
 
     try:
         try:
-            ray.init(**options, **QUIET)
+            _connect(options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             text = str(error).strip() or type(error).__name__
             reason = text.splitlines()[-1] if "Traceback" in text else " ".join(text.split())
@@ -137,6 +141,21 @@ def _connection(place: str, **options: Any) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(options: Mapping[str, Any]) -> None:
+    """Connect to a cluster; try again if the cluster has failed to start a process for this client."""
+    import ray
+
+    for attempt in range(1, CONNECT_ATTEMPTS + 1):
+        try:
+            ray.init(**options, **QUIET)
+        except (ConnectionError, RuntimeError) as error:
+            if attempt == CONNECT_ATTEMPTS or CLIENT_SERVER_DIED not in str(error):
+                raise
+            ray.shutdown()
+        else:
+            return
 
 
 @contextmanager
